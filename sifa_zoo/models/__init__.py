@@ -1,0 +1,1 @@
+"""SIFA-Net, SIFA-Transformer, and the conversion of checkpoints to them."""

@@ -1,0 +1,271 @@
+"""What both families share: the clip at the door, the head, and timm's model contract for clips.
+
+The stem sees four frames stacked in the channels (channel `c*4 + t`), which equals a 3D convolution with temporal
+kernel and stride 4. From there T' = T/4 time steps are folded into the batch, and every 2D layer is timm's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+STEM_FRAMES = 4
+_POOLS = ("avg", "max", "")
+
+
+def check_num_frames(num_frames: int, *, at_least: int = STEM_FRAMES) -> None:
+    """Raise ValueError unless the stem and the model can take that many frames."""
+    if num_frames < at_least or num_frames % STEM_FRAMES:
+        allowed = f"a multiple of {STEM_FRAMES}, at least {at_least}"
+        raise ValueError(f"num_frames must be {allowed}, got {num_frames = }")
+
+
+def to_size(img_size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width from an int or a pair."""
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    return int(height), int(width)
+
+
+def to_four(value: int | Sequence[int], name: str) -> tuple[int, ...]:
+    """One positive value per stage, from an int or four."""
+    values = (value,) * 4 if isinstance(value, int) else tuple(value)
+    if len(values) != 4 or min(values) < 1:
+        raise ValueError(f"{name} must be a positive int or four of them, one per stage, got {value!r}")
+    return values
+
+
+def stack_frames(clip: Tensor) -> Tensor:
+    """`(B, C, T, H, W)` to `(B*T/4, C*4, H, W)`, channels_last, four frames in the channels: channel `c*4 + t`."""
+    b, c, t, h, w = clip.shape
+    stacked = clip.unflatten(2, (-1, STEM_FRAMES)).permute(0, 2, 4, 5, 1, 3)  # (B, T', H, W, C, 4)
+    return stacked.reshape(b * t // STEM_FRAMES, h, w, c * STEM_FRAMES).permute(0, 3, 1, 2)
+
+
+def classify(in_features: int, num_classes: int) -> nn.Module:
+    """A linear classifier as timm's heads have it; the identity for 0 classes."""
+    if num_classes == 0:
+        return nn.Identity()
+    fc = nn.Linear(in_features, num_classes)
+    nn.init.trunc_normal_(fc.weight, std=0.02)
+    nn.init.zeros_(fc.bias)
+    return fc
+
+
+def _take(indices: int | Sequence[int] | None, total: int) -> tuple[list[int], int]:
+    """The stages asked for, counted from the front, and the last of them."""
+    return feature_take_indices(total, indices if indices is None or isinstance(indices, int) else list(indices))
+
+
+class ClipHead(nn.Module):
+    """Pool a feature map `(B, C, T', H', W')` over time and space, drop out, classify."""
+
+    def __init__(self, in_features: int, num_classes: int, *, pool_type: str = "avg", drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.drop = nn.Dropout(drop_rate)
+        self.pool_type = pool_type
+        self.reset(num_classes)
+
+    def reset(self, num_classes: int, pool_type: str | None = None) -> None:
+        """A new classifier on the device, in the dtype and mode of the old one; None keeps the pooling."""
+        pool_type = self.pool_type if pool_type is None else pool_type
+        if pool_type not in _POOLS:
+            raise ValueError(f"global_pool must be one of {_POOLS}, got {pool_type!r}")
+        if num_classes < 0:
+            raise ValueError(f"num_classes must not be negative, got {num_classes = }")
+        if num_classes > 0 and not pool_type:
+            raise ValueError("a classifier needs pooling: pass global_pool='avg' or 'max', or num_classes=0")
+        self.pool_type = pool_type
+        self.fc = classify(self.in_features, num_classes)
+
+    def forward(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+        if not self.pool_type:
+            return x
+        x = x.mean((2, 3, 4)) if self.pool_type == "avg" else x.amax((2, 3, 4))
+        x = self.drop(x)
+        return x if pre_logits else self.fc(x)
+
+
+class ClipModel(nn.Module):
+    """timm's model contract for clips `(B, C, T, H, W)` in float, normalised as `pretrained_cfg` says.
+
+    A family provides `stage(index, x, num_steps)` for each entry of `feature_info` (stage 0 takes the stacked frames,
+    the stem is in it), `finish(x)` (a final norm) and `to_clip(x, num_steps)` (a stage's output as `(B, C, T', H',
+    W')`).
+    """
+
+    img_size: tuple[int, int]
+    num_features: int
+    feature_info: list[dict[str, Any]]
+    pretrained_cfg: dict[str, Any]
+    head: ClipHead
+
+    def __init__(self, *, num_classes: int, in_chans: int, num_frames: int, global_pool: str) -> None:
+        super().__init__()
+        check_num_frames(num_frames)
+        if in_chans < 1:
+            raise ValueError(f"in_chans must be at least 1, got {in_chans = }")
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.num_frames = num_frames
+        self.global_pool = global_pool
+        self.grad_checkpointing = False
+        self.pretrained_cfg = {}
+
+    # What a family defines
+
+    def stage(self, index: int, x: Tensor, num_steps: int) -> Tensor:
+        raise NotImplementedError
+
+    def finish(self, x: Tensor) -> Tensor:
+        return x
+
+    def to_clip(self, x: Tensor, num_steps: int) -> Tensor:
+        raise NotImplementedError
+
+    def check_input(self, clip: Tensor) -> None:
+        """Raise ValueError unless the model can take this clip."""
+        if clip.ndim != 5 or clip.shape[1] != self.in_chans:
+            swapped = clip.ndim == 5 and clip.shape[2] == self.in_chans
+            hint = "; frames come before channels here: clip.transpose(1, 2) puts that right" if swapped else ""
+            raise ValueError(f"the model takes clips (B, {self.in_chans}, T, H, W), got {tuple(clip.shape)}{hint}")
+        check_num_frames(clip.shape[2])
+        if not clip.is_floating_point():
+            raise ValueError(f"the model takes normalised floating-point clips, got {clip.dtype}")
+
+    # The forward pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, num_classes)` for clips `(B, C, T, H, W)`."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last feature map `(B, num_features, T', H', W')`."""
+        x, num_steps = self._enter(x)
+        for index in range(len(self.feature_info)):
+            x = self.stage(index, x, num_steps)
+        return self.to_clip(self.finish(x), num_steps)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits, or with `pre_logits` the pooled features `(B, head_hidden_size)`, of a last feature map."""
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCTHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Feature maps `(B, C, T', H', W')` of some stages, as timm's models of images give them.
+
+        Args:
+            x: Clips `(B, C, T, H, W)`.
+            indices: Stages, by number in `feature_info`; an int takes the last n, None all.
+            norm: Apply the final norm to the last stage's map.
+            stop_early: Leave after the last stage that was asked for.
+            output_fmt: "NCTHW" ("NCHW" from timm's own wrappers means the same).
+            intermediates_only: Do not return the last map.
+
+        Returns:
+            The maps asked for; before them, unless `intermediates_only`, what `forward_features` returns (with
+            `stop_early` that of the last stage that ran).
+        """
+        if str(getattr(output_fmt, "value", output_fmt)) not in ("NCTHW", "NCHW"):
+            raise ValueError(f"output_fmt must be 'NCTHW', got {output_fmt!r}")
+        total = len(self.feature_info)
+        taken, last = _take(indices, total)
+        x, num_steps = self._enter(x)
+        intermediates = []
+        for index in range(last + 1 if stop_early or intermediates_only else total):
+            x = self.stage(index, x, num_steps)
+            if index in taken:
+                normed = norm and index == total - 1
+                intermediates.append(self.to_clip(self.finish(x) if normed else x, num_steps))
+        if intermediates_only:
+            return intermediates
+        return self.to_clip(self.finish(x) if index == total - 1 else x, num_steps), intermediates
+
+    def _enter(self, clip: Tensor) -> tuple[Tensor, int]:
+        self.check_input(clip)
+        return stack_frames(clip), clip.shape[2] // STEM_FRAMES
+
+    def run_blocks(self, blocks: nn.Sequential, walk: Any, x: Tensor, num_steps: int) -> Tensor:
+        """Walk through timm blocks with `walk(block, x, num_steps)`, checkpointed where that is on."""
+        for block in blocks:
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = torch.utils.checkpoint.checkpoint(walk, block, x, num_steps, use_reentrant=False)
+            else:
+                x = walk(block, x, num_steps)
+        return x
+
+    # The rest of timm's contract
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """timm's older name of `pretrained_cfg`."""
+        return self.pretrained_cfg
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of the pre-logits."""
+        return self.num_features
+
+    def get_classifier(self) -> nn.Module:
+        """The classifier."""
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier; None keeps the pooling.
+
+        0 classes give pooled features, and with `global_pool=''` the feature map.
+        """
+        like = next(self.parameters())
+        for head in self._heads():
+            head.reset(num_classes, global_pool)
+            head.to(like.device, like.dtype).train(self.training)
+        self.num_classes = num_classes
+        self.global_pool = self.head.pool_type
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade compute for memory: recompute each block in backward."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay would hurt."""
+        return set()
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove what the feature maps `indices` do not need; returns them counted from the front."""
+        taken, last = _take(indices, len(self.feature_info))
+        shortened = last < len(self.feature_info) - 1
+        self._drop_stages(last + 1)
+        self.feature_info = self.feature_info[: last + 1]
+        if prune_norm or shortened:
+            self._drop_norm()
+        if prune_head or shortened:
+            self.num_features = self.feature_info[last]["num_chs"]
+            self._drop_heads()
+        return taken
+
+    def _heads(self) -> list[ClipHead]:
+        return [self.head]
+
+    def _drop_stages(self, keep: int) -> None:
+        raise NotImplementedError
+
+    def _drop_norm(self) -> None:
+        pass
+
+    def _drop_heads(self) -> None:
+        self.reset_classifier(0, "")
+        self.head.in_features = self.num_features

@@ -1,0 +1,239 @@
+"""Checkpoints of others, renamed and reshaped to this project's models; every tensor is accounted for.
+
+`from_reference` takes checkpoints of the published SIFA code (github.com/FuchenUSTC/SIFA), `inflate` those of 2D
+ImageNet models in timm's names. Both return a complete state_dict for `model.load_state_dict(..., strict=True)`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.layers import resize_rel_pos_bias_table
+from timm.models._manipulate import adapt_input_conv
+from torch import Tensor
+
+from sifa_zoo.models.clip_model import STEM_FRAMES, ClipModel
+
+_MAX_LISTED = 20
+_CENTRE_FRAME = 2  # of the four that the stem sees: where inflation puts the 2D kernel
+_STEMS = ("conv1.weight", "patch_embed.proj.weight")
+
+# What follows from the architecture may be absent; where it is present, it is checked.
+_DERIVED = ("attn_mask", "relative_position_index", "def_cor.weight")
+
+_HINTS = (  # what a wrongly built model leaves over, or misses, and how to build it
+    ("dual", "the checkpoint has a second branch: build the model with dual_head=True", "unexpected"),
+    ("dual", "the checkpoint has one head: build the model with dual_head=False", "missing"),
+    (".fc1.", "the checkpoint has global context: build the model with global_context=True", "unexpected"),
+    (".se.", "the checkpoint has no global context: build the model with global_context=False", "missing"),
+    ("patch_embed.norm", "the checkpoint has a patch norm: build the model with patch_norm=True", "unexpected"),
+    ("patch_embed.norm", "the checkpoint has no patch norm: build the model with patch_norm=False", "missing"),
+    ("conv_offset", "build the model with the checkpoint's kernel_size", "misshapen"),
+    ("head", "build the model with the checkpoint's num_classes, then model.reset_classifier(...)", "misshapen"),
+)
+
+
+class ConversionError(ValueError):
+    """A checkpoint that does not fit the model, with the tensors that do not fit."""
+
+
+def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Tensor]:
+    """A checkpoint of the published SIFA code as a state_dict of this model.
+
+    The published SIFA-Net has `dual_head=True`, the published SIFA-Transformer `patch_norm=False`; the model must be
+    built so, with the checkpoint's classes, kernel sizes and, for SIFA-Transformer, `img_size=224`.
+
+    Args:
+        state_dict: In the published names; a `module.` in front of all of them is dropped.
+        model: Of the same architecture.
+
+    Returns:
+        A complete state_dict. The offset convolutions of SIFA-Transformer, which the published code leaves out, are
+        zero.
+
+    Raises:
+        ConversionError: If a tensor is missing, left over, misshapen, or not what the architecture makes it; at most 20
+            are listed.
+
+    Example:
+        >>> model = create_model("sifa_net_r50", dual_head=True)
+        >>> model.load_state_dict(from_reference(torch.load("sifa_r50.pth", weights_only=True), model))
+    """
+    source = _without_prefix(state_dict)
+    is_swin = _is_swin(model)
+    converted, missing = {}, []
+    for name, target in model.state_dict().items():
+        reference = reference_name(name, is_swin=is_swin)
+        if reference in source:
+            converted[name] = _reshape(source.pop(reference), target, name)
+        elif is_swin and name.endswith("conv_offset.weight"):
+            converted[name] = torch.zeros_like(target)  # the published offsets are all zero
+        elif name.endswith("num_batches_tracked"):
+            converted[name] = target.clone()
+        else:
+            missing.append(name)
+    leftover = _check_derived(source, model)
+    if is_swin:  # of the two temporal paths a block has only one; the other's tensors mean nothing
+        unused = re.compile(r"layers\.\d+\.blocks\.\d+\.(conv|tda_norm)\.")
+        leftover = [name for name in leftover if not unused.match(name)]
+    _raise_unless_complete(model, converted, missing=missing, unexpected=leftover)
+    return converted
+
+
+def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Tensor]:
+    """A 2D ImageNet checkpoint in timm's names (a ResNet or Swin) as a state_dict of this model.
+
+    The stem's 2D kernel goes to the third of the four frames that the stem sees, the other three are zero; `layer4`
+    also starts the second branch of a dual-head model. What a 2D model lacks keeps the model's own start: zero for
+    offset and temporal convolutions, and a fresh head where the number of classes differs.
+
+    Args:
+        state_dict: In timm's names, such as of `resnet50` or `swin_base_patch4_window7_224`.
+        model: Of the same depths and widths; its channels and frame size may differ.
+
+    Returns:
+        A complete state_dict. With `patch_norm=False` Swin's patch norm is dropped, as in the published code.
+
+    Raises:
+        ConversionError: If a tensor is missing, left over or misshapen; at most 20 are listed.
+
+    Example:
+        >>> model = create_model("sifa_transformer_base", num_classes=10)
+        >>> backbone = timm.create_model("swin_base_patch4_window7_224", pretrained=True)
+        >>> model.load_state_dict(inflate(backbone.state_dict(), model))
+    """
+    source = _without_prefix(state_dict)
+    target = model.state_dict()
+    if not _is_swin(model):
+        source = {re.sub(r"^fc\.", "head.fc.", name): tensor for name, tensor in source.items()}
+    elif "patch_embed.norm.weight" not in target:
+        source = {name: tensor for name, tensor in source.items() if not name.startswith("patch_embed.norm.")}
+    if (
+        "head.fc.weight" not in target
+        or source.get("head.fc.weight", torch.empty(0)).shape != target["head.fc.weight"].shape
+    ):
+        source = {name: tensor for name, tensor in source.items() if not name.startswith("head.fc.")}
+
+    inflated, missing, used = {}, [], set()
+    for name, like in target.items():
+        planar = name.replace("layer4_dual.", "layer4.")
+        if planar in source:
+            used.add(planar)
+            tensor = source[planar]
+            tensor = _inflate_stem(tensor, model.in_chans) if name in _STEMS else tensor
+            inflated[name] = _resize_table(tensor, model, name)
+        elif _is_added(name):
+            inflated[name] = like.clone()
+        else:
+            missing.append(name)
+    leftover = _check_derived({name: tensor for name, tensor in source.items() if name not in used}, model)
+    _raise_unless_complete(model, inflated, missing=missing, unexpected=leftover)
+    return inflated
+
+
+def reference_name(name: str, *, is_swin: bool) -> str:
+    """The published code's name for a tensor of this project's models."""
+    name = name.replace("head_dual.fc.", "fc_dual.").replace("head.fc.", "fc.")
+    if not is_swin:
+        return name.replace(".aa.", ".").replace(".se.", ".")
+    name = name.replace(".temporal.norm.", ".tda_norm.").replace(".temporal.conv.", ".conv.")
+    # patch merging ends a stage there and opens the next one in timm
+    return re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.", name)
+
+
+def _is_swin(model: ClipModel) -> bool:
+    return hasattr(model, "patch_embed")
+
+
+def _is_added(name: str) -> bool:
+    """Whether a 2D checkpoint may lack this tensor."""
+    added = any(part in name for part in (".temporal.", ".aa.", ".se."))
+    return added or name.startswith("head") or name.endswith("num_batches_tracked")
+
+
+def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy, without the `module.` that data-parallel training puts in front of every name."""
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise ConversionError(
+                f"a state_dict maps names to tensors, got {type(value).__name__} for {name!r}; pass the inner one"
+            )
+    prefix = "module." if state_dict and all(name.startswith("module.") for name in state_dict) else ""
+    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
+
+
+def _reshape(tensor: Tensor, target: Tensor, name: str) -> Tensor:
+    """A published 3D kernel as the 2D one that does the same."""
+    if name in _STEMS and tensor.ndim == 5:
+        return tensor.flatten(1, 2)  # (out, C, 4, h, w) to (out, C*4, h, w)
+    if name.endswith(".temporal.conv.weight"):
+        return tensor.transpose(2, 3)  # time is the height here, the width there
+    if tensor.ndim == 5 and target.ndim == 4 and tensor.shape[2] == 1:
+        return tensor.squeeze(2)
+    return tensor
+
+
+def _inflate_stem(kernel: Tensor, in_chans: int) -> Tensor:
+    kernel = adapt_input_conv(in_chans, kernel)
+    frames = kernel.new_zeros(*kernel.shape[:2], STEM_FRAMES, *kernel.shape[2:])
+    frames[:, :, _CENTRE_FRAME] = kernel
+    return frames.flatten(1, 2)  # (out, C*4, h, w)
+
+
+def _resize_table(tensor: Tensor, model: ClipModel, name: str) -> Tensor:
+    """A relative position table, brought to the model's window where that is smaller."""
+    if not name.endswith("relative_position_bias_table"):
+        return tensor
+    attention: Any = model.get_submodule(name.rpartition(".")[0])
+    shape = attention.relative_position_bias_table.shape
+    if tensor.shape == shape or tensor.shape[1] != shape[1]:
+        return tensor
+    return resize_rel_pos_bias_table(tensor, new_window_size=attention.window_size, new_bias_shape=shape)
+
+
+def _check_derived(source: Mapping[str, Tensor], model: ClipModel) -> list[str]:
+    """Names that are left over once what follows from the architecture has been checked."""
+    buffers = dict(model.named_buffers())  # also those that a state_dict leaves out
+    leftover = []
+    for name, tensor in source.items():
+        if not name.endswith(_DERIVED):
+            leftover.append(name)
+        elif name.endswith("def_cor.weight"):
+            if not torch.allclose(tensor, torch.full_like(tensor, 1 / tensor.shape[0]), rtol=1e-5):
+                raise ConversionError(
+                    f"{name} must be the constant 1/{tensor.shape[0]}, as no published checkpoint trains it"
+                )
+        elif name not in buffers or buffers[name] is None or not _same(tensor, buffers[name]):
+            raise ConversionError(
+                f"{name} is not as this architecture makes it at {model.img_size}; build it at the checkpoint's size"
+            )
+    return leftover
+
+
+def _same(tensor: Tensor, buffer: Tensor) -> bool:
+    return tensor.shape == buffer.shape and torch.equal(tensor.to(buffer.dtype), buffer.cpu())
+
+
+def _raise_unless_complete(
+    model: ClipModel, converted: Mapping[str, Tensor], *, missing: list[str], unexpected: list[str]
+) -> None:
+    target = model.state_dict()
+    misshapen = [name for name in converted if converted[name].shape != target[name].shape]
+    faults = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    if not any(faults.values()):
+        return
+    lines = []
+    for kind, names in faults.items():
+        shown = [
+            f"{name} {tuple(converted[name].shape)}, the model's {tuple(target[name].shape)}"
+            if kind == "misshapen"
+            else name
+            for name in names[:_MAX_LISTED]
+        ]
+        if names:
+            lines.append(f"{len(names)} {kind}: {', '.join(shown)}{' ...' if len(names) > _MAX_LISTED else ''}")
+    hints = [hint for part, hint, kind in _HINTS if any(part in name for name in faults[kind])]
+    raise ConversionError("; ".join([f"the checkpoint does not fit {type(model).__name__}", *lines, *hints]))

@@ -1,0 +1,55 @@
+"""The SIFA block: motion saliency, predicted offsets, inter-frame attention.
+
+Source: SIFA, CVPR 2022 (https://arxiv.org/abs/2206.06931), section 3.2. Time is folded into the batch: frames
+`(B*T, C, H, W)`, all T of a clip in a row, in channels_last memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sifa_zoo.ops import inter_frame_attention
+
+
+def previous_frame(clip: Tensor) -> Tensor:
+    """For each frame of `(B, C, T, H, W)` the one before it; frame 0 is its own predecessor.
+
+    The published code shifts a tensor onto itself, which copies frame 0 everywhere or races; this does not.
+    """
+    return torch.cat([clip[:, :, :1], clip[:, :, :-1]], dim=2)
+
+
+def motion_saliency(clip: Tensor) -> Tensor:
+    """Features `(B, C, T, H, W)`, raised where they grew since the previous frame: `f * (1 + sigmoid(f - f_prev))`."""
+    return clip * (1 + torch.sigmoid(clip - previous_frame(clip)))
+
+
+class SIFA(nn.Module):
+    """Stand-alone inter-frame attention with offsets predicted from motion saliency.
+
+    Args:
+        dim: Channels C.
+        kernel_size: K, taps per row and column.
+        dilation: Distance between neighbouring taps, in pixels.
+
+    The convolution that predicts the offsets is 3x3 whatever K, and starts at zero: a regular grid.
+    """
+
+    def __init__(self, dim: int, kernel_size: int = 3, dilation: int = 1) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.conv_offset = nn.Conv2d(dim, 2 * kernel_size**2, 3, padding=1, bias=False)
+        nn.init.zeros_(self.conv_offset.weight)
+
+    def forward(self, frames: Tensor, num_steps: int) -> Tensor:
+        """Frames `(B*T, C, H, W)` with T = `num_steps` to attended features like them, zero in the last frame."""
+        clip = frames.unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, C, T, H, W), a view
+        saliency = motion_saliency(clip).transpose(1, 2).flatten(0, 1)  # (B*T, C, H, W)
+        offset = self.conv_offset(saliency).unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, 2*K*K, T, H, W)
+        attended = inter_frame_attention(clip, offset, kernel_size=self.kernel_size, dilation=self.dilation)
+        return attended.transpose(1, 2).flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, dilation={self.dilation}"

@@ -1,0 +1,263 @@
+"""SIFA-Net: timm's ResNet on frames, with SIFA after the 3x3 convolution of every second block.
+
+Source: SIFA, CVPR 2022 (https://arxiv.org/abs/2206.06931), section 3.3, and the authors' code for what the paper leaves
+open. Names are timm's, so ImageNet weights load by name. In timm's `Bottleneck` SIFA takes the place of `aa`, the
+global-context path of the published code that of `se`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from timm.models.resnet import Bottleneck, ResNet, downsample_conv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, to_four, to_size
+from sifa_zoo.models.sifa import SIFA
+
+_MIN_SIZE = 32  # the trunk's stride: less than one cell would be left
+_DUAL_MIN_FRAMES = 8
+
+
+class GlobalContext(nn.Module):
+    """Mean over time and space, then two linear layers: one vector a clip, to be added to each of its frames."""
+
+    def __init__(self, dim: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, dim // reduction)
+        self.fc2 = nn.Linear(dim // reduction, dim)
+
+    def forward(self, frames: Tensor, num_steps: int) -> Tensor:
+        """`(B*T, C, H, W)` to `(B*T, C, 1, 1)`."""
+        context = frames.mean((2, 3)).unflatten(0, (-1, num_steps)).mean(1)  # (B, C)
+        context = self.fc2(F.relu(self.fc1(context)))
+        return context.repeat_interleave(num_steps, dim=0)[:, :, None, None]
+
+
+def bottleneck(block: Any, x: Tensor, num_steps: int) -> Tensor:
+    """timm's `Bottleneck.forward` with the number of time steps passed in."""
+    shortcut = x if block.downsample is None else block.downsample(x)
+    x = block.act1(block.bn1(block.conv1(x)))
+    x = block.act2(block.bn2(block.conv2(x)))
+    if isinstance(block.aa, SIFA):
+        x = x + block.aa(x, num_steps)
+    x = block.bn3(block.conv3(x))
+    if block.se is not None:
+        x = x + block.se(x, num_steps)
+    if block.drop_path is not None:
+        x = block.drop_path(x)
+    return block.act3(x + shortcut)
+
+
+class SIFANet(ClipModel):
+    """SIFA-Net.
+
+    Args:
+        layers: Blocks per stage.
+        channels: Width of the 3x3 convolution per stage; a stage puts out four times as many channels.
+        num_classes: Classes; 0 gives pooled features.
+        in_chans: Channels of a frame.
+        num_frames: Frames per clip by default; any multiple of 4 works.
+        img_size: Size of the frames by default; any from 32 works.
+        kernel_size: K of SIFA: an int, or four, one per stage (the first stage has none).
+        dilation: Distance between SIFA's taps, in pixels of the feature map.
+        global_context: The path that the published code adds in the blocks between those with SIFA.
+        dual_head: The published code's second branch on every other time step, which the paper does not mention.
+        global_pool: "avg", "max", or "" (with `num_classes=0`).
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth at the last block, rising linearly to it.
+        device: Where to build, such as "meta".
+        dtype: Of the parameters.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    layer2: Any
+    layer3: Any
+    layer4: Any
+
+    def __init__(
+        self,
+        layers: Sequence[int] = (3, 4, 6, 3),
+        channels: Sequence[int] = (64, 128, 256, 512),
+        *,
+        num_classes: int = 400,
+        in_chans: int = 3,
+        num_frames: int = 16,
+        img_size: int | Sequence[int] = 224,
+        kernel_size: int | Sequence[int] = 3,
+        dilation: int = 1,
+        global_context: bool = True,
+        dual_head: bool = False,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_classes=num_classes, in_chans=in_chans, num_frames=num_frames, global_pool=global_pool)
+        self.dual_head = dual_head
+        self.dual_training = False
+        self.set_input_size(img_size, num_frames)
+        with torch.device(device or torch.get_default_device()):
+            trunk = ResNet(
+                Bottleneck,  # type: ignore[arg-type]  # timm annotates an instance and takes the class
+                tuple(layers),
+                num_classes=0,
+                in_chans=in_chans * STEM_FRAMES,
+                channels=tuple(channels),
+                drop_path_rate=drop_path_rate,
+            )
+            self.conv1, self.bn1, self.act1, self.maxpool = trunk.conv1, trunk.bn1, trunk.act1, trunk.maxpool
+            self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
+            self.num_features = trunk.num_features
+            self.feature_info = [{**info, "temporal_reduction": STEM_FRAMES} for info in trunk.feature_info]
+            if dual_head:
+                self.layer4_dual = _dual_stage(self.layer4, channels[3])
+            self._add_sifa(to_four(kernel_size, "kernel_size"), dilation, context=global_context)
+            self.head = ClipHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+            if dual_head:
+                self.head_dual = ClipHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.to(dtype=dtype)
+
+    def _add_sifa(self, kernel_size: tuple[int, ...], dilation: int, *, context: bool) -> None:
+        stages = [(self.layer2, 1), (self.layer3, 2), (self.layer4, 3)]
+        if self.dual_head:
+            stages.append((self.layer4_dual, 3))
+        for blocks, index in stages:
+            for i, block in enumerate(blocks):
+                if i % 2:
+                    block.aa = SIFA(block.conv2.out_channels, kernel_size[index], dilation)
+                elif context:
+                    block.se = GlobalContext(block.conv3.out_channels)
+
+    def stage(self, index: int, x: Tensor, num_steps: int) -> Tensor:
+        if index == 0:
+            return self.act1(self.bn1(self.conv1(x)))
+        if index == 1:
+            x = self.maxpool(x)
+        return self.run_blocks(getattr(self, f"layer{index}"), bottleneck, x, num_steps)
+
+    def to_clip(self, x: Tensor, num_steps: int) -> Tensor:
+        return x.unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, C, T', H', W')
+
+    def check_input(self, clip: Tensor) -> None:
+        super().check_input(clip)
+        self._check_size(to_size(clip.shape[3:]), clip.shape[2])
+
+    def forward_features(self, x: Tensor) -> Any:
+        """The last map `(B, C, T', H', W')`; with `dual_head` also the second branch's `(B, C, T'/2, 2H', 2W')`."""
+        if not self.dual_head:
+            return super().forward_features(x)
+        x, num_steps = self._enter(x)
+        for index in range(4):
+            x = self.stage(index, x, num_steps)
+        dual_steps = num_steps // 2
+        dual = F.max_pool3d(self.to_clip(x, num_steps), (2, 1, 1)).transpose(1, 2).flatten(0, 1)  # (B*T'/2, C, H, W)
+        dual = self.run_blocks(self.layer4_dual, bottleneck, dual, dual_steps)
+        return self.to_clip(self.stage(4, x, num_steps), num_steps), self.to_clip(dual, dual_steps)
+
+    def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As `ClipModel.forward_intermediates`; of two branches only the main one has intermediates."""
+        result = super().forward_intermediates(x, *args, **kwargs)
+        if not self.dual_head or isinstance(result, list):
+            return result
+        return self.forward_features(x), result[1]
+
+    def forward_head(self, x: Any, pre_logits: bool = False) -> Any:
+        """Logits of a feature map.
+
+        With `dual_head`, for both maps: the log of the mean of the two softmaxes, whose softmax is the published score;
+        in training after `set_dual_training(True)` both logits; with `pre_logits` both pooled features side by side.
+        """
+        if not self.dual_head:
+            return self.head(x, pre_logits=pre_logits)
+        main, dual = self.head(x[0], pre_logits=pre_logits), self.head_dual(x[1], pre_logits=pre_logits)
+        if not self.global_pool or (self.dual_training and self.training):
+            return main, dual
+        if pre_logits or self.num_classes == 0:
+            return torch.cat([main, dual], dim=1)
+        return torch.logaddexp(main.log_softmax(1), dual.log_softmax(1)) - torch.log(main.new_tensor(2.0))
+
+    def set_dual_training(self, enable: bool = True) -> None:
+        """In train mode let `forward` return the logits of both heads; the loss is the sum over heads."""
+        if enable and not self.dual_head:
+            raise ValueError("the model has one head; build it with dual_head=True for two")
+        self.dual_training = enable
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Width of the pre-logits; with two heads of both together."""
+        return self.num_features * (2 if self.dual_head else 1)
+
+    def get_classifier(self) -> Any:
+        """The classifier; with `dual_head` both."""
+        return (self.head.fc, self.head_dual.fc) if self.dual_head else self.head.fc
+
+    def set_input_size(self, img_size: int | Sequence[int] | None = None, num_frames: int | None = None) -> None:
+        """Record another default input size; the weights fit every size."""
+        size = self.img_size if img_size is None else to_size(img_size)
+        frames = self.num_frames if num_frames is None else num_frames
+        self._check_size(size, frames)
+        self.img_size, self.num_frames = size, frames
+
+    def _check_size(self, size: tuple[int, int], num_frames: int) -> None:
+        check_num_frames(num_frames, at_least=_DUAL_MIN_FRAMES if self.dual_head else STEM_FRAMES)
+        if min(size) < _MIN_SIZE:
+            raise ValueError(f"height and width must be at least {_MIN_SIZE}, got {size}")
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Regular expressions that group parameters by depth, for layer decay."""
+        blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)(?:_dual)?\.(\d+)"
+        return {"stem": r"^conv1|^bn1", "blocks": blocks}
+
+    def _heads(self) -> list[ClipHead]:
+        return [self.head, self.head_dual] if self.dual_head else [self.head]
+
+    def _drop_stages(self, keep: int) -> None:
+        for index in range(keep, 5):
+            delattr(self, f"layer{index}")
+
+    def _drop_heads(self) -> None:
+        if self.dual_head:
+            del self.layer4_dual, self.head_dual
+            self.dual_head = False
+        super()._drop_heads()
+
+
+def _dual_stage(layer4: Any, planes: int) -> nn.Sequential:
+    """The blocks of `layer4` once more, with stride 1, initialised as timm's ResNet does."""
+    in_channels = layer4[0].conv1.in_channels
+    blocks = []
+    for i, block in enumerate(layer4):
+        width = in_channels if i == 0 else planes * Bottleneck.expansion
+        shortcut = downsample_conv(width, planes * Bottleneck.expansion, kernel_size=1) if i == 0 else None
+        drop_path = DropPath(block.drop_path.drop_prob) if block.drop_path is not None else None
+        blocks.append(Bottleneck(width, planes, downsample=shortcut, drop_path=drop_path))
+    stage = nn.Sequential(*blocks)
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, Bottleneck):
+            module.zero_init_last()
+    return stage
+
+
+def sifa_net_nano(**kwargs: Any) -> SIFANet:
+    """SIFA-Net with a quarter of the width and half of the blocks: for tests, demos and small data."""
+    return SIFANet(**{"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128), "img_size": 112, **kwargs})
+
+
+def sifa_net_r50(**kwargs: Any) -> SIFANet:
+    """SIFA-Net on ResNet-50, `c2d_sifa_resnet50` of the published code."""
+    return SIFANet(**{"layers": (3, 4, 6, 3), **kwargs})
+
+
+def sifa_net_r101(**kwargs: Any) -> SIFANet:
+    """SIFA-Net on ResNet-101, `c2d_sifa_resnet101` of the published code."""
+    return SIFANet(**{"layers": (3, 4, 23, 3), **kwargs})

@@ -1,0 +1,231 @@
+"""SIFA-Transformer: timm's Swin on frames, with SIFA or a temporal convolution between attention and MLP.
+
+Source: SIFA, CVPR 2022 (https://arxiv.org/abs/2206.06931), section 3.3, and the authors' code for what the paper leaves
+open. Names are timm's, so ImageNet weights load by name; what is added to a timm block is its child `temporal`.
+
+The offsets follow the paper: learned, from motion saliency. The published code leaves their convolution commented out,
+so its offsets are all zero; as the convolution starts at zero, its checkpoints give the same output here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, to_four, to_size
+from sifa_zoo.models.sifa import SIFA
+
+_PATCH = 4
+_WINDOW = 7
+
+
+class SIFAMixer(nn.Module):
+    """`x + norm(SIFA(x))`; the norm starts at zero, so the block starts as timm's."""
+
+    def __init__(self, dim: int, kernel_size: int, dilation: int) -> None:
+        super().__init__()
+        self.sifa = SIFA(dim, kernel_size, dilation)
+        self.norm = nn.LayerNorm(dim)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor, num_steps: int) -> Tensor:
+        """Frames `(B*T, H, W, C)` to the same."""
+        attended = self.sifa(x.permute(0, 3, 1, 2), num_steps)  # (B*T, C, H, W), a view in channels_last
+        return x + self.norm(attended.permute(0, 2, 3, 1))
+
+
+class TemporalConv(nn.Module):
+    """`x + conv(x)` over three neighbouring frames; the convolution starts at zero, so the block starts as timm's."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, (3, 1), padding=(1, 0), bias=False)
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x: Tensor, num_steps: int) -> Tensor:
+        """Frames `(B*T, H, W, C)` to the same."""
+        _, h, w, c = x.shape
+        clip = x.reshape(-1, num_steps, h * w, c).permute(0, 3, 1, 2)  # (B, C, T, H*W): time is the height of an image
+        return x + self.conv(clip).permute(0, 2, 3, 1).reshape(-1, h, w, c)
+
+
+def swin_block(block: Any, x: Tensor, num_steps: int) -> Tensor:
+    """timm's `SwinTransformerBlock.forward` with the temporal step between attention and MLP."""
+    x = x + block.drop_path1(block._attn(block.norm1(x)))
+    x = block.temporal(x, num_steps)
+    return x + block.drop_path2(block.mlp(block.norm2(x)))
+
+
+class SIFATransformer(ClipModel):
+    """SIFA-Transformer.
+
+    Even blocks and every block of the last stage have SIFA, the others the temporal convolution, whatever the image
+    size. Windows are 7 x 7, or the whole map where that is smaller.
+
+    Args:
+        embed_dim: Channels of the first stage; each stage has twice as many as the one before.
+        depths: Blocks per stage.
+        num_heads: Attention heads per stage.
+        num_classes: Classes; 0 gives pooled features.
+        in_chans: Channels of a frame.
+        num_frames: Frames per clip by default; any multiple of 4 works.
+        img_size: Size of the frames, a multiple of 4; `set_input_size` changes it.
+        kernel_size: K of SIFA: an int, or four, one per stage.
+        dilation: Distance between SIFA's taps, in cells of the feature map.
+        patch_norm: Swin's norm after the patch embedding; the published code has none.
+        global_pool: "avg", "max", or "" (with `num_classes=0`).
+        drop_rate: Dropout before the classifier.
+        attn_drop_rate: Dropout of attention weights.
+        drop_path_rate: Stochastic depth at the last block, rising linearly to it.
+        device: Where to build, such as "meta".
+        dtype: Of the parameters.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    patch_embed: Any
+    layers: Any
+
+    def __init__(
+        self,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        *,
+        num_classes: int = 400,
+        in_chans: int = 3,
+        num_frames: int = 16,
+        img_size: int | Sequence[int] = 224,
+        kernel_size: int | Sequence[int] = 3,
+        dilation: int = 1,
+        patch_norm: bool = True,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(num_classes=num_classes, in_chans=in_chans, num_frames=num_frames, global_pool=global_pool)
+        self.img_size = _check_size(img_size)
+        with torch.device(device or torch.get_default_device()):
+            trunk = SwinTransformer(
+                img_size=self.img_size,
+                patch_size=_PATCH,
+                in_chans=in_chans * STEM_FRAMES,
+                num_classes=0,
+                embed_dim=embed_dim,
+                depths=tuple(depths),
+                num_heads=tuple(num_heads),
+                window_size=_WINDOW,
+                attn_drop_rate=attn_drop_rate,
+                drop_path_rate=drop_path_rate,
+            )
+            self.patch_embed, self.layers, self.norm = trunk.patch_embed, trunk.layers, trunk.norm
+            self.num_features = trunk.num_features
+            self.feature_info = [{**info, "temporal_reduction": STEM_FRAMES} for info in trunk.feature_info]
+            if not patch_norm:
+                self.patch_embed.norm = nn.Identity()
+            self._add_temporal(to_four(kernel_size, "kernel_size"), dilation)
+            self.head = ClipHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.to(dtype=dtype)
+
+    def _add_temporal(self, kernel_size: tuple[int, ...], dilation: int) -> None:
+        for index, stage in enumerate(self.layers):
+            last = index == len(self.layers) - 1
+            for i, block in enumerate(stage.blocks):
+                dim = block.norm1.normalized_shape[0]
+                has_sifa = last or i % 2 == 0
+                block.temporal = SIFAMixer(dim, kernel_size[index], dilation) if has_sifa else TemporalConv(dim)
+
+    def stage(self, index: int, x: Tensor, num_steps: int) -> Tensor:
+        if index == 0:
+            x = self.patch_embed(x)  # (B*T', H', W', C)
+        stage = self.layers[index]
+        return self.run_blocks(stage.blocks, swin_block, stage.downsample(x), num_steps)
+
+    def finish(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def to_clip(self, x: Tensor, num_steps: int) -> Tensor:
+        return x.unflatten(0, (-1, num_steps)).permute(0, 4, 1, 2, 3)  # (B, C, T', H', W')
+
+    def check_input(self, clip: Tensor) -> None:
+        super().check_input(clip)
+        if tuple(clip.shape[3:]) != self.img_size:
+            size = tuple(clip.shape[3:])
+            raise ValueError(
+                f"the model is set to frames of {self.img_size}, got {size}; set_input_size(img_size={size})"
+            )
+
+    def set_input_size(self, img_size: int | Sequence[int] | None = None, num_frames: int | None = None) -> None:
+        """Take another frame size from here on; position tables are resized where the windows change."""
+        frames = self.num_frames if num_frames is None else num_frames
+        check_num_frames(frames)
+        size = self.img_size if img_size is None else _check_size(img_size)
+        self.num_frames = frames
+        if size == self.img_size:
+            return
+        self.img_size = size
+        self.patch_embed.set_input_size(img_size=size)
+        feat_size = tuple(self.patch_embed.grid_size)
+        for stage in self.layers:
+            stage.set_input_size(feat_size=feat_size, window_size=(_WINDOW, _WINDOW))
+            feat_size = tuple(stage.output_resolution)
+
+    def no_weight_decay(self) -> set[str]:
+        """The relative position tables."""
+        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Regular expressions that group parameters by depth, for layer decay."""
+        blocks = [(r"^layers\.(\d+).downsample", (0,)), (r"^layers\.(\d+)\.blocks\.(\d+)", None), (r"^norm", (99999,))]
+        return {"stem": r"^patch_embed", "blocks": r"^layers\.(\d+)" if coarse else blocks}
+
+    def _drop_stages(self, keep: int) -> None:
+        self.layers = self.layers[:keep]
+
+    def _drop_norm(self) -> None:
+        self.norm = nn.Identity()
+
+
+def _check_size(img_size: int | Sequence[int]) -> tuple[int, int]:
+    size = to_size(img_size)
+    if min(size) < 32 or any(side % _PATCH for side in size):
+        raise ValueError(f"img_size must be a multiple of {_PATCH}, at least 32, in height and width, got {size}")
+    return size
+
+
+def sifa_transformer_nano(**kwargs: Any) -> SIFATransformer:
+    """SIFA-Transformer with a quarter of tiny's width: for tests, demos and small data."""
+    variant = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "drop_path_rate": 0.0}
+    return SIFATransformer(**{**variant, "img_size": 112, **kwargs})
+
+
+def sifa_transformer_tiny(**kwargs: Any) -> SIFATransformer:
+    """SIFA-Transformer on Swin-Tiny; the paper has none of this size."""
+    variant = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.2}
+    return SIFATransformer(**{**variant, **kwargs})
+
+
+def sifa_transformer_small(**kwargs: Any) -> SIFATransformer:
+    """SIFA-Transformer on Swin-Small, `c2d_sifa_swin_vit_s_p4_w7` of the published code."""
+    variant = {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.3}
+    return SIFATransformer(**{**variant, **kwargs})
+
+
+def sifa_transformer_base(**kwargs: Any) -> SIFATransformer:
+    """SIFA-Transformer on Swin-Base, `c2d_sifa_swin_vit_b_p4_w7` of the published code."""
+    variant = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "drop_path_rate": 0.5}
+    return SIFATransformer(**{**variant, **kwargs})
+
+
+def sifa_transformer_large(**kwargs: Any) -> SIFATransformer:
+    """SIFA-Transformer on Swin-Large, `c2d_sifa_swin_vit_l_p4_w7` of the published code."""
+    variant = {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48), "drop_path_rate": 0.5}
+    return SIFATransformer(**{**variant, **kwargs})

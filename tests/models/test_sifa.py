@@ -1,0 +1,32 @@
+"""The SIFA block."""
+
+import pytest
+import torch
+
+from sifa_zoo.models.sifa import SIFA, motion_saliency, previous_frame
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3, 2), (1, 1, 4, 2, 2), (2, 3, 5, 2, 3)])
+def test_previous_frame_equals_a_loop(shape):
+    clip = torch.randn(shape)
+    expected = torch.stack([clip[:, :, max(t - 1, 0)] for t in range(shape[2])], dim=2)
+    before = clip.clone()
+    assert torch.equal(previous_frame(clip), expected)
+    assert torch.equal(clip, before)
+
+
+def test_still_clips_have_no_salient_place():
+    clip = torch.randn(1, 2, 1, 3, 3).expand(-1, -1, 4, -1, -1)
+    torch.testing.assert_close(motion_saliency(clip), 1.5 * clip)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_clips_of_a_batch_do_not_meet(num_steps):
+    sifa = SIFA(4)
+    torch.nn.init.normal_(sifa.conv_offset.weight)
+    frames = torch.randn(2 * num_steps, 4, 5, 6).to(memory_format=torch.channels_last)
+    both = sifa(frames, num_steps)
+    apart = torch.cat([sifa(clip, num_steps) for clip in frames.split(num_steps)])
+    torch.testing.assert_close(both, apart)
+    assert not both[num_steps - 1].any()  # no frame follows the last one
+    assert both.is_contiguous(memory_format=torch.channels_last)
