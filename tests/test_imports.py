@@ -1,0 +1,47 @@
+"""Imports point one way: cli -> engine, visualize -> data, registry -> models -> ops; all may use config."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "sifa_zoo"
+ALLOWED = {  # area: what it may import of ours, besides itself and config
+    "ops": set(),
+    "models": {"ops"},
+    "registry": {"models"},
+    "data/decode": set(),
+    "data/sampling": set(),
+    "data/motion": set(),
+    "data": set(),
+    "visualize": {"data", "registry"},
+    "engine": {"data", "registry"},
+    "config": set(),
+}
+FREE = {"cli", "__init__"}
+
+
+def area(module: Path) -> str:
+    parts = module.relative_to(PACKAGE).with_suffix("").parts
+    path = "/".join(parts)
+    return path if path in ALLOWED or path in FREE else parts[0]
+
+
+def imports_of_ours(module: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.split(".")[0] == "sifa_zoo" and "." in name}
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_direction(module):
+    own = area(module)
+    if own in FREE:
+        return
+    allowed = ALLOWED[own] | {"config", "__version__"} | ({own} if "/" not in own else set())
+    assert imports_of_ours(module) <= allowed
