@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.data.datasets import (
+    ClipDataset,
+    DataError,
+    VideoList,
+    check_trainable,
+    check_videos,
+    read_folders,
+    read_list,
+    read_videos,
+)
+from sifa_zoo.data.decode import VideoError, load_video
+from sifa_zoo.data.sampling import clip_indices
+from sifa_zoo.data.transforms import eval_transform, train_transform
+
+CLIP = ClipConfig(num_frames=4, frame_stride=3, img_size=32)
+
+
+def _touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def _list(file: Path, text: str, encoding: str = "utf-8") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def test_folders(tmp_path):
+    _touch(tmp_path, "run/b.mp4", "run/a.AVI", "jump/c.webm", "jump/notes.txt", "jump/.d.mp4", ".cache/e.mp4", "f.mp4")
+    videos = read_folders(tmp_path)
+    assert videos.class_names == ("jump", "run")
+    assert [str(path.relative_to(tmp_path)) for path in videos.paths] == ["jump/c.webm", "run/a.AVI", "run/b.mp4"]
+    assert videos.labels == (0, 1, 1)
+    assert len(videos) == 3
+
+
+def test_folders_follow_given_class_names(tmp_path):
+    _touch(tmp_path, "run/b.mp4", "jump/c.mp4")
+    videos = read_folders(tmp_path, ["walk", "run", "jump"])
+    assert videos.class_names == ("walk", "run", "jump")
+    assert videos.labels == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "class_names", "message"),
+    [
+        ((), None, "no class folders in .*; expected .*/CLASS/VIDEO"),
+        (("a.mp4",), None, "no class folders in"),
+        (("run/a.txt", "jump/b.jpg"), None, "no videos in the class folders of .*; known are .mp4"),
+        (("run/a.mp4", "jump/b.jpg"), None, "class folders of .* without videos: jump; fill or remove them"),
+        (("run/a.mp4", "jump/b.mp4"), ["run"], r"not among the 1 classes \(run\): jump"),
+    ],
+)
+def test_unusable_folders_are_refused(tmp_path, names, class_names, message):
+    with pytest.raises(DataError, match=message):
+        read_folders(_touch(tmp_path, *names), class_names)
+
+
+def test_missing_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such folder: .*nowhere"):
+        read_folders(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "labels", "class_names"),
+    [
+        ("l.txt", "a.mp4 0\nsub/b c.mp4 2\n", (0, 2), ("0", "1", "2")),
+        ("l.txt", "\ufeffa.mp4\t1\r\n\r\nsub/b c.mp4   00\r\n\n", (1, 0), ("0", "1")),
+        ("l.txt", "a.mp4 run\nsub/b c.mp4 jump", (1, 0), ("jump", "run")),
+        ("l.txt", "a.mp4 10\nsub/b c.mp4 run", (0, 1), ("10", "run")),
+        ("l.csv", "a.mp4,run\nsub/b c.mp4, high jump\n", (1, 0), ("high jump", "run")),
+        ("l.csv", "a.mp4 1\nsub/b c.mp4 0\n", (1, 0), ("0", "1")),
+    ],
+)
+def test_lists(tmp_path, name, text, labels, class_names):
+    _touch(tmp_path, "a.mp4", "sub/b c.mp4")
+    videos = read_list(_list(tmp_path / name, text))
+    assert videos == VideoList((tmp_path / "a.mp4", tmp_path / "sub/b c.mp4"), labels, class_names)
+
+
+@pytest.mark.parametrize(
+    ("labels", "class_names", "expected"),
+    [
+        (("run", "jump"), ("walk", "run", "jump"), (1, 2)),
+        (("2", "0"), ("walk", "run", "jump"), (2, 0)),  # places
+        (("2", "0"), ("2", "1", "0"), (0, 2)),  # names that happen to be numbers
+    ],
+)
+def test_lists_follow_given_class_names(tmp_path, labels, class_names, expected):
+    _touch(tmp_path, "a.mp4", "b.mp4")
+    videos = read_list(_list(tmp_path / "l.txt", f"a.mp4 {labels[0]}\nb.mp4 {labels[1]}"), class_names)
+    assert (videos.labels, videos.class_names) == (expected, class_names)
+
+
+def test_absolute_paths_in_a_list(tmp_path):
+    _touch(tmp_path, "far/a.mp4")
+    videos = read_list(_list(tmp_path / "lists/l.txt", f"{tmp_path}/far/a.mp4 0"))
+    assert videos.paths == (tmp_path / "far/a.mp4",)
+
+
+@pytest.mark.parametrize(
+    ("text", "class_names", "message"),
+    [
+        ("", None, "no videos in the list .*l.txt; expected lines of `path label`"),
+        ("a.mp4 0\n\na.mp4\n", None, "l.txt, line 3: expected `path label`, got 'a.mp4'"),
+        ("a.mp4 0\na.mp4 -1\n", None, "l.txt, line 2: labels count from 0, got -1"),
+        ("a.mp4 run\na.mp4 jump", ["run", "walk"], r"line 2: label jump is not among the 2 classes \(run, walk\)"),
+        ("a.mp4 0\na.mp4 2", ["run", "walk"], "line 2: label 2 is not among the 2 classes"),
+        ("a.mp4 0\nb.mp4 1", None, "1 of 2 videos in .*l.txt do not exist: line 2: .*b.mp4"),
+    ],
+)
+def test_unusable_lists_are_refused(tmp_path, text, class_names, message):
+    _touch(tmp_path, "a.mp4")
+    with pytest.raises(DataError, match=message):
+        read_list(_list(tmp_path / "l.txt", text), class_names)
+
+
+def test_at_most_twenty_missing_videos_are_named(tmp_path):
+    file = _list(tmp_path / "l.txt", "".join(f"{i}.mp4 0\n" for i in range(30)))
+    with pytest.raises(DataError, match="30 of 30 videos .* and 10 more$") as error:
+        read_list(file)
+    assert str(error.value).count(".mp4") == 20
+
+
+def test_lists_must_be_readable_text(tmp_path):
+    with pytest.raises(DataError, match="cannot read the list .*: No such file"):
+        read_list(tmp_path / "l.txt")
+    with pytest.raises(DataError, match="is not a text file in UTF-8"):
+        read_list(_list(tmp_path / "l.txt", "é.mp4 0", encoding="latin-1"))
+
+
+@pytest.mark.parametrize("val", ["val", "test"])
+def test_split_folders(tmp_path, val):
+    _touch(tmp_path, "train/run/a.mp4", "train/jump/b.mp4", f"{val}/run/c.mp4")
+    train = read_videos(tmp_path, "train")
+    assert train.class_names == ("jump", "run")
+    assert read_videos(tmp_path, "val", train.class_names) == VideoList(
+        (tmp_path / val / "run/c.mp4",), (1,), ("jump", "run")
+    )
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv"])
+def test_split_lists(tmp_path, suffix):
+    _touch(tmp_path, "videos/a.mp4", "videos/b.mp4")
+    _list(tmp_path / f"train{suffix}", "videos/a.mp4 run")
+    _list(tmp_path / f"val{suffix}", "videos/b.mp4 run")
+    assert read_videos(tmp_path, "train").paths == (tmp_path / "videos/a.mp4",)
+    assert read_videos(tmp_path, "val").paths == (tmp_path / "videos/b.mp4",)
+
+
+@pytest.mark.parametrize("split", ["train", "val", None])
+def test_data_without_splits_serve_any(tmp_path, split):
+    _touch(tmp_path, "videos/run/a.mp4", "videos/train/b.mp4")  # the vehicle
+    assert read_videos(tmp_path / "videos", split).class_names == ("run", "train")
+    file = _list(tmp_path / "l.txt", "videos/run/a.mp4 run")
+    assert read_videos(file, split).class_names == ("run",)
+
+
+def test_missing_split_says_what_to_do(tmp_path):
+    _touch(tmp_path, "data/train/run/a.mp4", "only_val/val/run/a.mp4")
+    with pytest.raises(DataError, match="has no val folder or list beside train; give validation videos with --val"):
+        read_videos(tmp_path / "data", "val")
+    with pytest.raises(DataError, match="has no train folder or list beside val; name the training videos"):
+        read_videos(tmp_path / "only_val", "train")
+    with pytest.raises(DataError, match="has splits, name one of them: .*train"):
+        read_videos(tmp_path / "data")
+    with pytest.raises(DataError, match="no such file or folder: .*nowhere"):
+        read_videos(tmp_path / "nowhere", "train")
+    with pytest.raises(ValueError, match="split must be train, val or None, got split = 'dev'"):
+        read_videos(tmp_path, "dev")
+
+
+def test_one_class_cannot_be_trained():
+    check_trainable(VideoList((Path("a"), Path("b")), (0, 1), ("run", "jump")))
+    with pytest.raises(DataError, match="at least two classes, got 1: run"):
+        check_trainable(VideoList((Path("a"), Path("b")), (0, 0), ("run", "jump")))
+
+
+def test_video_list_checks_itself():
+    with pytest.raises(ValueError, match="expected a label for each path, got 1 and 2"):
+        VideoList((Path("a"),), (0, 1), ("run", "jump"))
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 2\)"):
+        VideoList((Path("a"),), (2,), ("run", "jump"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_check_names_every_bad_video(videos, not_videos, workers):
+    paths = (videos["short_gop"], not_videos["text"], videos["gif"], not_videos["empty"])
+    assert check_videos(VideoList(paths, (0,) * 4, ("run",)), workers=workers) == [
+        f"{not_videos['text']}: not a video that FFmpeg can open",
+        f"{not_videos['empty']}: the file is empty",
+    ]
+
+
+@pytest.fixture
+def video_list(videos) -> VideoList:
+    return VideoList((videos["short_gop"], videos["mpeg4_b_frames"], videos["one_frame"]), (1, 0, 1), ("run", "jump"))
+
+
+def test_evaluation_clips(video_list):
+    dataset = ClipDataset(video_list, CLIP, eval_transform(CLIP), num_clips=3)
+    clips, label, index = dataset[0]
+    assert (clips.shape, clips.dtype, label, index) == ((3, 3, 4, 32, 32), torch.float32, 1, 0)
+    for number, clip in enumerate(clips):
+        indices = clip_indices(40, num_frames=4, frame_stride=3, clip=number, num_clips=3)
+        frames = torch.from_numpy(load_video(video_list.paths[0], indices, CLIP.short_side)).permute(0, 3, 1, 2)
+        assert torch.equal(clip, eval_transform(CLIP)(frames))
+    assert dataset[2][0].shape == clips.shape
+    assert torch.equal(dataset[2][0], dataset[2][0][:, :, :1].expand_as(clips))  # one frame, repeated
+
+
+def test_training_clips_depend_on_seed_epoch_and_index_alone(video_list):
+    dataset = ClipDataset(video_list, CLIP, train_transform(CLIP), seed=5)
+    again = ClipDataset(video_list, CLIP, train_transform(CLIP), seed=5)
+    clip, label, index = dataset[1]
+    assert (clip.shape, clip.dtype, label, index) == ((3, 4, 32, 32), torch.float32, 0, 1)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    assert torch.equal(again[1][0], clip)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(ClipDataset(video_list, CLIP, train_transform(CLIP), seed=6)[1][0], clip)
+    dataset.set_epoch(1)
+    assert not torch.equal(dataset[1][0], clip)
+    dataset.set_epoch(0)
+    assert torch.equal(dataset[1][0], clip)
+
+
+def test_workers_that_live_on_see_the_epoch(video_list):
+    dataset = ClipDataset(video_list, CLIP, train_transform(CLIP), seed=5)
+    loader = DataLoader(dataset, batch_size=3, num_workers=1, persistent_workers=True)
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        (clips, labels, indices), *_ = list(loader)
+        assert labels.tolist() == [1, 0, 1]
+        assert indices.tolist() == [0, 1, 2]
+        assert torch.equal(clips, torch.stack([dataset[i][0] for i in range(3)]))
+
+
+def test_training_does_not_enlarge_small_videos(video_list):
+    sizes = []
+
+    def transform(frames: torch.Tensor) -> torch.Tensor:
+        sizes.append(tuple(frames.shape[-2:]))
+        return frames.float()
+
+    for img_size in (32, 224):
+        clip = ClipConfig(num_frames=4, img_size=img_size)
+        ClipDataset(video_list, clip, transform, seed=0)[0]
+    assert sizes == [(37, 62), (48, 80)]
+
+
+def test_bad_settings_and_videos_are_refused(video_list, not_videos):
+    for settings in ({"num_clips": 0}, {"num_clips": 2, "seed": 0}):
+        with pytest.raises(ValueError, match="num_clips must be at least 1, and 1 for training"):
+            ClipDataset(video_list, CLIP, eval_transform(CLIP), **settings)
+    bad = VideoList((not_videos["text"],), (0,), ("run",))
+    with pytest.raises(VideoError, match="text.mp4: not a video"):
+        ClipDataset(bad, CLIP, eval_transform(CLIP))[0]
+
+
+def test_frames_reach_the_transform_in_torch_layout(video_list):
+    frames, _, _ = ClipDataset(video_list, CLIP, lambda frames: frames)[0]  # (num_clips, T, C, H, W)
+    expected = load_video(video_list.paths[0], clip_indices(40, num_frames=4, frame_stride=3), CLIP.short_side)
+    np.testing.assert_array_equal(frames[0].permute(0, 2, 3, 1).numpy(), expected)
