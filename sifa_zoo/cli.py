@@ -1,0 +1,246 @@
+"""The command `sifa-zoo`. Flags come from the settings' dataclasses; torch is imported when a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sifa_zoo import __version__
+from sifa_zoo.config import ClipConfig, TrainConfig
+
+_INTERRUPTED = 130  # as shells report Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 2 for a mistake in the call, 1 for an incomplete result or a full disk."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except BrokenPipeError:  # `sifa-zoo list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, TypeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.train import finetune
+
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: Any) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        finetune(
+            args.data,
+            output=args.output,
+            model=args.model,
+            val=args.val,
+            clip=_given(args, ClipConfig),
+            train=_given(args, TrainConfig),
+            model_args=dict(args.model_args),
+            checkpoint=args.checkpoint,
+            pretrained=args.pretrained,
+            resume=args.resume,
+            device=args.device,
+        )
+    except (KeyboardInterrupt, RuntimeError):  # the latter where the signal ended a worker, too
+        if not received:
+            raise
+        print(f"interrupted: {_how_to_resume(args)}", file=sys.stderr)
+        return _INTERRUPTED
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.evaluate import evaluate_run
+
+    options = {name: getattr(args, name) for name in ("split", "num_clips", "batch_size", "workers", "device")}
+    result = evaluate_run(args.run, args.data, **options)
+    for line in result["failed"]:
+        print(f"error: {line}", file=sys.stderr)
+    complete = result["videos"] == result["expected"]
+    print(f"{args.run} on {args.data}: {result['protocol']}")
+    print(f"{result['videos']} of {result['expected']} videos evaluated{'' if complete else ' - INCOMPLETE'}")
+    print(f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f}")
+    if args.output:
+        Path(args.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if complete else 1
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from sifa_zoo.data.decode import VideoError
+    from sifa_zoo.engine.checkpoint import clip_config, load_run
+    from sifa_zoo.engine.device import pick_device
+    from sifa_zoo.engine.predict import predict
+    from sifa_zoo.visualize import clip_frames, draw_prediction
+
+    if args.picture and len(args.videos) > 1:
+        raise ValueError(f"--picture draws one video, got {len(args.videos)}")
+    model = load_run(args.model, pick_device(args.device))
+    failed = False
+    for video in args.videos:
+        try:
+            scores = predict(model, video, num_clips=args.num_clips, topk=args.topk)
+        except VideoError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            failed = True
+            continue
+        print(video)
+        for name, score in scores:
+            print(f"  {100 * score:5.1f} %  {name}")
+        if args.picture:
+            draw_prediction(clip_frames(video, clip_config(model)), scores).save(args.picture)
+    return 1 if failed else 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from sifa_zoo.registry import list_models
+
+    names = list_models(args.filter, pretrained=args.pretrained)
+    if not names:
+        kind = "no weights" if args.pretrained else "no model"
+        print(f"{kind}{f' matching {args.filter!r}' if args.filter else ''} in this version", file=sys.stderr)
+        return 1
+    print("\n".join(names))
+    return 0
+
+
+def _motion_clips(args: argparse.Namespace) -> int:
+    from sifa_zoo.data.motion import write_motion_clips
+
+    write_motion_clips(args.output, num_train=args.num_train, num_val=args.num_val, seed=args.seed)
+    print(f"wrote {args.output}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sifa-zoo", description="Video models with inter-frame attention.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_finetune(commands.add_parser("finetune", help="fine-tune a model on labelled videos"))
+    _add_eval(commands.add_parser("eval", help="accuracy of a run on labelled videos"))
+    _add_predict(commands.add_parser("predict", help="classes of videos"))
+    _add_list(commands.add_parser("list", help="names of models"))
+    _add_motion_clips(
+        commands.add_parser("motion-clips", help="write a small generated data set: eight motions to tell apart")
+    )
+    return parser
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_finetune)
+    parser.add_argument(
+        "data", metavar="DATA", help="folder with class folders in train/ and val/, or with train.txt and val.txt"
+    )
+    parser.add_argument("--output", metavar="RUN", required=True, help="run folder; new or empty, unless --resume")
+    parser.add_argument("--model", metavar="NAME", help="a name from `sifa-zoo list`; a checkpoint of a run knows it")
+    parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA is a single list or class folder")
+    parser.add_argument("--checkpoint", metavar="RUN", help="run folder or weights file to start from")
+    parser.add_argument("--pretrained", action="store_true", help="start from the model's published weights")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output, with its settings")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    args_help = "arguments of the model's constructor, such as dilation=2"
+    parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=args_help)
+    _add_settings(parser.add_argument_group("clip (default: what the checkpoint or the model says)"), ClipConfig)
+    _add_settings(parser.add_argument_group("training"), TrainConfig, show_defaults=True)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_eval)
+    parser.add_argument("run", metavar="RUN", help="run folder, weights file, or name of a model with weights")
+    parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
+    parser.add_argument("--split", default="val", choices=("train", "val"), help="part of DATA (default: val)")
+    parser.add_argument("--num-clips", type=int, help="clips per video (default: as the run was validated)")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per step (default: 8)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode videos (default: 2)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    parser.add_argument("--output", metavar="FILE", help="write the result to a JSON file, too")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_predict)
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files")
+    parser.add_argument("--model", metavar="RUN", required=True, help="run folder, weights file, or name with weights")
+    parser.add_argument("--num-clips", type=int, default=1, help="clips per video, scores averaged (default: 1)")
+    parser.add_argument("--topk", type=int, default=5, help="classes to print (default: 5)")
+    parser.add_argument("--picture", metavar="FILE", help="draw the clip's frames and the scores")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_list)
+    parser.add_argument("filter", metavar="FILTER", nargs="?", default="", help="pattern such as 'sifa_net*'")
+    parser.add_argument("--pretrained", action="store_true", help="only names with weights that load today")
+
+
+def _add_motion_clips(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_motion_clips)
+    parser.add_argument("output", metavar="OUT", help="folder to write")
+    parser.add_argument("--num-train", type=int, default=320, help="training videos (default: 320)")
+    parser.add_argument("--num-val", type=int, default=80, help="validation videos (default: 80)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: 0)")
+
+
+def _add_settings(group: argparse._ArgumentGroup, config: type, *, show_defaults: bool = False) -> None:
+    """One flag per field of a settings dataclass; a flag that is not given is absent from the namespace."""
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        text = field.metadata["help"] + (f" (default: {field.default})" if show_defaults else "")
+        options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        if types[field.name] is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif isinstance(field.default, tuple):
+            options |= {"type": float, "nargs": len(field.default)}
+        else:
+            options["type"] = types[field.name]
+        group.add_argument(f"--{field.name.replace('_', '-')}", **options)
+
+
+def _given(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """The settings of a dataclass that were given as flags."""
+    return {f.name: getattr(args, f.name) for f in dataclasses.fields(config) if hasattr(args, f.name)}
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _how_to_resume(args: argparse.Namespace) -> str:
+    if not (Path(args.output) / "config.json").exists():
+        return "training had not started, nothing was saved"
+    command = shlex.join(["sifa-zoo", "finetune", args.data, "--output", args.output, "--resume"])
+    return f"the last finished epoch is saved; continue with: {command}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Fine-tuning, evaluation and prediction, and the run folder that they share."""

@@ -1,0 +1,89 @@
+"""Batches of clips, and of messages: a video that cannot be decoded travels to the main process as one line.
+
+An exception in a worker process would arrive as a traceback; so the caller decides what a failure means.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+
+from sifa_zoo.data.datasets import ClipDataset
+from sifa_zoo.data.decode import VideoError
+
+
+class Batch(NamedTuple):
+    """Clips `(B, C, T, H, W)`, or `(B, num_clips, C, T, H, W)` in evaluation, of the videos that could be decoded.
+
+    `labels` and `indices` (places in the list of videos) are int64 `(B,)`; `failed` has a line per missing video.
+    """
+
+    clips: Tensor
+    labels: Tensor
+    indices: Tensor
+    failed: tuple[str, ...]
+
+
+def clip_loader(
+    dataset: ClipDataset,
+    *,
+    batch_size: int,
+    shuffle_seed: int | None = None,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> DataLoader:
+    """A loader of `Batch`es.
+
+    With `shuffle_seed` the videos come in another order in each epoch, as told by `loader.sampler.set_epoch(epoch)`.
+    """
+    sampler: DistributedSampler | None = None
+    if shuffle_seed is not None:
+        sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=shuffle_seed)
+    return DataLoader(
+        _Failsafe(dataset),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_parent,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # the loader's own draws shall not depend on the number of workers
+        pin_memory=torch.device(device).type == "cuda",
+    )
+
+
+class _Failsafe(Dataset):
+    """The items of a dataset, a `VideoError` in place of one that cannot be decoded."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except VideoError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> Batch:
+    failed = tuple(str(item) for item in items if isinstance(item, VideoError))
+    decoded = [item for item in items if not isinstance(item, VideoError)]
+    if not decoded:
+        none = torch.empty(0, dtype=torch.int64)
+        return Batch(torch.empty(0), none, none, failed)
+    clips, labels, indices = default_collate(decoded)
+    return Batch(clips, labels, indices, failed)
+
+
+def _leave_signals_to_parent(_worker: int) -> None:
+    """Let workers go in silence when a terminal or a scheduler signals all processes: the parent has the word."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

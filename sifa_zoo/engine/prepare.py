@@ -1,0 +1,148 @@
+"""What comes before training: settings, videos and model, each checked before anything takes long."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
+from sifa_zoo.data.datasets import DataError, VideoList, check_trainable, check_videos, read_videos
+from sifa_zoo.engine.checkpoint import LAST, WeightsInfo, clip_config, read_info, weights_file
+from sifa_zoo.registry import create_model
+
+CONFIG = "config.json"
+
+
+def open_run(run: Path, *, resume: bool) -> RunConfig | None:
+    """The saved settings of a run to resume; None for a new run.
+
+    Raises:
+        ValueError: If there is nothing to resume, or a new run would overwrite another.
+    """
+    if run.exists() and not run.is_dir():
+        raise ValueError(f"output must be a folder, but {run} is a file")
+    if resume:
+        if not (run / CONFIG).is_file():
+            raise ValueError(f"there is no run to resume in {run} (no {CONFIG}); leave out --resume to start one")
+        return RunConfig.from_dict(json.loads((run / CONFIG).read_text(encoding="utf-8")))
+    if run.is_dir() and any(run.iterdir()):
+        if (run / CONFIG).exists():
+            raise ValueError(f"{run} holds another run: choose a new --output, or continue that run with --resume")
+        raise ValueError(f"{run} is not empty: choose a new --output")
+    return None
+
+
+def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
+    """The settings of a run: those given (not None), then the saved ones, then those of checkpoint and model.
+
+    Raises:
+        ValueError: If a setting is missing or contradicts another, or a resumed run's differs from the saved one.
+    """
+    for name in ("data", "val", "checkpoint"):
+        if given[name] is not None:
+            given[name] = os.path.abspath(given[name])
+    if saved:
+        return _settle_resumed(given, saved)
+    if given["checkpoint"] and given["pretrained"]:
+        raise ValueError("checkpoint and pretrained are both given: training starts from one of them")
+    info = read_info(given["checkpoint"]) if given["checkpoint"] else None
+    model = _need_model(given["model"] or (info.arch if info else None))
+    if info and info.arch != model:
+        raise ValueError(f"{given['checkpoint']} holds weights of {info.arch}, not of {model}; leave out the model")
+    clip = _override(given["clip"], info.clip if info else _usual_clip(model))
+    model_args = given["model_args"] or (info.model_args if info else {})
+    chosen = {"model": model, "clip": clip, "train": _override(given["train"], TrainConfig()), "model_args": model_args}
+    return RunConfig(**{**given, **chosen})
+
+
+def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList, VideoList]:
+    """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones."""
+    train_videos = read_videos(config.data, "train")
+    info = _start_info(config, run)
+    if info and set(info.class_names) == set(train_videos.class_names):
+        train_videos = read_videos(config.data, "train", class_names=info.class_names)
+    elif (run / LAST).exists():
+        raise DataError(f"the classes of {config.data} are no longer those of the run in {run}; start a new --output")
+    check_trainable(train_videos)
+    val_videos = read_videos(config.val or config.data, "val", class_names=train_videos.class_names)
+    shared = set(train_videos.paths) & set(val_videos.paths)
+    if len(shared) == len(set(val_videos.paths)):
+        raise DataError(f"{config.data} has no validation videos besides the training videos; name some with --val")
+    if shared:
+        print(f"warning: {len(shared)} validation videos are in training too, such as {min(shared)}", file=sys.stderr)
+    return train_videos, val_videos
+
+
+def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -> nn.Module:
+    """The model with the weights that training starts from; a run to resume loads its own over them."""
+    fresh = not (run / LAST).exists()
+    model = create_model(
+        config.model,
+        pretrained=config.pretrained and fresh,
+        num_classes=len(class_names),
+        num_frames=config.clip.num_frames,
+        img_size=config.clip.img_size,
+        checkpoint_path=weights_file(config.checkpoint) if config.checkpoint and fresh else None,
+        **{"drop_rate": config.train.drop_rate, **config.model_args},
+    )
+    info = _start_info(config, run)
+    if info and info.class_names != class_names and len(info.class_names) == len(class_names):
+        model.reset_classifier(len(class_names))  # type: ignore[operator]  # another number of classes renews it in `create_model`
+        print(f"{config.checkpoint}: the head starts anew for classes of other names, all else is loaded")
+    return model
+
+
+def refuse_bad_files(*lists: VideoList, workers: int) -> None:
+    """Open every video once.
+
+    Raises:
+        DataError: If one cannot be decoded, after a line for each on stderr.
+    """
+    bad = [line for videos in lists for line in check_videos(videos, workers=workers)]
+    for line in bad:
+        print(line, file=sys.stderr)
+    if bad:
+        total = sum(len(videos) for videos in lists)
+        raise DataError(f"{len(bad)} of {total} videos cannot be used (listed above); mend or remove them to train")
+
+
+def _override(given: Any, base: Any) -> Any:
+    """`given` if it is a whole dataclass, or else `base` with the fields that `given` names."""
+    return given if dataclasses.is_dataclass(given) else dataclasses.replace(base, **(given or {}))
+
+
+def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
+    given = {name: value for name, value in given.items() if value}
+    nested = {"clip": _override(given.get("clip"), saved.clip), "train": _override(given.get("train"), saved.train)}
+    config = RunConfig(**{**vars(saved), **given, **nested})
+    old, new = saved.flat(), config.flat()
+    names = [name for name in old if old[name] != new[name] and name != "workers"]
+    if names:
+        changed = ", ".join(f"{name} is {old[name]}, not {new[name]}" for name in names)
+        raise ValueError(f"a resumed run keeps its settings: {changed}; start a new --output for others")
+    return config
+
+
+def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
+    """What is known of the weights that training starts from."""
+    if (run / LAST).exists():
+        return read_info(run / LAST)
+    return read_info(config.checkpoint) if config.checkpoint else None
+
+
+def _usual_clip(model: str) -> ClipConfig:
+    with torch.device("meta"):
+        return clip_config(create_model(model))
+
+
+def _need_model(model: str | None) -> str:
+    if not model:
+        raise ValueError("the model is missing: name one of `sifa-zoo list`, or give the checkpoint of a run")
+    return model

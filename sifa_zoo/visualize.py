@@ -1,0 +1,69 @@
+"""Pictures of predictions: the frames of the clip, and a bar for each class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.data.decode import load_video, video_info
+from sifa_zoo.data.sampling import clip_indices
+
+_FRAME, _GAP, _COLUMNS = 112, 4, 8  # pixels, pixels, frames per row
+_BAR, _LABELS = 30, 220  # pixels
+_INK, _COLOUR, _FAINT = "#333333", "#1f77b4", "#eeeeee"
+
+
+def clip_frames(path: str | os.PathLike[str], clip: ClipConfig) -> np.ndarray:
+    """The frames `(T, H, W, 3)`, uint8 RGB, of the clip that prediction cuts from the middle of a video."""
+    indices = clip_indices(
+        video_info(path).num_frames,
+        num_frames=clip.num_frames,
+        frame_stride=clip.frame_stride,
+        sampling=clip.sampling,
+    )
+    return load_video(path, indices, clip.short_side)
+
+
+def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> Image.Image:
+    """The frames row by row, and below them the scores as bars.
+
+    Args:
+        frames: uint8 RGB `(T, H, W, 3)`.
+        scores: Names of classes with scores in [0, 1], as `predict` returns them.
+
+    Raises:
+        ValueError: If there are no frames or no scores.
+    """
+    if not len(frames) or not scores:
+        raise ValueError(f"a picture needs frames and scores, got {len(frames)} frames and {len(scores)} scores")
+    rows = -(-len(frames) // _COLUMNS)
+    pitch = _FRAME + _GAP
+    width = _COLUMNS * pitch + _GAP
+    top = rows * pitch + 4 * _GAP
+    image = Image.new("RGB", (width, top + len(scores) * _BAR + 2 * _GAP), "white")
+    for i, frame in enumerate(frames):
+        row, column = divmod(i, _COLUMNS)
+        image.paste(ImageOps.fit(Image.fromarray(frame), (_FRAME, _FRAME)), (_GAP + column * pitch, _GAP + row * pitch))
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(15)
+    full = width - _LABELS - 80
+    for i, (name, score) in enumerate(scores):
+        middle = top + i * _BAR + _BAR // 2
+        draw.text((_LABELS - 10, middle), _shorten(name, font, _LABELS - 20), fill=_INK, font=font, anchor="rm")
+        draw.rectangle((_LABELS, middle - 9, _LABELS + full, middle + 9), fill=_FAINT)
+        draw.rectangle((_LABELS, middle - 9, _LABELS + round(full * score), middle + 9), fill=_COLOUR)
+        draw.text((_LABELS + full + 10, middle), f"{100 * score:.1f} %", fill=_INK, font=font, anchor="lm")
+    return image
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text, its end cut off where it is too wide."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_videos import write_video, write_videos
+
+from sifa_zoo.config import ClipConfig, TrainConfig
+from sifa_zoo.data.datasets import DataError
+from sifa_zoo.engine import checkpoint
+from sifa_zoo.engine import train as train_module
+from sifa_zoo.engine.checkpoint import load_run, read_info
+from sifa_zoo.engine.evaluate import evaluate_run
+from sifa_zoo.engine.log import draw_curve, ticks
+from sifa_zoo.engine.train import TrainingError, best_row, finetune
+
+Train = Callable[..., dict[str, Any]]
+FILES = {"best.safetensors", "last.safetensors", "state.pt", "config.json", "log.csv", "curve.png"}
+
+
+def test_run_folder(run_folder: Path, data: Path) -> None:
+    assert {path.name for path in run_folder.iterdir()} == FILES
+    config = json.loads((run_folder / "config.json").read_text())
+    assert config["data"] == str(data)
+    assert config["clip"]["num_frames"] == 4
+    assert config["train"]["lr"] == 1e-3
+    assert config["versions"].keys() == {"sifa_zoo", "torch", "timm", "python"}
+    rows = list(csv.DictReader((run_folder / "log.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
+    assert Image.open(run_folder / "curve.png").size == (900, 640)
+
+
+def test_best_is_the_best_row(run_folder: Path) -> None:
+    rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader((run_folder / "log.csv").open())]
+    best = best_row(rows)
+    info = read_info(run_folder)
+    assert info is not None
+    assert info.epoch == best["epoch"]
+    assert info.metrics == {name: best[name] for name in info.metrics}
+
+
+def test_best_row_breaks_ties_by_loss() -> None:
+    rows = [{"val_top1": 50.0, "val_loss": 1.0}, {"val_top1": 50.0, "val_loss": 0.5}, {"val_top1": 40.0, "val_loss": 0}]
+    assert best_row(rows) is rows[1]
+
+
+def test_same_seed_same_run(run_folder: Path, tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "again", epochs=3)
+    assert (tmp_path / "again" / "log.csv").read_bytes() == (run_folder / "log.csv").read_bytes()
+    assert (tmp_path / "again" / "last.safetensors").read_bytes() == (run_folder / "last.safetensors").read_bytes()
+
+
+def test_workers_do_not_change_the_run(run_folder: Path, tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "workers", epochs=3, workers=1)
+    assert (tmp_path / "workers" / "log.csv").read_bytes() == (run_folder / "log.csv").read_bytes()
+
+
+def test_another_seed_another_run(run_folder: Path, tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "other", epochs=3, seed=1)
+    assert (tmp_path / "other" / "log.csv").read_bytes() != (run_folder / "log.csv").read_bytes()
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
+def test_resumed_run_equals_an_unbroken_one(
+    run_folder: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    output = tmp_path / "run"
+    _interrupt_epoch(monkeypatch, stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        train(output, epochs=3)
+    monkeypatch.undo()
+    train(output, epochs=3, call={"resume": True})
+    for name in ("log.csv", "last.safetensors", "best.safetensors"):
+        assert (output / name).read_bytes() == (run_folder / name).read_bytes(), name
+
+
+def _interrupt_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    real = train_module._train_epoch
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        row = real(*args, **kwargs)
+        if kwargs["epoch"] == epoch:
+            raise KeyboardInterrupt
+        return row
+
+    monkeypatch.setattr(train_module, "_train_epoch", interrupted)
+
+
+def test_resume_takes_the_saved_settings(run_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = finetune(data, output=run_folder, resume=True, device="cpu")
+    assert "is finished: all 3 epochs are done" in capsys.readouterr().out
+    assert best["epoch"] == read_info(run_folder).epoch  # type: ignore[union-attr]
+
+
+def test_resume_refuses_other_settings(run_folder: Path, train: Train) -> None:
+    with pytest.raises(ValueError, match=r"keeps its settings: epochs is 3, not 2, lr is 0\.001, not 1\.0"):
+        train(run_folder, lr=1.0, call={"resume": True})
+
+
+def test_resume_refuses_files_of_two_epochs(
+    tmp_path: Path, train: Train, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    _interrupt_epoch(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(output, epochs=3)
+    shutil.copy(run_folder / "last.safetensors", output)
+    with pytest.raises(ValueError, match="not of the same epoch"):
+        train(output, epochs=3, call={"resume": True})
+
+
+def test_resume_needs_a_run(tmp_path: Path, train: Train) -> None:
+    with pytest.raises(ValueError, match="there is no run to resume"):
+        train(tmp_path, call={"resume": True})
+
+
+def test_output_with_a_run_is_refused(run_folder: Path, tmp_path: Path, train: Train) -> None:
+    with pytest.raises(ValueError, match="holds another run: choose a new --output, or continue"):
+        train(run_folder)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty"):
+        train(tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        train(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"model": "sifa_net_nan"}, "sifa_net_nano"),
+        ({"model": None}, "the model is missing"),
+        ({"clip": {"num_frames": 6}}, "num_frames must be a positive multiple of 4"),
+        ({"model": "sifa_transformer_nano", "clip": {"num_frames": 4, "img_size": 33}}, "33"),
+        ({"checkpoint": "nowhere"}, "no such run folder or weights file"),
+        ({"train": {"opt": "adamv"}}, "adamv"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_written(
+    tmp_path: Path, train: Train, call: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path / "run", call=call)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_refused(tmp_path: Path, train: Train) -> None:
+    videos = write_videos(tmp_path / "videos", num_train=1, num_val=1)
+    for split in ("train", "val"):
+        shutil.rmtree(videos / split / "red")
+    with pytest.raises(DataError, match="class"):
+        train(tmp_path / "run", videos=videos)
+
+
+def test_training_videos_are_no_validation_videos(tmp_path: Path, train: Train, data: Path) -> None:
+    with pytest.raises(DataError, match="no validation videos besides the training videos"):
+        train(tmp_path / "run", videos=data / "train")
+    train(tmp_path / "run", videos=data / "train", epochs=1, call={"val": data / "val"})
+
+
+def test_bad_files_are_listed_and_nothing_is_trained(
+    tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = write_videos(tmp_path / "videos", num_train=2, num_val=1)
+    (videos / "train" / "red" / "broken.mp4").write_bytes(b"no video")
+    (videos / "val" / "blue" / "empty.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match="2 of 8 videos cannot be used"):
+        train(tmp_path / "run", videos=videos)
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("broken.mp4" in line for line in lines) == 1
+    assert sum("empty.mp4" in line for line in lines) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_videos(tmp_path: Path, train: Train) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch 1, with the videos .*\.mp4, .*\.mp4;"):
+        train(tmp_path / "run", lr=1e12, clip_grad=0, opt="sgd", epochs=3)
+
+
+def test_a_full_disk_keeps_the_last_epoch(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = checkpoint.os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 7:  # config.json, the files of epoch 1, the first of epoch 2
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    with pytest.raises(OSError, match="no space left on the disk while saving"):
+        train(tmp_path / "run", epochs=3)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+    assert read_info(tmp_path / "run" / "last.safetensors").epoch == 1  # type: ignore[union-attr]
+
+
+def test_accumulated_batches_are_one_batch(tmp_path: Path, train: Train) -> None:
+    settings = {"epochs": 1, "opt": "sgd", "hflip": False}
+    names = {"whole": {"batch_size": 6}, "parts": {"batch_size": 3, "accumulation_steps": 2}}
+    frozen = {"model": "sifa_transformer_nano", "clip": ClipConfig(num_frames=4, frame_stride=1, img_size=64)}
+    for name, sizes in names.items():
+        train(tmp_path / name, call=frozen, **settings, **sizes)
+    whole, parts = (load_run(tmp_path / name).state_dict() for name in names)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, parts[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_two_heads_are_trained_together(tmp_path: Path, train: Train) -> None:
+    clip = ClipConfig(num_frames=8, frame_stride=1, img_size=32)
+    call = {"model_args": {"dual_head": True}, "clip": clip}
+    train(tmp_path / "still", epochs=1, lr=0.0, label_smoothing=0, call=call)
+    log = next(csv.DictReader((tmp_path / "still" / "log.csv").open()))
+    assert float(log["train_loss"]) == pytest.approx(2 * math.log(2), rel=0.1)  # of two heads that know nothing
+    train(tmp_path / "run", epochs=1, call=call)
+    model = load_run(tmp_path / "run")
+    assert model.dual_head
+    assert not torch.equal(model.head.fc.bias, torch.zeros(2))
+    assert not torch.equal(model.head_dual.fc.bias, torch.zeros(2))
+
+
+def test_bf16(tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "run", epochs=1, precision="bf16")
+    assert read_info(tmp_path / "run").precision == "bf16"  # type: ignore[union-attr]
+
+
+def test_fine_tuning_from_a_run(run_folder: Path, tmp_path: Path, train: Train, data: Path) -> None:
+    call = {"model": None, "clip": None, "checkpoint": run_folder}
+    train(tmp_path / "run", epochs=1, lr=0.0, call=call)
+    start, end = load_run(run_folder), load_run(tmp_path / "run")
+    assert torch.equal(start.get_classifier().weight, end.get_classifier().weight)
+    assert read_info(tmp_path / "run").clip == read_info(run_folder).clip  # type: ignore[union-attr]
+    assert evaluate_run(tmp_path / "run", data, workers=0, device="cpu")["videos"] == 4
+
+
+def test_fine_tuning_on_other_classes_renews_the_head(
+    run_folder: Path, tmp_path: Path, train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    videos = write_videos(tmp_path / "videos", num_train=2, num_val=1)
+    for split in ("train", "val"):
+        write_video(videos / split / "green" / "0.mp4", color=(30, 200, 30))
+    call = {"model": None, "clip": None, "checkpoint": run_folder}
+    train(tmp_path / "run", videos=videos, epochs=1, lr=0.0, batch_size=3, call=call)
+    assert caplog.text.count("the head starts anew for 3 classes") == 1
+    start, end = load_run(run_folder), load_run(tmp_path / "run")
+    assert end.pretrained_cfg["label_names"] == ("blue", "green", "red")
+    assert torch.equal(start.conv1.weight, end.conv1.weight)
+
+
+def test_fine_tuning_on_renamed_classes_renews_the_head(
+    run_folder: Path, tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = write_videos(tmp_path / "videos", num_train=2, num_val=1)
+    for split in ("train", "val"):
+        (videos / split / "red").rename(videos / split / "crimson")
+    call = {"model": None, "clip": None, "checkpoint": run_folder}
+    train(tmp_path / "run", videos=videos, epochs=1, lr=0.0, call=call)
+    assert capsys.readouterr().out.count("the head starts anew for classes of other names") == 1
+    start, end = load_run(run_folder), load_run(tmp_path / "run")
+    assert not torch.equal(start.get_classifier().weight, end.get_classifier().weight)
+
+
+def test_a_checkpoint_of_another_model_is_refused(run_folder: Path, tmp_path: Path, train: Train) -> None:
+    with pytest.raises(ValueError, match="holds weights of sifa_net_nano, not of sifa_transformer_nano"):
+        train(tmp_path / "run", call={"model": "sifa_transformer_nano", "checkpoint": run_folder})
+
+
+def test_train_config_is_the_default(tmp_path: Path, data: Path) -> None:
+    finetune(data, model="sifa_net_nano", output=tmp_path, clip={"num_frames": 4, "img_size": 32}, train={"epochs": 1})
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert TrainConfig(**saved["train"]) == TrainConfig(epochs=1)
+    assert saved["clip"]["frame_stride"] == ClipConfig().frame_stride
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 2.2, [0, 0.5, 1, 1.5, 2]),
+        (0, 100, [0, 20, 40, 60, 80, 100]),
+        (0, 0.01, [0, 0.002, 0.004, 0.006, 0.008, 0.01]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == expected
+
+
+def test_curve_of_one_epoch() -> None:
+    row = {"epoch": 1, "train_loss": 1.0, "val_loss": 2.0, "val_top1": 50.0, "val_top5": 100.0}
+    assert draw_curve([row]).startswith(b"\x89PNG")

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_videos import write_video
+
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.visualize import clip_frames, draw_prediction
+
+
+def test_clip_frames_are_those_of_prediction(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", color=(200, 30, 30), num_frames=12)
+    frames = clip_frames(video, ClipConfig(num_frames=4, frame_stride=2, img_size=32))
+    assert frames.shape[0] == 4
+    assert min(frames.shape[1:3]) == 32
+
+
+@pytest.mark.parametrize(("num_frames", "rows"), [(4, 1), (8, 1), (16, 2), (20, 3)])
+def test_frames_and_bars(num_frames: int, rows: int) -> None:
+    frames = np.zeros((num_frames, 40, 60, 3), np.uint8)
+    frames[0] = (255, 0, 0)
+    image = draw_prediction(frames, [("waving", 0.75), ("a name that is far too long for its place " * 3, 0.25)])
+    assert image.size == (932, rows * 116 + 16 + 2 * 30 + 8)
+    assert image.getpixel((60, 60)) == (255, 0, 0)
+    pixels = np.asarray(image)
+    bars = [(pixels[rows * 116 + 16 + i * 30 + 15] == (31, 119, 180)).all(-1).sum() for i in range(2)]
+    assert bars[0] == pytest.approx(3 * bars[1], abs=4)
+
+
+def test_nothing_to_draw_is_an_error() -> None:
+    with pytest.raises(ValueError, match="needs frames and scores"):
+        draw_prediction(np.zeros((0, 8, 8, 3), np.uint8), [("a", 1.0)])
+    with pytest.raises(ValueError, match="needs frames and scores"):
+        draw_prediction(np.zeros((4, 8, 8, 3), np.uint8), [])
