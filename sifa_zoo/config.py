@@ -38,15 +38,15 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         if self.num_frames < 4 or self.num_frames % 4:
-            raise ValueError(f"num_frames must be a positive multiple of 4, got {self.num_frames = }")
+            raise ValueError(f"num_frames must be a positive multiple of 4, got {self.num_frames}")
         if self.frame_stride < 1:
-            raise ValueError(f"frame_stride must be at least 1, got {self.frame_stride = }")
+            raise ValueError(f"frame_stride must be at least 1, got {self.frame_stride}")
         if self.sampling not in SAMPLINGS:
-            raise ValueError(f"sampling must be one of {SAMPLINGS}, got {self.sampling = }")
+            raise ValueError(f"sampling must be one of {SAMPLINGS}, got {self.sampling!r}")
         if self.img_size < 32:
-            raise ValueError(f"img_size must be at least 32, got {self.img_size = }")
+            raise ValueError(f"img_size must be at least 32, got {self.img_size}")
         if not 0 < self.crop_pct <= 1:
-            raise ValueError(f"crop_pct must be in (0, 1], got {self.crop_pct = }")
+            raise ValueError(f"crop_pct must be in (0, 1], got {self.crop_pct}")
         object.__setattr__(self, "mean", tuple(self.mean))  # JSON brings lists
         object.__setattr__(self, "std", tuple(self.std))
 
@@ -102,9 +102,9 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if not 0 < self.crop_scale <= 1:
-            raise ValueError(f"crop_scale must be in (0, 1], got {self.crop_scale = }")
+            raise ValueError(f"crop_scale must be in (0, 1], got {self.crop_scale}")
         if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be fp32 or bf16, got {self.precision = }")
+            raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
 
 
 @dataclass(frozen=True)

@@ -218,11 +218,15 @@ def _pretrained_cfg(architecture: str, model: ClipModel) -> dict[str, Any]:
         "crop_pct": 1.0,
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
-        "first_conv": "conv1" if hasattr(model, "conv1") else "patch_embed.proj",
+        "first_conv": _first_conv(model),
         "classifier": ("head.fc", "head_dual.fc") if dual else "head.fc",
         "license": "apache-2.0",
         "paper_ids": "arXiv:2206.06931",
     }
+
+
+def _first_conv(model: ClipModel) -> str:
+    return next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
 
 
 # timm's registry: the same names, through the same door. `register_model` looks for `default_cfgs` in this module and

@@ -82,7 +82,7 @@ def render_clip(
     sprite = _draw_sprite(rng, shape_colors)
     forward = class_name in _FORWARD
     phases = _draw_phases(rng, num_frames, moving=(_FORWARD if forward else _BACKWARD).index(class_name))
-    shake = rng.integers(-2, 3, (num_frames, 2))  # rows, columns
+    shake = rng.integers(-1, 2, (num_frames, 2))  # rows, columns
 
     frames = _paste(_shaken(background, shake), sprite, phases, shake)
     return frames if forward else np.ascontiguousarray(frames[::-1])
@@ -268,7 +268,7 @@ def _paste(frames: np.ndarray, sprite: np.ndarray, phases: np.ndarray, shake: np
     """Draw the sprite into a copy of the frames `(T, H, W, 3)`; what leaves at one edge enters at the opposite one."""
     num_frames, height, width, _ = frames.shape
     center = phases[:, 1::-1] * (height, width) + shake  # (T, 2): row, column
-    radius = 0.2 * min(height, width) * (0.42 / 0.2) ** phases[:, 2]
+    radius = 0.12 * min(height, width) * (0.48 / 0.12) ** phases[:, 2]
     reach = int(np.ceil(radius.max())) + 1
     corner = np.floor(center).astype(int)
     offsets = np.arange(-reach, reach + 1)

@@ -132,7 +132,7 @@ def describe(model: nn.Module, info: WeightsInfo) -> None:
     size = cfg.pop("img_size")
     cfg |= {"input_size": (cfg["input_size"][0], size, size), "label_names": info.class_names}
     cfg |= {"num_clips": info.num_clips, "precision": info.precision}
-    model.__dict__.update(pretrained_cfg=cfg, default_cfg=cfg)
+    model.pretrained_cfg = cfg  # type: ignore[assignment]
 
 
 def model_cfg(model: nn.Module) -> dict[str, Any]:

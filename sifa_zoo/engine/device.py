@@ -1,6 +1,10 @@
-"""The device to run on."""
+"""The device to run on, and its share of the cores."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -21,3 +25,18 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
         raise ValueError(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def spare_cores(device: torch.device, *, workers: int) -> Iterator[None]:
+    """While training on a CPU leave a core to each process that decodes: more threads than cores slow each other down.
+
+    A number of threads that the user has set (OMP_NUM_THREADS) stands.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -31,7 +31,7 @@ from sifa_zoo.data.datasets import ClipDataset, VideoList
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.transforms import eval_transform, train_transform
 from sifa_zoo.engine.checkpoint import BEST, LAST, WeightsInfo, read_info, weights_bytes, write_files
-from sifa_zoo.engine.device import pick_device
+from sifa_zoo.engine.device import pick_device, spare_cores
 from sifa_zoo.engine.evaluate import evaluate, protocol
 from sifa_zoo.engine.loader import Batch, clip_loader
 from sifa_zoo.engine.log import draw_curve, log_csv
@@ -106,7 +106,9 @@ def finetune(
     refuse_bad_files(train_videos, val_videos, workers=config.train.workers)
     if not resume:
         _write_config(run, config)
-    rows = _train(net, optimizer, run=run, rows=rows, config=config, videos=(train_videos, val_videos), device=device)
+    videos = (train_videos, val_videos)
+    with spare_cores(device, workers=config.train.workers):
+        rows = _train(net, optimizer, run=run, rows=rows, config=config, videos=videos, device=device)
     best = best_row(rows)
     print(f"best: top-1 {best['val_top1']:.1f} % after epoch {best['epoch']}; weights in {run / BEST}")
     return best

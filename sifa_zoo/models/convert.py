@@ -19,7 +19,7 @@ from sifa_zoo.models.clip_model import STEM_FRAMES, ClipModel
 
 _MAX_LISTED = 20
 _CENTRE_FRAME = 2  # of the four that the stem sees: where inflation puts the 2D kernel
-_STEMS = ("conv1.weight", "patch_embed.proj.weight")
+_STEMS = ("conv1.weight", "conv1.0.weight", "patch_embed.proj.weight")
 
 # What follows from the architecture may be absent; where it is present, it is checked.
 _DERIVED = ("attn_mask", "relative_position_index", "def_cor.weight")

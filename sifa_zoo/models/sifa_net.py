@@ -65,6 +65,8 @@ class SIFANet(ClipModel):
         img_size: Size of the frames by default; any from 32 works.
         kernel_size: K of SIFA: an int, or four, one per stage (the first stage has none).
         dilation: Distance between SIFA's taps, in pixels of the feature map.
+        stem_type: timm's: "" for one 7x7 convolution to 64 channels, as published; "deep" for three of 3x3.
+        stem_width: Channels inside a deep stem; it puts out twice as many.
         global_context: The path that the published code adds in the blocks between those with SIFA.
         dual_head: The published code's second branch on every other time step, which the paper does not mention.
         global_pool: "avg", "max", or "" (with `num_classes=0`).
@@ -92,6 +94,8 @@ class SIFANet(ClipModel):
         img_size: int | Sequence[int] = 224,
         kernel_size: int | Sequence[int] = 3,
         dilation: int = 1,
+        stem_type: str = "",
+        stem_width: int = 64,
         global_context: bool = True,
         dual_head: bool = False,
         global_pool: str = "avg",
@@ -111,6 +115,8 @@ class SIFANet(ClipModel):
                 num_classes=0,
                 in_chans=in_chans * STEM_FRAMES,
                 channels=tuple(channels),
+                stem_type=stem_type,
+                stem_width=stem_width,
                 drop_path_rate=drop_path_rate,
             )
             self.conv1, self.bn1, self.act1, self.maxpool = trunk.conv1, trunk.bn1, trunk.act1, trunk.maxpool
@@ -249,8 +255,9 @@ def _dual_stage(layer4: Any, planes: int) -> nn.Sequential:
 
 
 def sifa_net_nano(**kwargs: Any) -> SIFANet:
-    """SIFA-Net with a quarter of the width and half of the blocks: for tests, demos and small data."""
-    return SIFANet(**{"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128), "img_size": 112, **kwargs})
+    """SIFA-Net with a quarter of the width, half of the blocks and a deep stem: for tests, demos and small data."""
+    variant = {"layers": (2, 2, 2, 2), "channels": (16, 32, 64, 128), "stem_type": "deep", "stem_width": 16}
+    return SIFANet(**{**variant, "img_size": 112, **kwargs})
 
 
 def sifa_net_r50(**kwargs: Any) -> SIFANet:

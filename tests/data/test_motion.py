@@ -78,7 +78,7 @@ def test_quantities_move_the_shape_as_named():
     assert centroid(right[1])[1] - centroid(right[0])[1] == pytest.approx(0.1 * 64, abs=0.3)
     assert centroid(down[1])[0] - centroid(down[0])[0] == pytest.approx(0.1 * 48, abs=0.3)
     grown = paste_dot(size=[0.0, 1.0]).sum((1, 2))
-    assert grown[1] / grown[0] == pytest.approx((0.42 / 0.2) ** 2, rel=0.05)
+    assert grown[1] / grown[0] == pytest.approx((0.48 / 0.12) ** 2, rel=0.05)
     # clockwise on the screen: what was on the right goes to the bottom, the left and the top
     (_, start), (bottom, _), (_, left), (top, _) = (centroid(o) for o in paste_dot(angle=[0, 0.25, 0.5, 0.75]))
     assert start > 34

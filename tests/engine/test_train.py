@@ -19,6 +19,7 @@ from sifa_zoo.data.datasets import DataError
 from sifa_zoo.engine import checkpoint
 from sifa_zoo.engine import train as train_module
 from sifa_zoo.engine.checkpoint import load_run, read_info
+from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.evaluate import evaluate_run
 from sifa_zoo.engine.log import draw_curve, ticks
 from sifa_zoo.engine.train import TrainingError, best_row, finetune
@@ -294,3 +295,20 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
 def test_curve_of_one_epoch() -> None:
     row = {"epoch": 1, "train_loss": 1.0, "val_loss": 2.0, "val_top1": 50.0, "val_top5": 100.0}
     assert draw_curve([row]).startswith(b"\x89PNG")
+
+
+def test_training_on_a_cpu_leaves_cores_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        with spare_cores(torch.device("cpu"), workers=3):
+            assert torch.get_num_threads() == 1
+        with spare_cores(torch.device("cpu"), workers=9):
+            assert torch.get_num_threads() == 1
+        monkeypatch.setenv("OMP_NUM_THREADS", "4")
+        with spare_cores(torch.device("cpu"), workers=3):
+            assert torch.get_num_threads() == 4
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)

@@ -15,7 +15,7 @@ CLASSES = 5
 
 
 def net(**kwargs):
-    return sifa_net_nano(**{"num_classes": CLASSES, "dual_head": True, **kwargs})
+    return sifa_net_nano(**{"num_classes": CLASSES, "dual_head": True, "stem_type": "", **kwargs})
 
 
 def transformer(**kwargs):

@@ -1,0 +1,62 @@
+"""The commands and snippets of the README run, on tiny videos."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from tiny_videos import write_video, write_videos
+
+from sifa_zoo.cli import main
+
+ROOT = Path(__file__).parents[1]
+QUICK = "--epochs 1 --img-size 32 --num-frames 8 --frame-stride 1 --batch-size 2 --workers 0 --device cpu"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def user_folder(tmp_path, monkeypatch):
+    """A working folder as the README supposes it."""
+    monkeypatch.chdir(tmp_path)
+    write_videos(tmp_path / "videos")
+    for name in ("some_video.mp4", "holiday.mp4"):
+        write_video(tmp_path / name, color=(30, 30, 200), num_frames=30)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/finetune.md"])
+def test_commands_and_snippets_run_in_turn(page, user_folder):
+    commands = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("sifa-zoo ")]
+    assert len(commands) >= 3
+    for command in commands:
+        arguments = shlex.split(command)[1:]
+        assert main(arguments + shlex.split(QUICK if arguments[0] == "finetune" else "")) == 0, command
+    for snippet in blocks(page, "python"):
+        exec(compile(snippet, page, "exec"), {})
+    assert (user_folder / "runs" / "mine" / "curve.png").is_file()
+    if page == "README.md":
+        assert (user_folder / "prediction.png").is_file()
+
+
+def test_the_two_commands_are_targets_of_the_makefile():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = [
+        line.split()[1] for block in blocks("README.md", "sh") for line in block.splitlines() if "make " in line
+    ]
+    assert commands == ["demo", "test"]
+    assert set(commands) <= targets
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_tree_names_what_is_there():
+    tree = next(block for block in blocks("README.md", "") if block.startswith("sifa_zoo/"))
+    modules = {path.name for path in (ROOT / "sifa_zoo").rglob("*.py")} - {"__init__.py"}
+    assert {name for name in modules if name not in tree} == set()
