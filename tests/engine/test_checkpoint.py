@@ -60,9 +60,9 @@ def test_load_run_refuses_a_missing_key(run_folder: Path, tmp_path: Path) -> Non
     with safe_open(weights_file(run_folder), framework="pt") as file:
         metadata = file.metadata()
     tensors = load_file(weights_file(run_folder))
-    tensors.pop("conv1.weight")
+    tensors.pop("layer1.0.conv1.weight")
     save_file(tensors, tmp_path / "broken.safetensors", metadata)
-    with pytest.raises(ValueError, match=r"conv1\.weight"):
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight"):
         load_run(tmp_path / "broken.safetensors")
 
 

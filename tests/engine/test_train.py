@@ -252,7 +252,7 @@ def test_fine_tuning_on_other_classes_renews_the_head(
     assert caplog.text.count("the head starts anew for 3 classes") == 1
     start, end = load_run(run_folder), load_run(tmp_path / "run")
     assert end.pretrained_cfg["label_names"] == ("blue", "green", "red")
-    assert torch.equal(start.conv1.weight, end.conv1.weight)
+    assert torch.equal(start.layer1[0].conv1.weight, end.layer1[0].conv1.weight)
 
 
 def test_fine_tuning_on_renamed_classes_renews_the_head(

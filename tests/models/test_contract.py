@@ -186,12 +186,14 @@ def test_autocast_is_near_float32(name, dtype):
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
     model.eval()
-    exact = model(clip())
+    exact = model.forward_features(clip())
     with torch.autocast("cpu", dtype):
+        features = model.forward_features(clip())
         out = model(clip())
     out.float().sum().backward()
-    torch.testing.assert_close(out.float(), exact, atol=2e-2 * exact.abs().max().item(), rtol=0)
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert ((features - exact).norm() / exact.norm()).item() < 2e-2
+    assert out.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_dual_heads():
