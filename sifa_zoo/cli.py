@@ -79,6 +79,7 @@ def _eval(args: argparse.Namespace) -> int:
     from sifa_zoo.engine.evaluate import evaluate_run
 
     options = {name: getattr(args, name) for name in ("split", "num_clips", "batch_size", "workers", "device")}
+    _check_writable(args.output)
     result = evaluate_run(args.run, args.data, **options)
     for line in result["failed"]:
         print(f"error: {line}", file=sys.stderr)
@@ -100,6 +101,7 @@ def _predict(args: argparse.Namespace) -> int:
 
     if args.picture and len(args.videos) > 1:
         raise ValueError(f"--picture draws one video, got {len(args.videos)}")
+    _check_writable(args.picture, suffixes=(".png", ".jpg", ".jpeg", ".webp"))
     model = load_run(args.model, pick_device(args.device))
     failed = False
     for video in args.videos:
@@ -220,6 +222,16 @@ def _add_settings(group: argparse._ArgumentGroup, config: type, *, show_defaults
         group.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
+def _check_writable(file: str | None, *, suffixes: tuple[str, ...] = ()) -> None:
+    """Refuse a file that could not be written, before the work that it is to hold."""
+    if file is None:
+        return
+    if suffixes and Path(file).suffix.lower() not in suffixes:
+        raise ValueError(f"expected a file ending in {', '.join(suffixes)}, got {file}")
+    if not os.access(Path(file).parent, os.W_OK):
+        raise ValueError(f"cannot write {file}: the folder does not exist or is read-only")
+
+
 def _given(args: argparse.Namespace, config: type) -> dict[str, Any]:
     """The settings of a dataclass that were given as flags."""
     return {f.name: getattr(args, f.name) for f in dataclasses.fields(config) if hasattr(args, f.name)}
@@ -238,8 +250,9 @@ def _key_value(text: str) -> tuple[str, Any]:
 def _how_to_resume(args: argparse.Namespace) -> str:
     if not (Path(args.output) / "config.json").exists():
         return "training had not started, nothing was saved"
+    saved = (Path(args.output) / "state.pt").exists()
     command = shlex.join(["sifa-zoo", "finetune", args.data, "--output", args.output, "--resume"])
-    return f"the last finished epoch is saved; continue with: {command}"
+    return f"{'the last finished epoch is saved' if saved else 'no epoch had finished'}; continue with: {command}"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ VIDEO_SUFFIXES = (
 _SPLITS = {"train": ("train",), "val": ("val", "test")}
 _LIST_SUFFIXES = (".txt", ".csv")
 _MOST_LISTED = 20
+_MAX_LABEL = 100_000
 # Training decodes frames a little larger than the model's input, so that a crop has something to choose from.
 _TRAIN_SHORT_SIDE = 1.15
 
@@ -79,11 +80,16 @@ def read_videos(
         raise DataError(f"no such file or folder: {data}")
     splits = {name: _find_split(data, names) for name, names in _SPLITS.items()}
     found = {name: path for name, path in splits.items() if path is not None}
+    flat = [data / name for names in _SPLITS.values() for name in names if (data / name).is_dir()]
+    if not found and flat and all(path in flat for path in data.iterdir() if path.is_dir()):
+        raise DataError(f"{flat[0]} holds no class folders; expected {flat[0]}/CLASS/VIDEO")
     if not found:
         return read_folders(data, class_names)
     if split is None:
         raise DataError(f"{data} has splits, name one of them: {', '.join(str(path) for path in found.values())}")
     if split not in found:
+        if bare := [path for path in flat if path.name in _SPLITS[split]]:
+            raise DataError(f"{bare[0]} holds no class folders; expected {bare[0]}/CLASS/VIDEO")
         way_out = "give validation videos with --val" if split == "val" else "name the training videos themselves"
         raise DataError(f"{data} has no {split} folder or list beside {found.popitem()[1].name}; {way_out}")
     path = found[split]
@@ -137,6 +143,9 @@ def read_list(file: str | os.PathLike[str], class_names: Sequence[str] | None = 
         raise DataError(f"no videos in the list {file}; expected lines of `path label`")
     labels, names = _number_labels(file, [(number, label) for number, _, label in rows], class_names)
     paths = tuple(file.parent / path for _, path, _ in rows)  # an absolute path stays as it is
+    for number, path, label in rows:
+        if (file.parent / f"{path} {label}").is_file():
+            raise DataError(f"{file}, line {number}: expected `path label`, got only the path {path} {label}")
     missing = [f"line {number}: {path}" for (number, *_), path in zip(rows, paths, strict=True) if not path.is_file()]
     if missing:
         raise DataError(f"{len(missing)} of {len(rows)} videos in {file} do not exist: {_few(missing)}")
@@ -282,7 +291,8 @@ def _videos_in(folder: Path) -> list[Path]:
 
 
 def _split_line(file: Path, number: int, line: str) -> tuple[str, str]:
-    parts = line.rsplit(",", 1) if file.suffix.lower() == ".csv" and "," in line else line.rsplit(maxsplit=1)
+    comma = file.suffix.lower() == ".csv" and "," in line
+    parts = line.rsplit("," if comma else "\t" if "\t" in line.strip() else None, 1)
     fields = [part.strip() for part in parts]
     if len(fields) < 2 or not all(fields):
         raise DataError(f"{file}, line {number}: expected `path label`, got {line.strip()!r}")
@@ -297,6 +307,10 @@ def _number_labels(
         ((number, label) for number, label in labels if label[1:].isdecimal() and label[0] == "-"), None
     ):
         raise DataError(f"{file}, line {negative[0]}: labels count from 0, got {negative[1]}")
+    if huge := next(
+        ((number, label) for number, label in labels if label.isdecimal() and int(label) > _MAX_LABEL), None
+    ):
+        raise DataError(f"{file}, line {huge[0]}: labels count from 0 without large gaps, got {huge[1]}")
     all_numbers = all(label.isdecimal() for _, label in labels)
     if class_names is not None:
         names = tuple(class_names)

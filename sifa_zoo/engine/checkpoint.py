@@ -25,6 +25,7 @@ from sifa_zoo.registry import WeightsError, create_model, is_model, load_weights
 
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+STATE = "state.pt"
 _METADATA_KEY = "sifa_zoo"
 
 
@@ -150,7 +151,7 @@ def clip_config(model: nn.Module) -> ClipConfig:
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write files so that each is either the old one or the new one, whatever happens: beside, synced, then renamed.
 
-    Nothing is renamed before all are written, so files that belong together stay together.
+    Nothing is renamed before all are written, and then in the order given: the first rename is the commit.
 
     Raises:
         OSError: If they cannot be written; the old files are still there then, and no temporary file.
@@ -165,10 +166,9 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for path in contents:
             os.replace(beside[path], path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        text = f"no space left on the disk while saving {path}; what was saved before is untouched"
-        raise OSError(error.errno, text) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "no space left on the disk" if full else error.strerror
+        raise OSError(error.errno, f"{reason} while saving {path}; what was saved before is untouched") from error
     finally:
         for path in beside.values():
             path.unlink(missing_ok=True)

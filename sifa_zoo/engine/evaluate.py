@@ -92,6 +92,8 @@ def evaluate_run(
         DataError: If the labels do not agree with the run's classes, or no video can be decoded.
         ValueError: If there is no such run.
     """
+    if batch_size < 1 or workers < 0 or (num_clips is not None and num_clips < 1):
+        raise ValueError(f"out of range: {batch_size = }, {num_clips = } (at least 1) or {workers = } (at least 0)")
     device = pick_device(device)
     model = load_run(run, device)
     settings = model_cfg(model)

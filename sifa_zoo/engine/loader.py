@@ -48,6 +48,8 @@ def clip_loader(
         _Failsafe(dataset),
         batch_size=batch_size,
         sampler=sampler,
+        # BatchNorm cannot normalise a lone last clip; shuffling leaves out another one in each epoch
+        drop_last=sampler is not None and len(dataset) > batch_size and len(dataset) % batch_size == 1,
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_parent,

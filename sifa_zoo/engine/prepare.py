@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.optim import list_optimizers
 from torch import nn
 
 from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
 from sifa_zoo.data.datasets import DataError, VideoList, check_trainable, check_videos, read_videos
-from sifa_zoo.engine.checkpoint import LAST, WeightsInfo, clip_config, read_info, weights_file
+from sifa_zoo.engine.checkpoint import LAST, STATE, WeightsInfo, clip_config, read_info, weights_file
 from sifa_zoo.registry import create_model
 
 CONFIG = "config.json"
@@ -31,7 +33,14 @@ def open_run(run: Path, *, resume: bool) -> RunConfig | None:
     if resume:
         if not (run / CONFIG).is_file():
             raise ValueError(f"there is no run to resume in {run} (no {CONFIG}); leave out --resume to start one")
-        return RunConfig.from_dict(json.loads((run / CONFIG).read_text(encoding="utf-8")))
+        if (run / LAST).exists() and not (run / STATE).exists():
+            raise ValueError(f"{run / STATE} is missing; start a new --output with --checkpoint {run / LAST}")
+        try:
+            return RunConfig.from_dict(json.loads((run / CONFIG).read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{run / CONFIG} is damaged or of another version ({error}); start a new --output"
+            ) from error
     if run.is_dir() and any(run.iterdir()):
         if (run / CONFIG).exists():
             raise ValueError(f"{run} holds another run: choose a new --output, or continue that run with --resume")
@@ -56,9 +65,13 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     model = _need_model(given["model"] or (info.arch if info else None))
     if info and info.arch != model:
         raise ValueError(f"{given['checkpoint']} holds weights of {info.arch}, not of {model}; leave out the model")
+    train = _override(given["train"], TrainConfig())
+    if train.opt not in (optimizers := list_optimizers()):
+        nearest = difflib.get_close_matches(train.opt, optimizers, n=3, cutoff=0.3) or ["adamw", "sgd"]
+        raise ValueError(f"opt must be one of timm's optimisers, got {train.opt!r}; did you mean {', '.join(nearest)}?")
     clip = _override(given["clip"], info.clip if info else _usual_clip(model))
     model_args = given["model_args"] or (info.model_args if info else {})
-    chosen = {"model": model, "clip": clip, "train": _override(given["train"], TrainConfig()), "model_args": model_args}
+    chosen = {"model": model, "clip": clip, "train": train, "model_args": model_args}
     return RunConfig(**{**given, **chosen})
 
 
@@ -72,17 +85,20 @@ def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList, VideoList]:
         raise DataError(f"the classes of {config.data} are no longer those of the run in {run}; start a new --output")
     check_trainable(train_videos)
     val_videos = read_videos(config.val or config.data, "val", class_names=train_videos.class_names)
-    shared = set(train_videos.paths) & set(val_videos.paths)
-    if len(shared) == len(set(val_videos.paths)):
+    train_paths, val_paths = ({path.resolve() for path in videos.paths} for videos in (train_videos, val_videos))
+    shared = train_paths & val_paths
+    if shared == val_paths:
         raise DataError(f"{config.data} has no validation videos besides the training videos; name some with --val")
     if shared:
         print(f"warning: {len(shared)} validation videos are in training too, such as {min(shared)}", file=sys.stderr)
+    if idle := sorted(set(train_videos.class_names) - {train_videos.class_names[i] for i in train_videos.labels}):
+        print(f"warning: classes without a training video: {', '.join(idle[:20])}", file=sys.stderr)
     return train_videos, val_videos
 
 
 def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -> nn.Module:
     """The model with the weights that training starts from; a run to resume loads its own over them."""
-    fresh = not (run / LAST).exists()
+    fresh = not (run / STATE).exists()
     model = create_model(
         config.model,
         pretrained=config.pretrained and fresh,

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import pickle
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -30,14 +30,13 @@ from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
 from sifa_zoo.data.datasets import ClipDataset, VideoList
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.transforms import eval_transform, train_transform
-from sifa_zoo.engine.checkpoint import BEST, LAST, WeightsInfo, read_info, weights_bytes, write_files
+from sifa_zoo.engine.checkpoint import BEST, LAST, STATE, WeightsInfo, read_info, weights_bytes, write_files
 from sifa_zoo.engine.device import pick_device, spare_cores
 from sifa_zoo.engine.evaluate import evaluate, protocol
 from sifa_zoo.engine.loader import Batch, clip_loader
 from sifa_zoo.engine.log import draw_curve, log_csv
 from sifa_zoo.engine.prepare import CONFIG, build_model, open_run, read_data, refuse_bad_files, settle
 
-STATE = "state.pt"
 Row = dict[str, Any]
 
 
@@ -99,6 +98,8 @@ def finetune(
     net = build_model(config, train_videos.class_names, run=run).to(device).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(net, config.train.opt, lr=config.train.lr, weight_decay=config.train.weight_decay)
     rows = _restore(run, net, optimizer)
+    if rows and not _is_of_epoch(run / LAST, len(rows)):  # killed after the state was saved, before all else was
+        _save(run, net, optimizer, rows=rows, config=config, class_names=train_videos.class_names)
     if len(rows) == config.train.epochs:
         print(f"{run} is finished: all {len(rows)} epochs are done, there is nothing to resume")
         return best_row(rows)
@@ -123,17 +124,19 @@ def _restore(run: Path, model: nn.Module, optimizer: Optimizer) -> list[Row]:
     """Load weights and optimiser of the last finished epoch, if there is one; returns the log so far."""
     if not (run / STATE).exists():
         return []
-    state = torch.load(run / STATE, map_location="cpu", weights_only=True)
-    info = read_info(run / LAST)
+    try:
+        state = torch.load(run / STATE, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{run / STATE} is damaged; start a new --output with --checkpoint {run / LAST}") from error
     rows: list[Row] = state["log"]
-    if info is None or info.epoch != len(rows):
-        raise ValueError(
-            f"{run / LAST} and {STATE} are not of the same epoch: the run was killed between the two; "
-            f"start a new --output with --checkpoint {run / LAST}"
-        )
-    model.load_state_dict(load_file(run / LAST))
+    model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return rows
+
+
+def _is_of_epoch(weights: Path, epoch: int) -> bool:
+    info = read_info(weights) if weights.exists() else None
+    return info is not None and info.epoch == epoch
 
 
 def _report(config: RunConfig, train_videos: VideoList, val_videos: VideoList, *, device: torch.device) -> None:
@@ -287,7 +290,7 @@ def _save(
     )
     weights = weights_bytes(model, info)
     state = io.BytesIO()
-    torch.save({"optimizer": optimizer.state_dict(), "log": rows}, state)
-    files = {run / BEST: weights} if best_row(rows) is rows[-1] else {}
-    files |= {run / LAST: weights, run / STATE: state.getvalue()}
-    write_files({**files, run / "log.csv": log_csv(rows), run / "curve.png": draw_curve(rows)})
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": rows}, state)
+    files = {run / STATE: state.getvalue()}  # first: resuming reads nothing else
+    files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
+    write_files({**files, run / LAST: weights, run / "log.csv": log_csv(rows), run / "curve.png": draw_curve(rows)})

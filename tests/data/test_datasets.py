@@ -276,3 +276,34 @@ def test_frames_reach_the_transform_in_torch_layout(video_list):
     frames, _, _ = ClipDataset(video_list, CLIP, lambda frames: frames)[0]  # (num_clips, T, C, H, W)
     expected = load_video(video_list.paths[0], clip_indices(40, num_frames=4, frame_stride=3), CLIP.short_side)
     np.testing.assert_array_equal(frames[0].permute(0, 2, 3, 1).numpy(), expected)
+
+
+def test_videos_without_class_folders_are_named(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.mp4").touch()
+    with pytest.raises(DataError, match="train holds no class folders"):
+        read_videos(tmp_path, "train")
+    (tmp_path / "train" / "wave").mkdir()
+    with pytest.raises(DataError, match="val holds no class folders"):
+        read_videos(tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("a b.mp4", "line 1: expected `path label`, got only the path"),
+        ("a b.mp4 99999999", "line 1: labels count from 0"),
+    ],
+)
+def test_lists_with_a_label_missing_or_out_of_all_proportion(tmp_path, line, match):
+    (tmp_path / "a b.mp4").touch()
+    (tmp_path / "list.txt").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=match):
+        read_list(tmp_path / "list.txt")
+
+
+def test_labels_after_a_tab_may_hold_spaces(tmp_path):
+    (tmp_path / "a b.mp4").touch()
+    (tmp_path / "list.txt").write_text("a b.mp4\tup hand\n")
+    assert read_list(tmp_path / "list.txt").class_names == ("up hand",)

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -108,16 +109,49 @@ def test_resume_refuses_other_settings(run_folder: Path, train: Train) -> None:
         train(run_folder, lr=1.0, call={"resume": True})
 
 
-def test_resume_refuses_files_of_two_epochs(
-    tmp_path: Path, train: Train, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_a_kill_while_files_are_renamed_loses_nothing(
+    renamed: int, tmp_path: Path, train: Train, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "run"
-    _interrupt_epoch(monkeypatch, 1)
-    with pytest.raises(KeyboardInterrupt):
-        train(output, epochs=3)
-    shutil.copy(run_folder / "last.safetensors", output)
-    with pytest.raises(ValueError, match="not of the same epoch"):
-        train(output, epochs=3, call={"resume": True})
+    names: list[str] = []
+
+    def replace(source: Path, target: Path, replace: Callable[..., None] = os.replace) -> None:
+        if len(names) > renamed:  # config.json is the first
+            raise KeyboardInterrupt
+        names.append(target.name)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", epochs=3)
+    assert names[:2] == ["config.json", "state.pt"]
+    train(tmp_path / "run", epochs=3, call={"resume": True})
+    for name in ("log.csv", "last.safetensors", "best.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (run_folder / name).read_bytes()
+
+
+def test_resume_names_damaged_files(tmp_path: Path, train: Train, run_folder: Path) -> None:
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    (run / "state.pt").write_bytes((run / "state.pt").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
+        train(run, epochs=3, call={"resume": True})
+    (run / "state.pt").unlink()
+    with pytest.raises(ValueError, match=r"state\.pt is missing"):
+        train(run, epochs=3, call={"resume": True})
+    (run / "config.json").write_text("{}")
+    (run / "last.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        train(run, epochs=3, call={"resume": True})
+
+
+def test_an_unknown_optimiser_is_refused(tmp_path: Path, train: Train) -> None:
+    with pytest.raises(ValueError, match="got 'adamv'; did you mean .*adam"):
+        train(tmp_path / "run", opt="adamv")
+
+
+def test_a_lone_last_clip_does_not_stop_training(tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "run", epochs=1, batch_size=5)  # six videos
 
 
 def test_resume_needs_a_run(tmp_path: Path, train: Train) -> None:
