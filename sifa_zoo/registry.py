@@ -90,7 +90,9 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ValueError("out_indices chooses feature maps: pass features_only=True with it")
     state_dict = {} if checkpoint_path is None else read_weights(checkpoint_path)
-    if num_classes is None and "head.fc.weight" in state_dict:
+    if checkpoint_path is not None and num_classes is None:
+        if "head.fc.weight" not in state_dict:
+            raise WeightsError(f"{checkpoint_path} has no classifier: pass num_classes, 0 for features alone")
         num_classes = state_dict["head.fc.weight"].shape[0]
     given = {"num_classes": num_classes, "num_frames": num_frames, "img_size": img_size}
     given = {key: value for key, value in given.items() if value is not None}
@@ -157,11 +159,12 @@ def load_weights(model: nn.Module, state_dict: dict[str, Tensor], *, source: str
     Raises:
         WeightsError: If a tensor outside the head is missing, left over or misshapen; at most 20 are listed.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("weights cannot be loaded into a model on the meta device: build it without device='meta'")
     target = model.state_dict()
-    head = [name for name in target.keys() | state_dict.keys() if name.startswith("head")]
-    head_fits = all(
-        name in target and name in state_dict and target[name].shape == state_dict[name].shape for name in head
-    )
+    head = {name for name in target.keys() | state_dict.keys() if name.startswith("head")}
+    classes = [len(tensors["head.fc.weight"]) if "head.fc.weight" in tensors else 0 for tensors in (target, state_dict)]
+    head_fits = classes[0] == classes[1]  # with as many classes a head that is damaged is an error like any other
     if not head_fits:
         _logger.warning("%s: the head starts anew for %d classes, all else is loaded", source, model.num_classes)
         state_dict = {name: tensor for name, tensor in state_dict.items() if name not in head}

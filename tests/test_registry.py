@@ -122,9 +122,26 @@ def test_checkpoints_that_do_not_load(checkpoint, tmp_path):
         sifa_zoo.create_model("sifa_net_nano", checkpoint_path=broken)
     save_file({f"x.{n}": t for n, t in model.state_dict().items()}, broken)
     with pytest.raises(WeightsError, match="does not fit SIFANet: .* missing: .* unexpected: "):
-        sifa_zoo.create_model("sifa_net_nano", checkpoint_path=broken)
+        sifa_zoo.create_model("sifa_net_nano", checkpoint_path=broken, num_classes=5)
     with pytest.raises(WeightsError, match="does not fit SIFANet"):
         sifa_zoo.create_model("sifa_net_r50", checkpoint_path=path, num_classes=5)
+
+
+def test_a_damaged_head_is_an_error(checkpoint, tmp_path):
+    model, _ = checkpoint
+    damaged = {name: tensor for name, tensor in model.state_dict().items() if name != "head.fc.bias"}
+    save_file(damaged, tmp_path / "damaged.safetensors")
+    with pytest.raises(WeightsError, match="1 missing: head.fc.bias"):
+        sifa_zoo.create_model("sifa_net_nano", checkpoint_path=tmp_path / "damaged.safetensors")
+    del damaged["head.fc.weight"]
+    save_file(damaged, tmp_path / "headless.safetensors")
+    with pytest.raises(WeightsError, match="has no classifier: pass num_classes"):
+        sifa_zoo.create_model("sifa_net_nano", checkpoint_path=tmp_path / "headless.safetensors")
+
+
+def test_weights_do_not_load_into_nothing(checkpoint):
+    with pytest.raises(ValueError, match="meta"):
+        sifa_zoo.create_model("sifa_net_nano", checkpoint_path=checkpoint[1], device="meta")
 
 
 def test_out_indices_need_features_only():

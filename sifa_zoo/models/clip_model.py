@@ -27,8 +27,10 @@ def check_num_frames(num_frames: int, *, at_least: int = STEM_FRAMES) -> None:
 
 def to_size(img_size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width from an int or a pair."""
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    return int(height), int(width)
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(size) != 2 or not all(isinstance(side, int) for side in size):
+        raise ValueError(f"img_size must be an int or a pair of ints, got {img_size!r}")
+    return size
 
 
 def to_four(value: int | Sequence[int], name: str) -> tuple[int, ...]:
@@ -56,8 +58,14 @@ def classify(in_features: int, num_classes: int) -> nn.Module:
     return fc
 
 
-def _take(indices: int | Sequence[int] | None, total: int) -> tuple[list[int], int]:
+def take_indices(indices: int | Sequence[int] | None, total: int) -> tuple[list[int], int]:
     """The stages asked for, counted from the front, and the last of them."""
+    if isinstance(indices, int):
+        valid = 1 <= indices <= total
+    else:
+        valid = indices is None or (len(indices) > 0 and all(-total <= index < total for index in indices))
+    if not valid:
+        raise ValueError(f"indices must be within {total} stages (an int takes the last n), got {indices!r}")
     return feature_take_indices(total, indices if indices is None or isinstance(indices, int) else list(indices))
 
 
@@ -66,6 +74,8 @@ class ClipHead(nn.Module):
 
     def __init__(self, in_features: int, num_classes: int, *, pool_type: str = "avg", drop_rate: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= drop_rate < 1:
+            raise ValueError(f"drop_rate must be in [0, 1), got {drop_rate}")
         self.in_features = in_features
         self.drop = nn.Dropout(drop_rate)
         self.pool_type = pool_type
@@ -105,9 +115,13 @@ class ClipModel(nn.Module):
     pretrained_cfg: dict[str, Any]
     head: ClipHead
 
-    def __init__(self, *, num_classes: int, in_chans: int, num_frames: int, global_pool: str) -> None:
+    def __init__(
+        self, *, num_classes: int, in_chans: int, num_frames: int, global_pool: str, drop_path_rate: float
+    ) -> None:
         super().__init__()
         check_num_frames(num_frames)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
         if in_chans < 1:
             raise ValueError(f"in_chans must be at least 1, got {in_chans = }")
         self.num_classes = num_classes
@@ -181,7 +195,7 @@ class ClipModel(nn.Module):
         if str(getattr(output_fmt, "value", output_fmt)) not in ("NCTHW", "NCHW"):
             raise ValueError(f"output_fmt must be 'NCTHW', got {output_fmt!r}")
         total = len(self.feature_info)
-        taken, last = _take(indices, total)
+        taken, last = take_indices(indices, total)
         x, num_steps = self._enter(x)
         intermediates = []
         for index in range(last + 1 if stop_early or intermediates_only else total):
@@ -246,7 +260,7 @@ class ClipModel(nn.Module):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove what the feature maps `indices` do not need; returns them counted from the front."""
-        taken, last = _take(indices, len(self.feature_info))
+        taken, last = take_indices(indices, len(self.feature_info))
         shortened = last < len(self.feature_info) - 1
         self._drop_stages(last + 1)
         self.feature_info = self.feature_info[: last + 1]

@@ -124,7 +124,7 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
             used.add(planar)
             tensor = source[planar]
             tensor = _inflate_stem(tensor, model.in_chans) if name in _STEMS else tensor
-            inflated[name] = _resize_table(tensor, model, name)
+            inflated[name] = _resize_table(tensor, model, name).clone()  # layer4 fills two places
         elif _is_added(name):
             inflated[name] = like.clone()
         else:
@@ -169,7 +169,7 @@ def _reshape(tensor: Tensor, target: Tensor, name: str) -> Tensor:
     """A published 3D kernel as the 2D one that does the same."""
     if name in _STEMS and tensor.ndim == 5:
         return tensor.flatten(1, 2)  # (out, C, 4, h, w) to (out, C*4, h, w)
-    if name.endswith(".temporal.conv.weight"):
+    if name.endswith(".temporal.conv.weight") and tensor.ndim == 4:
         return tensor.transpose(2, 3)  # time is the height here, the width there
     if tensor.ndim == 5 and target.ndim == 4 and tensor.shape[2] == 1:
         return tensor.squeeze(2)

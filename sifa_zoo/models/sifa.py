@@ -38,6 +38,8 @@ class SIFA(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int = 3, dilation: int = 1) -> None:
         super().__init__()
+        if kernel_size < 1 or dilation < 1:
+            raise ValueError(f"kernel_size and dilation must be at least 1, got {kernel_size = }, {dilation = }")
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.conv_offset = nn.Conv2d(dim, 2 * kernel_size**2, 3, padding=1, bias=False)

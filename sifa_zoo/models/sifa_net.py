@@ -7,6 +7,7 @@ global-context path of the published code that of `se`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,15 @@ from timm.models.resnet import Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, to_four, to_size
+from sifa_zoo.models.clip_model import (
+    STEM_FRAMES,
+    ClipHead,
+    ClipModel,
+    check_num_frames,
+    take_indices,
+    to_four,
+    to_size,
+)
 from sifa_zoo.models.sifa import SIFA
 
 _MIN_SIZE = 32  # the trunk's stride: less than one cell would be left
@@ -104,7 +113,8 @@ class SIFANet(ClipModel):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_classes=num_classes, in_chans=in_chans, num_frames=num_frames, global_pool=global_pool)
+        shared = {"num_classes": num_classes, "in_chans": in_chans, "num_frames": num_frames}
+        super().__init__(**shared, global_pool=global_pool, drop_path_rate=drop_path_rate)
         self.dual_head = dual_head
         self.dual_training = False
         self.set_input_size(img_size, num_frames)
@@ -163,17 +173,22 @@ class SIFANet(ClipModel):
         x, num_steps = self._enter(x)
         for index in range(4):
             x = self.stage(index, x, num_steps)
-        dual_steps = num_steps // 2
-        dual = F.max_pool3d(self.to_clip(x, num_steps), (2, 1, 1)).transpose(1, 2).flatten(0, 1)  # (B*T'/2, C, H, W)
-        dual = self.run_blocks(self.layer4_dual, bottleneck, dual, dual_steps)
-        return self.to_clip(self.stage(4, x, num_steps), num_steps), self.to_clip(dual, dual_steps)
+        layer3 = self.to_clip(x, num_steps)
+        return self.to_clip(self.stage(4, x, num_steps), num_steps), self._second_branch(layer3)
 
-    def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward_intermediates(self, x: Tensor, indices: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """As `ClipModel.forward_intermediates`; of two branches only the main one has intermediates."""
-        result = super().forward_intermediates(x, *args, **kwargs)
-        if not self.dual_head or isinstance(result, list):
-            return result
-        return self.forward_features(x), result[1]
+        if not self.dual_head or kwargs.get("intermediates_only") or kwargs.get("stop_early"):
+            return super().forward_intermediates(x, indices, **kwargs)
+        taken, _ = take_indices(indices, 5)
+        last, maps = super().forward_intermediates(x, None, **kwargs)
+        return (last, self._second_branch(maps[3])), [maps[index] for index in sorted(taken)]
+
+    def _second_branch(self, layer3: Tensor) -> Tensor:
+        """The map `(B, C, T'/2, H, W)` of the published second branch, from that of `layer3`."""
+        frames = F.max_pool3d(layer3, (2, 1, 1)).transpose(1, 2)  # (B, T'/2, C, H, W)
+        x = self.run_blocks(self.layer4_dual, bottleneck, frames.flatten(0, 1), frames.shape[1])
+        return self.to_clip(x, frames.shape[1])
 
     def forward_head(self, x: Any, pre_logits: bool = False) -> Any:
         """Logits of a feature map.
@@ -184,11 +199,13 @@ class SIFANet(ClipModel):
         if not self.dual_head:
             return self.head(x, pre_logits=pre_logits)
         main, dual = self.head(x[0], pre_logits=pre_logits), self.head_dual(x[1], pre_logits=pre_logits)
-        if not self.global_pool or (self.dual_training and self.training):
+        if not self.global_pool:
             return main, dual
         if pre_logits or self.num_classes == 0:
             return torch.cat([main, dual], dim=1)
-        return torch.logaddexp(main.log_softmax(1), dual.log_softmax(1)) - torch.log(main.new_tensor(2.0))
+        if self.dual_training and self.training:
+            return main, dual
+        return torch.logaddexp(main.log_softmax(1), dual.log_softmax(1)) - math.log(2)
 
     def set_dual_training(self, enable: bool = True) -> None:
         """In train mode let `forward` return the logits of both heads; the loss is the sum over heads."""
@@ -226,13 +243,13 @@ class SIFANet(ClipModel):
         return [self.head, self.head_dual] if self.dual_head else [self.head]
 
     def _drop_stages(self, keep: int) -> None:
-        for index in range(keep, 5):
+        for index in range(keep, len(self.feature_info)):
             delattr(self, f"layer{index}")
 
     def _drop_heads(self) -> None:
         if self.dual_head:
             del self.layer4_dual, self.head_dual
-            self.dual_head = False
+            self.dual_head = self.dual_training = False
         super()._drop_heads()
 
 

@@ -111,7 +111,8 @@ class SIFATransformer(ClipModel):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_classes=num_classes, in_chans=in_chans, num_frames=num_frames, global_pool=global_pool)
+        shared = {"num_classes": num_classes, "in_chans": in_chans, "num_frames": num_frames}
+        super().__init__(**shared, global_pool=global_pool, drop_path_rate=drop_path_rate)
         self.img_size = _check_size(img_size)
         with torch.device(device or torch.get_default_device()):
             trunk = SwinTransformer(

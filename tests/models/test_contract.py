@@ -55,6 +55,22 @@ def test_every_model_trains_and_loads(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_every_model_takes_any_number_of_frames_and_another_head(name):
+    model = build(name).eval()
+    with torch.inference_mode():
+        for batch, num_frames in ((1, 4), (2, 8), (1, 16), (2, 16)):
+            x = clip(batch, num_frames)
+            features, maps = model.forward_intermediates(x)
+            assert features.shape == (batch, model.num_features, num_frames // 4, 2, 2)
+            assert [m.shape[1] for m in maps] == [info["num_chs"] for info in model.feature_info]
+            assert model.forward_head(features).shape == (batch, 5)
+        model.reset_classifier(0)
+        assert model(clip()).shape == (1, model.head_hidden_size)
+        model.reset_classifier(42)
+        assert model(clip()).shape == (1, 42)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_every_model_builds_on_meta_and_names_its_ends(name):
     model = sifa_zoo.create_model(name, device="meta", dtype=torch.bfloat16)
     names = model.state_dict().keys()
@@ -275,6 +291,11 @@ def test_wrong_clips_are_refused(name, shape, match):
         ({"global_pool": "median"}, ValueError, "global_pool must be one of"),
         ({"global_pool": ""}, ValueError, "needs pooling"),
         ({"kernel_size": (3, 3)}, ValueError, "four of them"),
+        ({"dilation": 0}, ValueError, "dilation must be at least 1"),
+        ({"drop_rate": 1.5}, ValueError, "drop_rate must be in"),
+        ({"drop_path_rate": 1.5}, ValueError, "drop_path_rate must be in"),
+        ({"img_size": "64"}, ValueError, "an int or a pair of ints"),
+        ({"features_only": True, "out_indices": (9,)}, ValueError, "indices must be within"),
         ({"colour": "red"}, TypeError, "colour"),
     ],
 )
@@ -295,3 +316,27 @@ def test_a_size_that_the_trunk_refuses():
 @pytest.mark.parametrize("name", NANO)
 def test_frames_of_one_channel(name):
     assert build(name, in_chans=1)(torch.randn(2, 1, 4, SIZE, SIZE)).shape == (2, 5)
+
+
+def test_intermediates_of_two_branches_come_from_one_pass():
+    model = build("sifa_net_nano", dual_head=True).train()
+    model.forward_intermediates(clip(2))
+    assert model.bn1.num_batches_tracked == 1
+    early, maps = model.eval().forward_intermediates(clip(2), [1], stop_early=True)
+    assert torch.equal(early, maps[0])
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_pruning_twice(name):
+    model = build(name)
+    model.prune_intermediate_layers([2])
+    model.prune_intermediate_layers([1])
+    assert len(model.forward_intermediates(clip(), intermediates_only=True)) == 2
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_export(name):
+    model = build(name).eval()
+    exported = torch.export.export(model, (clip(),))
+    torch.testing.assert_close(exported.module()(clip()), model(clip()))
+    assert any("inter_frame_attention" in str(node.target) for node in exported.graph.nodes)
