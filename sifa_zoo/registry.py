@@ -65,7 +65,7 @@ def create_model(
         in_chans: Channels of a frame.
         checkpoint_path: A safetensors file in this project's names. Where it has another number of classes than
             `num_classes`, the head starts anew and all else is loaded.
-        cache_dir: Where downloaded weights are kept.
+        cache_dir: Where downloaded weights are kept; without effect while there are none.
         features_only: Return a list of feature maps `(B, C, T', H', W')` instead of logits.
         out_indices: Which maps, by number in `feature_info`; an int takes the last n, None all.
         **kwargs: Arguments of `SIFANet` or `SIFATransformer`.
@@ -245,7 +245,9 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
         pretrained: bool = False, pretrained_cfg: Any = None, pretrained_cfg_overlay: Any = None, **kwargs: Any
     ) -> nn.Module:
         if pretrained_cfg_overlay is not None or not (pretrained_cfg is None or isinstance(pretrained_cfg, str)):
-            raise ValueError("pretrained_cfg must be the tag of weights; for weights of your own pass checkpoint_path")
+            raise ValueError(
+                "pretrained_cfg must be the tag of weights; load weights of your own with sifa_zoo.create_model"
+            )
         return create_model(f"{name}.{pretrained_cfg}" if pretrained_cfg else name, pretrained, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
