@@ -33,7 +33,7 @@ STEPS = (4, 8, 16)
 
 def grid_sample_form(x: torch.Tensor, offset: torch.Tensor, kernel_size: int = 3) -> torch.Tensor:
     """The operator as a loop over the taps, each sampled by `grid_sample`; autograd does the rest."""
-    n, c, t, h, w = x.shape
+    n, _, t, h, w = x.shape
     frames = x.transpose(1, 2)  # (N, T, C, H, W)
     query, value = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)  # (N*(T-1), C, H, W)
     taps = offset.transpose(1, 2)[:, 1:].flatten(0, 1)  # (N*(T-1), 2*K*K, H, W)

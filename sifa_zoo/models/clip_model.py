@@ -42,10 +42,12 @@ def to_four(value: int | Sequence[int], name: str) -> tuple[int, ...]:
 
 
 def stack_frames(clip: Tensor) -> Tensor:
-    """`(B, C, T, H, W)` to `(B*T/4, C*4, H, W)`, channels_last, four frames in the channels: channel `c*4 + t`."""
-    b, c, t, h, w = clip.shape
-    stacked = clip.unflatten(2, (-1, STEM_FRAMES)).permute(0, 2, 4, 5, 1, 3)  # (B, T', H, W, C, 4)
-    return stacked.reshape(b * t // STEM_FRAMES, h, w, c * STEM_FRAMES).permute(0, 3, 1, 2)
+    """`(B, C, T, H, W)` to `(B*T/4, C*4, H, W)`, four frames in the channels: channel `c*4 + t`.
+
+    Channels first: whole planes are copied, and convolutions with channels_last weights bring their own order.
+    """
+    stacked = clip.unflatten(2, (-1, STEM_FRAMES)).transpose(1, 2)  # (B, T', C, 4, H, W)
+    return stacked.flatten(2, 3).flatten(0, 1)
 
 
 def classify(in_features: int, num_classes: int) -> nn.Module:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sifa_zoo.ops import inter_frame_attention
 
 
-def previous_frame(clip: Tensor) -> Tensor:
-    """For each frame of `(B, C, T, H, W)` the one before it; frame 0 is its own predecessor.
-
-    The published code shifts a tensor onto itself, which copies frame 0 everywhere or races; this does not.
-    """
-    return torch.cat([clip[:, :, :1], clip[:, :, :-1]], dim=2)
-
-
 def motion_saliency(clip: Tensor) -> Tensor:
-    """Features `(B, C, T, H, W)`, raised where they grew since the previous frame: `f * (1 + sigmoid(f - f_prev))`."""
-    return clip * (1 + torch.sigmoid(clip - previous_frame(clip)))
+    """Features raised where they grew since the previous frame: `f * (1 + sigmoid(f - f_prev))`.
+
+    `(B, C, T, H, W)` to `(B, C, T-1, H, W)`: of frames 1 to T-1, since nothing precedes frame 0.
+
+    The published code shifts a tensor onto itself for `f_prev`, which copies frame 0 everywhere or races.
+    """
+    frame, previous = clip[:, :, 1:], clip[:, :, :-1]
+    return torch.addcmul(frame, frame, torch.sub(frame, previous).sigmoid_())
 
 
 class SIFA(nn.Module):
@@ -42,15 +41,19 @@ class SIFA(nn.Module):
             raise ValueError(f"kernel_size and dilation must be at least 1, got {kernel_size = }, {dilation = }")
         self.kernel_size = kernel_size
         self.dilation = dilation
+        self.backend = "auto"
         self.conv_offset = nn.Conv2d(dim, 2 * kernel_size**2, 3, padding=1, bias=False)
         nn.init.zeros_(self.conv_offset.weight)
 
     def forward(self, frames: Tensor, num_steps: int) -> Tensor:
         """Frames `(B*T, C, H, W)` with T = `num_steps` to attended features like them, zero in the last frame."""
         clip = frames.unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, C, T, H, W), a view
-        saliency = motion_saliency(clip).transpose(1, 2).flatten(0, 1)  # (B*T, C, H, W)
-        offset = self.conv_offset(saliency).unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, 2*K*K, T, H, W)
-        attended = inter_frame_attention(clip, offset, kernel_size=self.kernel_size, dilation=self.dilation)
+        saliency = motion_saliency(clip).transpose(1, 2).flatten(0, 1)  # (B*(T-1), C, H, W)
+        offset = self.conv_offset(saliency).unflatten(0, (len(clip), num_steps - 1)).transpose(1, 2)
+        offset = F.pad(offset, (0, 0, 0, 0, 1, 0))  # (B, 2*K*K, T, H, W); those of frame 0 are not used
+        attended = inter_frame_attention(
+            clip, offset, kernel_size=self.kernel_size, dilation=self.dilation, backend=self.backend
+        )
         return attended.transpose(1, 2).flatten(0, 1)
 
     def extra_repr(self) -> str:

@@ -53,13 +53,14 @@ def bottleneck(block: Any, x: Tensor, num_steps: int) -> Tensor:
     x = block.act1(block.bn1(block.conv1(x)))
     x = block.act2(block.bn2(block.conv2(x)))
     if isinstance(block.aa, SIFA):
-        x = x + block.aa(x, num_steps)
+        x = block.aa(x, num_steps).add_(x)
     x = block.bn3(block.conv3(x))
     if block.se is not None:
-        x = x + block.se(x, num_steps)
+        x += block.se(x, num_steps)
     if block.drop_path is not None:
         x = block.drop_path(x)
-    return block.act3(x + shortcut)
+    x += shortcut
+    return block.act3(x)
 
 
 class SIFANet(ClipModel):

@@ -52,7 +52,7 @@ def inter_frame_attention(
     _check(x, offset, kernel_size, dilation)
     if backend == "torch":
         return _decomposed(x, offset, kernel_size, dilation)
-    if backend != "auto":
+    if backend != "auto" and not torch.compiler.is_compiling():
         _check_backend(backend, x)
     return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation)
 
@@ -108,7 +108,7 @@ def _backward(ctx, grad: Tensor):
 
 
 def _double_backward(ctx, *grads: Tensor):
-    raise RuntimeError("inter_frame_attention cannot be differentiated twice; backend='torch' can, without autocast")
+    raise RuntimeError("inter_frame_attention cannot be differentiated twice")
 
 
 torch.library.register_autograd("sifa::inter_frame_attention", _backward, setup_context=_save_inputs)
@@ -166,10 +166,7 @@ def _decomposed(x: Tensor, offset: Tensor, kernel_size: int, dilation: int) -> T
 def _check_backend(backend: str, x: Tensor) -> None:
     if backend not in ("cpu", "cuda"):
         raise ValueError(f"backend must be 'auto', 'cpu', 'cuda' or 'torch', got {backend = }")
-    if not torch.compiler.is_compiling():
-        native.load_for(backend)
-    reason = native.backends()[backend]
-    if reason is not True:
+    if reason := native.load(backend, may_build=True):
         raise RuntimeError(f"{backend = } cannot run: {reason}")
     if x.device.type != backend:
         raise ValueError(f"{backend = } needs tensors on that device, got {x.device}")

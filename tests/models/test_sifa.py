@@ -3,21 +3,22 @@
 import pytest
 import torch
 
-from sifa_zoo.models.sifa import SIFA, motion_saliency, previous_frame
+from sifa_zoo.models.sifa import SIFA, motion_saliency
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3, 2), (1, 1, 4, 2, 2), (2, 3, 5, 2, 3)])
-def test_previous_frame_equals_a_loop(shape):
+def test_motion_saliency_equals_a_loop(shape):
     clip = torch.randn(shape)
-    expected = torch.stack([clip[:, :, max(t - 1, 0)] for t in range(shape[2])], dim=2)
+    frames = [clip[:, :, t] * (1 + torch.sigmoid(clip[:, :, t] - clip[:, :, t - 1])) for t in range(1, shape[2])]
+    expected = torch.stack(frames, dim=2) if frames else clip[:, :, 1:]
     before = clip.clone()
-    assert torch.equal(previous_frame(clip), expected)
+    torch.testing.assert_close(motion_saliency(clip), expected)
     assert torch.equal(clip, before)
 
 
 def test_still_clips_have_no_salient_place():
     clip = torch.randn(1, 2, 1, 3, 3).expand(-1, -1, 4, -1, -1)
-    torch.testing.assert_close(motion_saliency(clip), 1.5 * clip)
+    torch.testing.assert_close(motion_saliency(clip), 1.5 * clip[:, :, 1:])
 
 
 @pytest.mark.parametrize("num_steps", [1, 3])
