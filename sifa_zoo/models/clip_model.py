@@ -14,6 +14,9 @@ import torch.utils.checkpoint
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from sifa_zoo.models.sifa import SIFA
+from sifa_zoo.ops import check_backend
+
 STEM_FRAMES = 4
 _POOLS = ("avg", "max", "")
 
@@ -253,6 +256,13 @@ class ClipModel(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: recompute each block in backward."""
         self.grad_checkpointing = enable
+
+    def set_backend(self, backend: str = "auto") -> None:
+        """Choose how inter-frame attention runs, as in `inter_frame_attention`; "torch" for ONNX."""
+        check_backend(backend)
+        for module in self.modules():
+            if isinstance(module, SIFA):
+                module.backend = backend
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay would hurt."""

@@ -49,7 +49,7 @@ class SIFA(nn.Module):
         """Frames `(B*T, C, H, W)` with T = `num_steps` to attended features like them, zero in the last frame."""
         clip = frames.unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, C, T, H, W), a view
         saliency = motion_saliency(clip).transpose(1, 2).flatten(0, 1)  # (B*(T-1), C, H, W)
-        offset = self.conv_offset(saliency).unflatten(0, (len(clip), num_steps - 1)).transpose(1, 2)
+        offset = self.conv_offset(saliency).unflatten(0, (clip.shape[0], num_steps - 1)).transpose(1, 2)
         offset = F.pad(offset, (0, 0, 0, 0, 1, 0))  # (B, 2*K*K, T, H, W); those of frame 0 are not used
         attended = inter_frame_attention(
             clip, offset, kernel_size=self.kernel_size, dilation=self.dilation, backend=self.backend

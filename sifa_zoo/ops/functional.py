@@ -50,11 +50,20 @@ def inter_frame_attention(
         torch.Size([1, 8, 4, 7, 9])
     """
     _check(x, offset, kernel_size, dilation)
+    check_backend(backend)
     if backend == "torch":
         return _decomposed(x, offset, kernel_size, dilation)
-    if backend != "auto" and not torch.compiler.is_compiling():
-        _check_backend(backend, x)
+    if backend != "auto" and x.device.type != backend:
+        raise ValueError(f"{backend = } needs tensors on that device, got {x.device}")
+    if backend != "auto" and not torch.compiler.is_compiling() and (reason := native.load(backend, may_build=True)):
+        raise RuntimeError(f"{backend = } cannot run: {reason}")
     return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation)
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a name that is no backend."""
+    if backend not in ("auto", "torch", *native.DEVICES):
+        raise ValueError(f"backend must be 'auto', 'torch', 'cpu' or 'cuda', got {backend = }")
 
 
 _SCHEMAS = {
@@ -161,15 +170,6 @@ def _decomposed(x: Tensor, offset: Tensor, kernel_size: int, dilation: int) -> T
     if torch.compiler.is_exporting():  # a graph to run, not to train
         return reference.forward(x, offset, kernel_size, dilation)
     return _Reference.apply(x, offset, kernel_size, dilation)
-
-
-def _check_backend(backend: str, x: Tensor) -> None:
-    if backend not in ("cpu", "cuda"):
-        raise ValueError(f"backend must be 'auto', 'cpu', 'cuda' or 'torch', got {backend = }")
-    if reason := native.load(backend, may_build=True):
-        raise RuntimeError(f"{backend = } cannot run: {reason}")
-    if x.device.type != backend:
-        raise ValueError(f"{backend = } needs tensors on that device, got {x.device}")
 
 
 def _check(x: Tensor, offset: Tensor, kernel_size: int, dilation: int) -> None:

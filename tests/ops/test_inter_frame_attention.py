@@ -1,14 +1,19 @@
-"""The operator three ways: a loop over every location, the golden values, and PyTorch's own checks."""
+"""The operator on every backend: a loop over every location, the golden values, and PyTorch's own checks."""
 
 import itertools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from golden_rule import case_id, cases, values
 
-from sifa_zoo import ops
 from sifa_zoo.ops import inter_frame_attention
+
+OPERATOR = torch.ops.sifa.inter_frame_attention.default
+BACKWARD = torch.ops.sifa.inter_frame_attention_backward.default
 
 
 def loop_oracle(x, offset, kernel_size, dilation):
@@ -40,11 +45,20 @@ def loop_oracle(x, offset, kernel_size, dilation):
     return out
 
 
-def draw(shape, kernel_size=3, scale=1.5, dtype=torch.float64):
+def draw(shape, kernel_size=3, scale=1.5, dtype=torch.float64, device="cpu"):
     generator = torch.Generator().manual_seed(sum(shape) + kernel_size)
-    x = torch.randn(shape, generator=generator, dtype=dtype)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
     n, _, t, h, w = shape
-    return x, scale * torch.randn(n, 2 * kernel_size**2, t, h, w, generator=generator, dtype=dtype)
+    offset = scale * torch.randn(n, 2 * kernel_size**2, t, h, w, generator=generator, dtype=torch.float64)
+    return x.to(device, dtype), offset.to(device, dtype)
+
+
+def with_gradients(x, offset, grad, **options):
+    """The result and both gradients, in float64 on the CPU."""
+    x, offset = x.detach().requires_grad_(), offset.detach().requires_grad_()
+    out = inter_frame_attention(x, offset, **options)
+    results = (out, *torch.autograd.grad(out, (x, offset), grad.to(out)))
+    return [result.detach().cpu().double() for result in results]
 
 
 @pytest.mark.parametrize(
@@ -59,38 +73,160 @@ def draw(shape, kernel_size=3, scale=1.5, dtype=torch.float64):
         ((1, 4, 1, 3, 3), 3, 1),
     ],
 )
-def test_equals_the_loop(shape, kernel_size, dilation):
+def test_equals_the_loop(backend, device, shape, kernel_size, dilation):
     x, offset = draw(shape, kernel_size)
-    out = inter_frame_attention(x, offset, kernel_size=kernel_size, dilation=dilation)
-    torch.testing.assert_close(out, loop_oracle(x, offset, kernel_size, dilation))
+    out = inter_frame_attention(
+        x.to(device), offset.to(device), kernel_size=kernel_size, dilation=dilation, backend=backend
+    )
+    torch.testing.assert_close(out.cpu(), loop_oracle(x, offset, kernel_size, dilation))
 
 
 @pytest.mark.parametrize("case", cases("ops"), ids=case_id)
-def test_equals_the_golden_values(case):
-    golden = {k.split(".")[1]: v for k, v in values("ops").items() if k.split(".")[0] == case["case"]}
+def test_equals_the_golden_values(backend, device, case):
+    golden = {k.split(".")[1]: v.to(device) for k, v in values("ops").items() if k.split(".")[0] == case["case"]}
     x, offset = golden["x"].requires_grad_(), golden["offset"].requires_grad_()
-    out = inter_frame_attention(x, offset, kernel_size=case["kernel_size"], dilation=case["dilation"])
+    options = {"kernel_size": case["kernel_size"], "dilation": case["dilation"], "backend": backend}
+    out = inter_frame_attention(x, offset, **options)
     torch.testing.assert_close(out, golden["out"], atol=1e-5, rtol=0)
     gradients = torch.autograd.grad(out, (x, offset), golden["grad_out"])
     for gradient, expected in zip(gradients, (golden["grad_x"], golden["grad_offset"]), strict=True):
         torch.testing.assert_close(gradient, expected, atol=1e-4 * max(expected.abs().max().item(), 1e-3), rtol=0)
 
 
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels_last_3d": lambda x: x.to(memory_format=torch.channels_last_3d),
+    "permuted": lambda x: x.permute(0, 2, 1, 4, 3).contiguous().permute(0, 2, 1, 4, 3),
+    "sliced": lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
+    "expanded": lambda x: x[:1].expand(x.shape) if x.shape[0] else x,
+}
+
+# Every value that a kernel treats differently, each with several of the others.
+MATRIX = [
+    # shape, K, dilation, offsets, layout
+    ((1, 64, 8, 7, 7), 3, 1, 0.5, "channels_last_3d"),
+    ((2, 96, 3, 5, 4), 3, 1, 0.0, "contiguous"),
+    ((1, 512, 2, 7, 7), 3, 1, 1.0, "channels_last_3d"),
+    ((33, 16, 2, 5, 4), 3, 2, 2.0, "sliced"),
+    ((0, 16, 3, 5, 4), 3, 1, 1.0, "contiguous"),
+    ((2, 7, 3, 5, 4), 5, 1, 1.0, "permuted"),
+    ((1, 3, 8, 1, 1), 3, 1, 0.3, "channels_last_3d"),
+    ((2, 1, 2, 7, 7), 1, 1, 1.0, "expanded"),
+    ((1, 1, 2, 5, 4), 5, 2, 1.0, "contiguous"),
+    ((1, 16, 1, 7, 7), 3, 1, 1.0, "channels_last_3d"),
+    ((1, 24, 2, 56, 56), 3, 1, 0.5, "channels_last_3d"),
+    ((1, 72, 2, 9, 13), 3, 1, 30.0, "channels_last_3d"),
+    ((1, 130, 2, 13, 18), 2, 1, 1.0, "expanded"),
+    ((1, 200, 3, 6, 5), 3, 3, "integer", "channels_last_3d"),
+    ((1, 40, 2, 6, 5), 3, 1, "border", "channels_last_3d"),
+    ((1, 40, 2, 6, 5), 3, 1, "far", "channels_last_3d"),
+    ((1, 1024, 2, 4, 3), 3, 1, 1.0, "channels_last_3d"),
+]
+
+
+def matrix_inputs(shape, kernel_size, scale, layout):
+    x, offset = draw(shape, kernel_size, scale if isinstance(scale, float) else 3.0)
+    if scale == "integer":
+        offset = offset.round()
+    if scale == "border":  # the last rows and columns that count, and the first that do not
+        choices = torch.tensor([-1.0, shape[3], shape[4], -1 + 1e-6, shape[3] - 1e-6], dtype=offset.dtype)
+        offset = choices[torch.arange(offset.numel()).remainder(len(choices))].view_as(offset)
+    if scale == "far":
+        choices = torch.tensor([float("nan"), float("inf"), -1e30, 3e9, 0.25], dtype=offset.dtype)
+        offset = choices[torch.arange(offset.numel()).remainder(len(choices))].view_as(offset)
+    return LAYOUTS[layout](x), LAYOUTS["channels_last_3d"](offset)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("shape", "kernel_size", "dilation", "scale", "layout"), MATRIX)
+def test_native_equals_plain_pytorch(backend, device, dtype, shape, kernel_size, dilation, scale, layout):
+    """In low precision: no worse than twice the error of plain PyTorch in that precision."""
+    if backend == "torch":
+        pytest.skip("it is the other side")
+    options = {"kernel_size": kernel_size, "dilation": dilation}
+    x, offset = matrix_inputs(shape, kernel_size, scale, layout)
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    low = [x.to(dtype), offset.to(dtype if dtype == torch.float64 else torch.float32), grad.to(dtype)]
+    exact = with_gradients(*(tensor.double() for tensor in low), backend="torch", **options)
+    plain = with_gradients(*low, backend="torch", **options)
+    native = with_gradients(*(tensor.to(device) for tensor in low), backend=backend, **options)
+    rounding = torch.finfo(dtype).eps
+    for ours, theirs, expected in zip(native, plain, exact, strict=True):
+        allowed = 2 * (theirs - expected).abs().max().item() if expected.numel() else 0.0
+        atol = allowed + 8 * rounding * max(1.0, expected.abs().max().item() if expected.numel() else 0.0)
+        torch.testing.assert_close(ours, expected, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(instruction_set):
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    if instruction_set != "baseline" and instruction_set.replace("512", "512vl") not in flags:
+        pytest.skip(f"this CPU has no {instruction_set}")
+    environment = {"ATEN_CPU_CAPABILITY": "default" if instruction_set == "baseline" else instruction_set}
+    script = (
+        "import os, sys, pytest\n"
+        f"os.environ.update({environment})\n"
+        "from sifa_zoo.ops import native\n"
+        "assert not native.load('cpu', may_build=True)\n"
+        f"assert native.report()['CPU kernels use'] == {instruction_set!r}, native.report()\n"
+        "tests = 'test_native_equals_plain_pytorch or test_equals_the_golden_values'\n"
+        f"sys.exit(pytest.main([{__file__!r}, '-p', 'no:xdist', '-k', f'({{tests}}) and cpu']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
 @pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (1, 1), (3, 2)])
-def test_gradcheck(kernel_size, dilation):
-    x, offset = draw((1, 2, 3, 4, 3), kernel_size)
-    attend = lambda x, offset: inter_frame_attention(x, offset, kernel_size=kernel_size, dilation=dilation)  # noqa: E731
-    assert torch.autograd.gradcheck(attend, (x.requires_grad_(), offset.requires_grad_()))
+def test_gradcheck(backend, device, kernel_size, dilation):
+    x, offset = draw((1, 2, 3, 4, 3), kernel_size, device=device)
+    options = {"kernel_size": kernel_size, "dilation": dilation, "backend": backend}
+    attend = lambda x, offset: inter_frame_attention(x, offset, **options)  # noqa: E731
+    # Atomic additions on a GPU come in any order.
+    tolerance = 1e-10 if device.type == "cuda" else 0.0
+    assert torch.autograd.gradcheck(attend, (x.requires_grad_(), offset.requires_grad_()), nondet_tol=tolerance)
 
 
-def test_opcheck():
-    x, offset = draw((1, 2, 3, 4, 3), dtype=torch.float32)
-    for layout in (torch.contiguous_format, torch.channels_last_3d):
-        arguments = (x.contiguous(memory_format=layout).requires_grad_(), offset.clone().requires_grad_(), 3, 1)
-        torch.library.opcheck(torch.ops.sifa.inter_frame_attention.default, arguments)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last_3d"])
+def test_opcheck(backend, device, layout):
+    x, offset = draw((2, 2, 3, 4, 3), dtype=torch.float32, device=device)
+    x = LAYOUTS[layout](x)
+    torch.library.opcheck(OPERATOR, (x.clone().requires_grad_(), offset.clone().requires_grad_(), 3, 1))
+    torch.library.opcheck(BACKWARD, (torch.ones_like(x), x, offset, 3, 1, True))
 
 
-def test_compiles_to_one_operator():
+def test_the_same_bits_whatever_the_number_of_threads():
+    x, offset = draw((2, 96, 4, 9, 11), dtype=torch.float32)
+    grad = torch.randn(x.shape)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(with_gradients(x, offset, grad))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_a_deterministic_backward_on_request(backend, device):
+    x, offset = draw((2, 40, 3, 12, 9), dtype=torch.float32, device=device)
+    grad = torch.randn(x.shape)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        results = [with_gradients(x, offset, grad, backend=backend) for _ in range(5)]
+    finally:
+        torch.use_deterministic_algorithms(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    expected = with_gradients(x.cpu(), offset.cpu(), grad, backend="torch")
+    for ours, theirs in zip(results[0], expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend_name", ["auto", "torch"])
+def test_compiles_into_one_graph(backend_name):
     x, offset = draw((1, 4, 3, 5, 6), dtype=torch.float32)
     graphs = []
 
@@ -98,59 +234,115 @@ def test_compiles_to_one_operator():
         graphs.append(module.graph)
         return module
 
-    compiled = torch.compile(lambda x, offset: 2 * inter_frame_attention(x, offset), fullgraph=True, backend=keep)
-    torch.testing.assert_close(compiled(x, offset), 2 * inter_frame_attention(x, offset))
+    double = lambda x, offset: 2 * inter_frame_attention(x, offset, backend=backend_name)  # noqa: E731
+    compiled = torch.compile(double, fullgraph=True, backend=keep)
+    torch.testing.assert_close(compiled(x, offset), double(x, offset))
     calls = [node for node in graphs[0].nodes if "inter_frame_attention" in str(node.target)]
-    assert len(calls) == 1
+    assert len(calls) == (1 if backend_name == "auto" else 0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_low_precision_loses_only_its_rounding(dtype):
+def test_compiles_for_training_under_autocast():
+    x, offset = draw((2, 8, 3, 5, 6), dtype=torch.float32)
+    compiled = torch.compile(inter_frame_attention, fullgraph=True, backend="aot_eager")
+    results = []
+    for attend in (inter_frame_attention, compiled):
+        inputs = x.clone().requires_grad_(), offset.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = attend(*inputs)
+        assert out.dtype == torch.bfloat16
+        results.append((out, *torch.autograd.grad(out.float().square().sum(), inputs)))
+    for eager, graph in zip(*results, strict=True):
+        torch.testing.assert_close(eager, graph)
+
+
+@pytest.mark.parametrize(("backend_name", "holds_operator"), [("auto", True), ("torch", False)])
+def test_exports_with_any_batch_and_size(backend_name, holds_operator):
+    class Attend(torch.nn.Module):
+        def forward(self, x, offset):
+            return inter_frame_attention(x, offset, backend=backend_name)
+
+    sizes = {0: torch.export.Dim("n"), 3: torch.export.Dim("h"), 4: torch.export.Dim("w")}
+    program = torch.export.export(Attend(), draw((2, 4, 3, 5, 6)), dynamic_shapes=(sizes, sizes))
+    assert any("sifa" in str(node.target) for node in program.graph.nodes) is holds_operator
+    other = draw((3, 4, 3, 7, 4))
+    torch.testing.assert_close(program.module()(*other), inter_frame_attention(*other))
+
+
+@pytest.mark.parametrize("backend_name", ["auto", "torch"])
+def test_autocast_casts_features_and_keeps_offsets(backend_name):
     x, offset = draw((1, 16, 3, 6, 5), dtype=torch.float32)
-    exact = inter_frame_attention(x.to(dtype).float(), offset)
-    out = inter_frame_attention(x.to(dtype), offset)
-    assert out.dtype == dtype
-    torch.testing.assert_close(out.float(), exact, atol=2 * torch.finfo(dtype).eps * exact.abs().max().item(), rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = inter_frame_attention(x, offset, backend=backend_name)
+        double = inter_frame_attention(x.double(), offset.double(), backend=backend_name)
+    assert double.dtype == torch.float64
+    assert torch.equal(out, inter_frame_attention(x.bfloat16(), offset, backend=backend_name))
+    rounded = inter_frame_attention(x.bfloat16(), offset.bfloat16(), backend=backend_name)
+    assert not torch.equal(out, rounded)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last_3d", "permuted", "sliced", "expanded"])
-def test_any_layout_in_and_the_same_out(layout):
-    x, offset = draw((2, 4, 3, 5, 6))
-    view = {
-        "contiguous": x,
-        "channels_last_3d": x.to(memory_format=torch.channels_last_3d),
-        "permuted": x.permute(0, 2, 1, 4, 3).contiguous().permute(0, 2, 1, 4, 3),
-        "sliced": torch.cat([x, x], 1)[:, :4],
-        "expanded": x[:1].expand(2, -1, -1, -1, -1),
-    }[layout]
-    out = inter_frame_attention(view, offset)
-    torch.testing.assert_close(out, loop_oracle(view, offset, 3, 1))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_in_and_the_same_out(backend, device, layout):
+    x, offset = draw((2, 4, 3, 5, 6), device=device)
+    view = LAYOUTS[layout](x)
+    out = inter_frame_attention(view, offset, backend=backend)
+    torch.testing.assert_close(out.cpu(), loop_oracle(view.cpu(), offset.cpu(), 3, 1))
     assert out.stride() == torch.empty_like(view).stride()
 
 
-def test_empty_batch():
-    x, offset = draw((0, 4, 3, 5, 6))
-    out = inter_frame_attention(x.requires_grad_(), offset.requires_grad_())
-    out.sum().backward()
-    assert out.shape == x.grad.shape == (0, 4, 3, 5, 6)
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, -1e30])
-def test_samples_that_are_nowhere_count_as_zero(value):
-    x, offset = draw((1, 4, 2, 5, 6))
+def test_samples_that_are_nowhere_count_as_zero(backend, device, value):
+    x, offset = draw((1, 4, 2, 5, 6), device=device)
     offset = torch.full_like(offset, value).requires_grad_()
-    out = inter_frame_attention(x.requires_grad_(), offset)
+    out = inter_frame_attention(x.requires_grad_(), offset, backend=backend)
     out.sum().backward()
     assert not out.any()
     assert not x.grad.any()
     assert not offset.grad.any()
 
 
-def test_only_the_needed_gradient():
-    x, offset = draw((1, 4, 2, 5, 6))
-    inter_frame_attention(x, offset.requires_grad_()).sum().backward()
+def test_only_the_needed_gradient(backend, device):
+    x, offset = draw((1, 4, 2, 5, 6), device=device)
+    inter_frame_attention(x, offset.requires_grad_(), backend=backend).sum().backward()
     assert offset.grad.abs().sum() > 0
     assert not offset.grad[:, :, 0].any()  # the offsets of frame 0 are never used
+    x.requires_grad_()
+    inter_frame_attention(x, offset.detach(), backend=backend).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_differentiating_twice_is_an_error(backend, device):
+    x, offset = draw((1, 4, 2, 5, 6), device=device)
+    out = inter_frame_attention(x.requires_grad_(), offset.requires_grad_(), backend=backend)
+    upstream = torch.ones_like(out, requires_grad=True)
+    (gradient,) = torch.autograd.grad(out, x, upstream, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
+
+
+def test_another_stream_and_a_graph_on_a_gpu(backend, device):
+    if backend != "cuda":
+        pytest.skip("streams and graphs are a GPU's")
+    x, offset = draw((2, 64, 4, 14, 14), dtype=torch.float32, device=device)
+    expected = inter_frame_attention(x, offset)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        other = inter_frame_attention(x, offset)
+    stream.synchronize()
+    assert torch.equal(other, expected)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = inter_frame_attention(x, offset)
+    captured.zero_()
+    graph.replay()
+    assert torch.equal(captured, expected)
+
+
+def test_a_second_gpu(backend):
+    if backend != "cuda" or torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    x, offset = draw((1, 8, 3, 6, 5), dtype=torch.float32)
+    out = inter_frame_attention(x.to("cuda:1"), offset.to("cuda:1"))
+    torch.testing.assert_close(out.cpu(), inter_frame_attention(x, offset))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +354,7 @@ def test_only_the_needed_gradient():
         ({"offset": torch.zeros(1, 18, 2, 5, 6, device="meta")}, ValueError, "one device"),
         ({"kernel_size": 0}, ValueError, "kernel_size"),
         ({"backend": "tpu"}, ValueError, "backend must be"),
-        ({"backend": "cuda"}, RuntimeError, "no native CUDA kernel"),
+        ({"backend": "cuda"}, ValueError, "needs tensors on that device"),
     ],
 )
 def test_errors(change, error, match):
@@ -172,6 +364,17 @@ def test_errors(change, error, match):
         inter_frame_attention(x, offset, **arguments)
 
 
-def test_backends_say_why_not():
-    assert ops.backends()["torch"] is True
-    assert all(reason is True or "backend" in reason for reason in ops.backends().values())
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ((torch.zeros(1, 4, 2, 5, 6), torch.zeros(1, 16, 2, 5, 6), 3, 1), "offset must be"),
+        ((torch.zeros(1, 4, 2, 5, 6), torch.zeros(1, 18, 2, 5, 6), 0, 1), "kernel_size"),
+        ((torch.zeros(1, 4, 2, 5, 6, dtype=torch.int32), torch.zeros(1, 18, 2, 5, 6), 3, 1), "x must be float"),
+        ((torch.zeros(4, 2, 5, 6), torch.zeros(1, 18, 2, 5, 6), 3, 1), "5 dimensions"),
+    ],
+)
+def test_the_native_operator_checks_for_itself(backend, arguments, match):
+    if backend != "cpu":
+        pytest.skip("the arguments are on the CPU")
+    with pytest.raises(RuntimeError, match=match):
+        OPERATOR(*arguments)

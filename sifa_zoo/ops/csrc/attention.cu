@@ -1,4 +1,4 @@
-// CUDA kernels of `sifa::inter_frame_attention`; ../reference.py has the arithmetic and attention.h the layout of memory.
+// CUDA kernels of `sifa::inter_frame_attention`. ../reference.py has the arithmetic, attention.h the layout of memory.
 //
 // Forward: one group of lanes per location, every lane with its share of the channels.
 // Backward, in three launches and none of them with an atomic where the taps stay near their location:
@@ -7,216 +7,21 @@
 //   3. gather          per 8x8 pixels: adds what all locations within reach send there, and casts the sum
 #include "attention.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <climits>
-#include <type_traits>
+
+#include "attention_cuda.h"
 
 namespace {
 
-using sifa::Dtype;
-using sifa::Problem;
+using namespace sifa;
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;          // of a gather
 constexpr int kLocationThreads = 128;  // smaller blocks where many registers are in use, to fill a GPU with few pixels
-constexpr int kTile = 8;   // pixels along each side of what a block gathers
-constexpr int kReach = 2;  // of a gather: all taps of a 3x3 kernel, if no offset exceeds one pixel
+constexpr int kTile = 8;               // pixels along each side of what a block gathers
+constexpr int kReach = 2;              // of a gather: all taps of a 3x3 kernel, if no offset exceeds one pixel
 constexpr int kSpan = 2 * kReach + 1;
 constexpr int kWindow = kTile + 2 * kReach;  // locations along each side that reach a tile
-constexpr unsigned kWarp = 0xffffffffu;
-
-// What a kernel needs of a problem. 32 bits count the pixels and taps of a frame; whatever spans frames takes 64.
-struct Shape {
-  int channels, steps, height, width, kernel_size, dilation;
-
-  __host__ __device__ int taps() const { return kernel_size * kernel_size; }
-  __host__ __device__ int pixels() const { return height * width; }
-  __host__ __device__ int pad() const { return (dilation * (kernel_size - 1) + 1) / 2; }
-};
-
-template <typename T>
-using Accumulated = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-template <typename T, int V>
-struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Vector {
-  T at[V];
-};
-
-__device__ float widen(__half value) { return __half2float(value); }
-__device__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
-__device__ float widen(float value) { return value; }
-__device__ double widen(double value) { return value; }
-
-__device__ void narrow(float value, __half& to) { to = __float2half_rn(value); }
-__device__ void narrow(float value, __nv_bfloat16& to) { to = __float2bfloat16_rn(value); }
-__device__ void narrow(float value, float& to) { to = value; }
-__device__ void narrow(double value, double& to) { to = value; }
-
-template <int V, typename T, typename A>
-__device__ void load(const T* from, A* values) {
-  const auto vector = *reinterpret_cast<const Vector<T, V>*>(from);
-#pragma unroll
-  for (int v = 0; v < V; ++v) values[v] = widen(vector.at[v]);
-}
-
-template <int V, typename T, typename A>
-__device__ void store(T* to, const A* values) {
-  Vector<T, V> vector;
-#pragma unroll
-  for (int v = 0; v < V; ++v) narrow(values[v], vector.at[v]);
-  *reinterpret_cast<Vector<T, V>*>(to) = vector;
-}
-
-template <int V, typename A>
-__device__ void add_atomically(A* to, const A* values) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  constexpr bool by_four = V == 4 && std::is_same_v<A, float>;
-#else
-  constexpr bool by_four = false;
-#endif
-  if constexpr (by_four) {
-    atomicAdd(reinterpret_cast<float4*>(to), make_float4(values[0], values[1], values[2], values[3]));
-  } else {
-#pragma unroll
-    for (int v = 0; v < V; ++v) atomicAdd(to + v, values[v]);
-  }
-}
-
-// The two lines of pixels (rows or columns) around a position. A line outside the frame has no weight and no slope, and
-// stands at the border instead, so that it can be read.
-template <typename A>
-struct Lines {
-  int at[2];
-  A weight[2];
-  A slope[2];
-};
-
-// False where the position does not count. The test comes first: NaN and huge numbers are no integers.
-template <typename A>
-__device__ bool find_lines(A position, int size, Lines<A>& lines) {
-  if (!(position > A(-1) && position < A(size))) return false;
-  const A start = floor(position);
-  const A fraction = position - start;
-  const int first = static_cast<int>(start);
-  const bool has_first = first >= 0, has_second = first + 1 < size;
-  lines.at[0] = has_first ? first : 0;
-  lines.at[1] = has_second ? first + 1 : size - 1;
-  lines.weight[0] = has_first ? 1 - fraction : A(0);
-  lines.weight[1] = has_second ? fraction : A(0);
-  lines.slope[0] = has_first ? A(-1) : A(0);
-  lines.slope[1] = has_second ? A(1) : A(0);
-  return true;
-}
-
-template <typename A>
-struct Tap {
-  Lines<A> rows, columns;
-
-  __device__ int pixel(int corner, int width) const { return rows.at[corner / 2] * width + columns.at[corner % 2]; }
-  __device__ A weight(int corner) const { return rows.weight[corner / 2] * columns.weight[corner % 2]; }
-  __device__ A row_slope(int corner) const { return rows.slope[corner / 2] * columns.weight[corner % 2]; }
-  __device__ A column_slope(int corner) const { return rows.weight[corner / 2] * columns.slope[corner % 2]; }
-};
-
-// Tap (i, j) of the location (row, column), whose offset is given. False where the tap does not count.
-template <typename A>
-__device__ bool find_tap(int row, int column, int i, int j, const A* offset, const Shape& shape, Tap<A>& tap) {
-  const A y = static_cast<A>(row + i * shape.dilation - shape.pad()) + offset[0];
-  const A x = static_cast<A>(column + j * shape.dilation - shape.pad()) + offset[1];
-  const bool row_counts = find_lines(y, shape.height, tap.rows);
-  return find_lines(x, shape.width, tap.columns) && row_counts;
-}
-
-// ds_k goes by `gather` to pixels of this neighbourhood, by `scatter` to all others: every corner by exactly one.
-__device__ bool within_reach(int rows, int columns) { return abs(rows) <= kReach && abs(columns) <= kReach; }
-
-// The place of a lane: threadIdx.x numbers the lanes of a location, threadIdx.y the locations of a block.
-struct Place {
-  int64_t frame;  // n * T + t
-  int step, pixel, row, column;
-  bool exists;  // lanes past the end of a frame join in the shuffles, at its last pixel
-};
-
-__device__ Place find_place(const Shape& shape, int blocks_per_frame) {
-  const int frame = blockIdx.x / blocks_per_frame;
-  const int pixel = (blockIdx.x - frame * blocks_per_frame) * blockDim.y + threadIdx.y;
-  Place place;
-  place.frame = frame;
-  place.step = frame % shape.steps;
-  place.exists = pixel < shape.pixels();
-  place.pixel = place.exists ? pixel : shape.pixels() - 1;
-  place.row = place.pixel / shape.width;
-  place.column = place.pixel - place.row * shape.width;
-  return place;
-}
-
-// Sum over the lanes of a location, a power of two of them.
-template <int COUNT, typename A>
-__device__ void sum_over_lanes(A (&values)[COUNT]) {
-  for (int distance = blockDim.x / 2; distance > 0; distance /= 2) {
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) values[i] += __shfl_xor_sync(kWarp, values[i], distance);
-  }
-}
-
-// The channels of a lane: R vectors of V, starting at `first`. More channels than all lanes hold are done in chunks.
-template <int V, int R>
-struct Channels {
-  int first, stride, count;
-
-  __device__ explicit Channels(int chunk, int count)
-      : first(chunk + threadIdx.x * V), stride(blockDim.x * V), count(count) {}
-  __device__ bool has(int r) const { return first + r * stride < count; }
-  // Where a vector is past the end, channel 0 is read instead: its query and gradient are zero, so it adds nothing.
-  __device__ int at(int r) const { return has(r) ? first + r * stride : 0; }
-
-  template <typename T, typename A>
-  __device__ void load_row(const T* row, A (&values)[R * V]) const {
-#pragma unroll
-    for (int r = 0; r < R; ++r) {
-      load<V>(row + at(r), values + r * V);
-#pragma unroll
-      for (int v = 0; v < V; ++v) values[r * V + v] = has(r) ? values[r * V + v] : A(0);
-    }
-  }
-
-  template <typename T, typename A>
-  __device__ void store_row(T* row, const A (&values)[R * V]) const {
-#pragma unroll
-    for (int r = 0; r < R; ++r) {
-      if (has(r)) store<V>(row + at(r), values + r * V);
-    }
-  }
-};
-
-template <int V, typename T, typename A>
-__device__ A dot(const T* row, const A (&values)[V]) {
-  A other[V], total = 0;
-  load<V>(row, other);
-#pragma unroll
-  for (int v = 0; v < V; ++v) total += other[v] * values[v];
-  return total;
-}
-
-// A lane's part of <q, s_k> over the channels outside the chunk [start, end).
-template <int V, typename T, typename A>
-__device__ A dot_outside(const T* query, const T* value, const Tap<A>& tap, const Shape& shape, int start, int end) {
-  A total = 0;
-  for (int c = threadIdx.x * V; c < shape.channels; c += blockDim.x * V) {
-    if (c >= start && c < end) continue;
-    A q[V];
-    load<V>(query + c, q);
-#pragma unroll
-    for (int corner = 0; corner < 4; ++corner) {
-      const int64_t pixel = tap.pixel(corner, shape.width);
-      total += tap.weight(corner) * dot<V>(value + pixel * shape.channels + c, q);
-    }
-  }
-  return total;
-}
 
 template <typename T, int V, int R, typename A = Accumulated<T>>
 __global__ void __launch_bounds__(kLocationThreads)
@@ -227,8 +32,8 @@ __global__ void __launch_bounds__(kLocationThreads)
   const T* query = x + location * shape.channels;
   const T* value = x + (place.frame + 1) * shape.pixels() * shape.channels;
   const A* offsets = offset + (location + shape.pixels()) * 2 * shape.taps();
-  const int span = blockDim.x * V * R;
-  for (int chunk = 0; chunk < shape.channels; chunk += span) {
+  const A scale = A(1) / shape.channels;
+  for (int chunk = 0; chunk < shape.channels; chunk += Channels<V, R>::span()) {
     const Channels<V, R> channels(chunk, shape.channels);
     A q[R * V], attended[R * V] = {};
     channels.load_row(query, q);
@@ -237,24 +42,13 @@ __global__ void __launch_bounds__(kLocationThreads)
         Tap<A> tap;
         A sample[R * V] = {}, a[1] = {};
         if (find_tap(place.row, place.column, i, j, offsets + 2 * (i * shape.kernel_size + j), shape, tap)) {
-#pragma unroll
-          for (int corner = 0; corner < 4; ++corner) {
-            const T* row = value + static_cast<int64_t>(tap.pixel(corner, shape.width)) * shape.channels;
-            const A weight = tap.weight(corner);
-#pragma unroll
-            for (int r = 0; r < R; ++r) {
-              A pixel[V];
-              load<V>(row + channels.at(r), pixel);
-#pragma unroll
-              for (int v = 0; v < V; ++v) sample[r * V + v] += weight * pixel[v];
-            }
-          }
+          sample_tap(value, tap, shape, channels, sample);
 #pragma unroll
           for (int e = 0; e < R * V; ++e) a[0] += q[e] * sample[e];
-          if (span < shape.channels) a[0] += dot_outside<V>(query, value, tap, shape, chunk, chunk + span);
+          if (channels.span() < shape.channels) a[0] += dot_outside(query, value, tap, shape, channels);
         }
         sum_over_lanes(a);
-        a[0] /= shape.channels;
+        a[0] *= scale;
 #pragma unroll
         for (int e = 0; e < R * V; ++e) attended[e] += a[0] * sample[e];
       }
@@ -263,89 +57,7 @@ __global__ void __launch_bounds__(kLocationThreads)
   }
 }
 
-// Coefficients are kept at the query's location. D_j = <q, p_j> and G_j = <g, p_j> of a tap's corners give a_k, b_k and,
-// with the slopes instead of the weights, the gradient of its offset.
-template <typename T, int V, int R, typename A = Accumulated<T>>
-__global__ void __launch_bounds__(kLocationThreads)
-    query_gradient(const T* grad, const T* x, const A* offset, A* grad_offset, A* sum, A* coefficients,
-                   const Shape shape, const int blocks_per_frame) {
-  const Place place = find_place(shape, blocks_per_frame);
-  const bool last = place.step == shape.steps - 1;
-  const int64_t location = place.frame * shape.pixels() + place.pixel;
-  const T* query = x + location * shape.channels;
-  const T* upstream = grad + location * shape.channels;
-  const T* value = x + (place.frame + 1) * shape.pixels() * shape.channels;
-  const int64_t offsets = (location + shape.pixels()) * 2 * shape.taps();
-  const int span = blockDim.x * V * R;
-  if (place.step == 0 && place.exists) {
-    for (int e = threadIdx.x; e < 2 * shape.taps(); e += blockDim.x) grad_offset[location * 2 * shape.taps() + e] = 0;
-  }
-  for (int chunk = 0; chunk < shape.channels; chunk += span) {
-    const Channels<V, R> channels(chunk, shape.channels);
-    A q[R * V], g[R * V], dq[R * V] = {};
-    channels.load_row(query, q);
-    channels.load_row(upstream, g);
-    for (int i = 0; i < (last ? 0 : shape.kernel_size); ++i) {
-      for (int j = 0; j < shape.kernel_size; ++j) {
-        const int k = i * shape.kernel_size + j;
-        Tap<A> tap;
-        A sample[R * V] = {}, dots[8] = {};  // D_j, then G_j
-        const bool counts = find_tap(place.row, place.column, i, j, offset + offsets + 2 * k, shape, tap);
-        if (counts) {
-#pragma unroll
-          for (int corner = 0; corner < 4; ++corner) {
-            const T* row = value + static_cast<int64_t>(tap.pixel(corner, shape.width)) * shape.channels;
-            const A weight = tap.weight(corner);
-#pragma unroll
-            for (int r = 0; r < R; ++r) {
-              A pixel[V];
-              load<V>(row + channels.at(r), pixel);
-#pragma unroll
-              for (int v = 0; v < V; ++v) {
-                sample[r * V + v] += weight * pixel[v];
-                dots[corner] += q[r * V + v] * pixel[v];
-                dots[4 + corner] += g[r * V + v] * pixel[v];
-              }
-            }
-            for (int c = threadIdx.x * V; span < shape.channels && c < shape.channels; c += blockDim.x * V) {
-              if (c >= chunk && c < chunk + span) continue;
-              A pixel[V];
-              load<V>(row + c, pixel);
-              dots[corner] += dot<V>(query + c, pixel);
-              dots[4 + corner] += dot<V>(upstream + c, pixel);
-            }
-          }
-        }
-        sum_over_lanes(dots);
-        A a = 0, b = 0, by_row = 0, by_column = 0;
-        if (counts) {
-#pragma unroll
-          for (int corner = 0; corner < 4; ++corner) {
-            a += tap.weight(corner) * dots[corner] / shape.channels;
-            b += tap.weight(corner) * dots[4 + corner] / shape.channels;
-          }
-#pragma unroll
-          for (int corner = 0; corner < 4; ++corner) {
-            const A along = a * dots[4 + corner] + b * dots[corner];
-            by_row += tap.row_slope(corner) * along;
-            by_column += tap.column_slope(corner) * along;
-          }
-#pragma unroll
-          for (int e = 0; e < R * V; ++e) dq[e] += b * sample[e];
-        }
-        if (threadIdx.x == 0 && place.exists && chunk == 0) {
-          grad_offset[offsets + 2 * k] = by_row;
-          grad_offset[offsets + 2 * k + 1] = by_column;
-          coefficients[location * 2 * shape.taps() + 2 * k] = a;
-          coefficients[location * 2 * shape.taps() + 2 * k + 1] = b;
-        }
-      }
-    }
-    if (place.exists) channels.store_row(sum + location * shape.channels, dq);
-  }
-}
-
-// The arrays that both ways of handing out ds_k read.
+// The arrays that the launches of the backward pass read.
 template <typename T, typename A>
 struct Gradients {
   const T* grad;
@@ -354,13 +66,67 @@ struct Gradients {
   const A* coefficients;
 };
 
-// Item k + taps * pixel of a frame. Bit c of the result is set where corner c has a weight and is out of reach.
-template <typename T, typename A>
-__device__ int find_far_corners(int64_t frame, int item, const A* offset, const Shape& shape, Tap<A>& tap) {
-  const int pixel = item / shape.taps(), k = item % shape.taps();
-  const int row = pixel / shape.width, column = pixel % shape.width;
+// Writes dq, the coefficients (at the query's location) and the gradient of the offsets (one frame on).
+template <typename T, int V, int R, typename A = Accumulated<T>>
+__global__ void __launch_bounds__(kLocationThreads, 3)  // four blocks would spill registers in f16 and bf16
+    query_gradient(const Gradients<T, A> from, A* grad_offset, A* sum, A* coefficients, const Shape shape,
+                   const int blocks_per_frame) {
+  const Place place = find_place(shape, blocks_per_frame);
+  const bool last = place.step == shape.steps - 1;
+  const int64_t location = place.frame * shape.pixels() + place.pixel, own = location * 2 * shape.taps();
+  const T* query = from.x + location * shape.channels;
+  const T* upstream = from.grad + location * shape.channels;
+  const T* value = from.x + (place.frame + 1) * shape.pixels() * shape.channels;
+  const int64_t next = own + static_cast<int64_t>(shape.pixels()) * 2 * shape.taps();
+  const A scale = A(1) / shape.channels;
+  for (int e = threadIdx.x; place.step == 0 && place.exists && e < 2 * shape.taps(); e += blockDim.x) {
+    grad_offset[own + e] = 0;
+  }
+  for (int chunk = 0; chunk < shape.channels; chunk += Channels<V, R>::span()) {
+    const Channels<V, R> channels(chunk, shape.channels);
+    A q[R * V], g[R * V], dq[R * V] = {};
+    channels.load_row(query, q);
+    channels.load_row(upstream, g);
+    for (int i = 0; i < (last ? 0 : shape.kernel_size); ++i) {
+      for (int j = 0; j < shape.kernel_size; ++j) {
+        const int k = 2 * (i * shape.kernel_size + j);
+        Tap<A> tap;
+        A sample[R * V] = {};
+        Dots<A> dots = {};
+        const bool counts = find_tap(place.row, place.column, i, j, from.offset + next + k, shape, tap);
+        if (counts) {
+          sample_and_dot(value, tap, shape, channels, q, g, sample, dots);
+          if (channels.span() < shape.channels) {
+            add_dots_outside(query, upstream, value, tap, shape, channels, dots);
+          }
+        }
+        sum_over_lanes(dots.of);
+        TapGradient<A> gradient;
+        if (counts) gradient.set(tap, dots, scale);
+#pragma unroll
+        for (int e = 0; e < R * V; ++e) dq[e] += gradient.b * sample[e];
+        if (threadIdx.x == 0 && place.exists && chunk == 0) {
+          coefficients[own + k] = gradient.a;
+          coefficients[own + k + 1] = gradient.b;
+          grad_offset[next + k] = gradient.row;
+          grad_offset[next + k + 1] = gradient.column;
+        }
+      }
+    }
+    if (place.exists) channels.store_row(sum + location * shape.channels, dq);
+  }
+}
+
+// ds_k goes by `gather` to pixels of this neighbourhood, by `scatter` to all others: every corner by exactly one.
+__device__ bool within_reach(int rows, int columns) { return abs(rows) <= kReach && abs(columns) <= kReach; }
+
+// Bit c of the result is set where corner c of the tap has a weight and is out of reach.
+template <typename A>
+__device__ int find_far_corners(int64_t frame, int pixel, int i, int j, const A* offset, const Shape& shape,
+                                Tap<A>& tap) {
+  const int row = pixel / shape.width, column = pixel % shape.width, k = i * shape.kernel_size + j;
   const A* offsets = offset + (((frame + 1) * shape.pixels() + pixel) * shape.taps() + k) * 2;
-  if (!find_tap(row, column, k / shape.kernel_size, k % shape.kernel_size, offsets, shape, tap)) return 0;
+  if (!find_tap(row, column, i, j, offsets, shape, tap)) return 0;
   int far = 0;
 #pragma unroll
   for (int corner = 0; corner < 4; ++corner) {
@@ -370,12 +136,12 @@ __device__ int find_far_corners(int64_t frame, int item, const A* offset, const 
   return far;
 }
 
-// ds_k of V channels from `c` on, to the far corners of one item.
+// Adds ds_k of V channels from `c` on at the far corners of a tap.
 template <int V, bool ATOMIC, typename T, typename A>
-__device__ void add_far(const Gradients<T, A>& from, A* sum, int64_t frame, int item, int c, int far,
+__device__ void add_far(const Gradients<T, A>& from, A* sum, int64_t frame, int pixel, int k, int c, int far,
                         const Tap<A>& tap, const Shape& shape) {
-  const int64_t location = frame * shape.pixels() + item / shape.taps();
-  const A* coefficients = from.coefficients + (location * shape.taps() + item % shape.taps()) * 2;
+  const int64_t location = frame * shape.pixels() + pixel;
+  const A* coefficients = from.coefficients + (location * shape.taps() + k) * 2;
   A g[V], q[V], part[V];
   load<V>(from.grad + location * shape.channels + c, g);
   load<V>(from.x + location * shape.channels + c, q);
@@ -394,39 +160,44 @@ __device__ void add_far(const Gradients<T, A>& from, A* sum, int64_t frame, int 
   }
 }
 
-// A warp looks at 32 taps at once, then adds the far ones in turn, its lanes along the channels.
+// A warp looks at the same tap of 32 locations, then adds the far ones in turn, its lanes along the channels.
 template <typename T, int V, typename A = Accumulated<T>>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kLocationThreads)
     scatter(const Gradients<T, A> from, A* sum, const Shape shape, const int blocks_per_frame) {
   const int frame = blockIdx.x / blocks_per_frame;
   if (frame % shape.steps == shape.steps - 1) return;
-  const int items = shape.pixels() * shape.taps();
-  const int64_t block_start = static_cast<int64_t>(blockIdx.x - frame * blocks_per_frame) * blockDim.x;
-  const int64_t own = block_start + threadIdx.x;
-  Tap<A> tap;
-  const int far = own < items ? find_far_corners<T>(frame, static_cast<int>(own), from.offset, shape, tap) : 0;
-  for (unsigned waiting = __ballot_sync(kWarp, far != 0); waiting != 0; waiting &= waiting - 1) {
-    const int lane = __ffs(waiting) - 1;
-    const int item = static_cast<int>(block_start) + threadIdx.x / 32 * 32 + lane;
-    const int corners = find_far_corners<T>(frame, item, from.offset, shape, tap);
-    for (int c = threadIdx.x % 32 * V; c < shape.channels; c += 32 * V) {
-      add_far<V, true>(from, sum, frame, item, c, corners, tap, shape);
+  const int own = (blockIdx.x - frame * blocks_per_frame) * blockDim.x + threadIdx.x;
+  for (int i = 0; i < shape.kernel_size; ++i) {
+    for (int j = 0; j < shape.kernel_size; ++j) {
+      Tap<A> tap;
+      const int found = own < shape.pixels() ? find_far_corners(frame, own, i, j, from.offset, shape, tap) : 0;
+      for (unsigned waiting = __ballot_sync(kWarp, found != 0); waiting != 0; waiting &= waiting - 1) {
+        const int pixel = own - threadIdx.x % 32 + __ffs(waiting) - 1, k = i * shape.kernel_size + j;
+        const int far = find_far_corners(frame, pixel, i, j, from.offset, shape, tap);
+        for (int c = threadIdx.x % 32 * V; c < shape.channels; c += 32 * V) {
+          add_far<V, true>(from, sum, frame, pixel, k, c, far, tap, shape);
+        }
+      }
     }
   }
 }
 
 // The same in a fixed order: a thread owns V channels of a pair of frames and walks all its taps.
 template <typename T, int V, typename A = Accumulated<T>>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kLocationThreads)
     scatter_in_order(const Gradients<T, A> from, A* sum, const Shape shape, const int blocks_per_frame) {
   const int frame = blockIdx.x / blocks_per_frame;
-  const int64_t c = (static_cast<int64_t>(blockIdx.x - frame * blocks_per_frame) * blockDim.x + threadIdx.x) * V;
+  const int c = ((blockIdx.x - frame * blocks_per_frame) * blockDim.x + threadIdx.x) * V;
   if (frame % shape.steps == shape.steps - 1 || c >= shape.channels) return;
-  const int items = shape.pixels() * shape.taps();
-  for (int item = 0; item < items; ++item) {
-    Tap<A> tap;
-    const int far = find_far_corners<T>(frame, item, from.offset, shape, tap);
-    if (far != 0) add_far<V, false>(from, sum, frame, item, static_cast<int>(c), far, tap, shape);
+  for (int pixel = 0; pixel < shape.pixels(); ++pixel) {
+    for (int i = 0; i < shape.kernel_size; ++i) {
+      for (int j = 0; j < shape.kernel_size; ++j) {
+        Tap<A> tap;
+        const int far = find_far_corners(frame, pixel, i, j, from.offset, shape, tap);
+        if (far == 0) continue;
+        add_far<V, false>(from, sum, frame, pixel, i * shape.kernel_size + j, c, far, tap, shape);
+      }
+    }
   }
 }
 
@@ -517,7 +288,10 @@ __global__ void __launch_bounds__(kThreads)
       for (int s = 0; s < kSpan; ++s) {
         if (to(s) < 0 || to(s) >= kTile) continue;
 #pragma unroll
-        for (int v = 0; v < V; ++v) total[to(s)][v] += own[s].a * g[v] + own[s].b * q[v];
+        for (int v = 0; v < V; ++v) {
+          total[to(s)][v] += own[s].a * g[v];  // apart, for two fused operations and not three
+          total[to(s)][v] += own[s].b * q[v];
+        }
       }
     }
   }
@@ -568,7 +342,8 @@ bool is_empty(const Problem& p) { return p.batch * p.channels * p.steps * p.pixe
 // f32 counts rows and columns exactly up to 2^24, and a frame's taps and a clip's frames must fit in 32 bits.
 bool is_supported(const Problem& p) {
   const int64_t line = int64_t(1) << 24;
-  if (p.height > line || p.width > line || p.kernel_size < 1 || p.kernel_size > 1024 || p.dilation < 1) return false;
+  if (p.height > line || p.width > line || p.dilation < 1 || p.dilation > line) return false;
+  if (p.kernel_size < 1 || p.kernel_size > 1024) return false;
   if (p.channels > INT_MAX / 64 || p.steps > INT_MAX || p.batch > INT_MAX / p.steps) return false;
   return p.dilation * p.kernel_size < line && p.pixels() < INT_MAX / p.taps() / 2;
 }
@@ -607,10 +382,10 @@ cudaError_t scatter_and_gather(const Launch& launch, const Gradients<T, A>& from
   const Problem& problem = launch.problem;
   const int64_t vectors = problem.channels / V;
   if (problem.steps > 1) {
-    const int64_t blocks = deterministic ? divide_up(vectors, 32) : divide_up(problem.pixels() * problem.taps(), kThreads);
-    const int threads = deterministic ? 32 : kThreads;
+    const int threads = deterministic ? 32 : kLocationThreads;
+    const int64_t work = deterministic ? vectors : problem.pixels();
     const auto kernel = deterministic ? scatter_in_order<T, V> : scatter<T, V>;
-    if (const auto error = launch(kernel, dim3(threads), blocks, from, sum)) return error;
+    if (const auto error = launch(kernel, dim3(threads), divide_up(work, threads), from, sum)) return error;
   }
   const int lanes = kThreads / kTile < vectors ? kThreads / kTile : std::max(power_of_two(vectors, 32), kTile);
   const int64_t tiles = divide_up(problem.height, kTile) * divide_up(problem.width, kTile);
@@ -646,8 +421,8 @@ int sifa_cuda_backward(const void* grad, const void* x, const void* offset, void
                                static_cast<A*>(coefficients)};
     const dim3 block = lanes_by_locations(problem, V);
     const auto kernel = query_gradient<T, V, 2>;
-    const auto error = launch(kernel, block, divide_up(problem.pixels(), block.y), from.grad, from.x, from.offset,
-                              static_cast<A*>(grad_offset), static_cast<A*>(sum), static_cast<A*>(coefficients));
+    const auto error = launch(kernel, block, divide_up(problem.pixels(), block.y), from, static_cast<A*>(grad_offset),
+                              static_cast<A*>(sum), static_cast<A*>(coefficients));
     if (error != cudaSuccess) return error;
     // Four channels at a time here: what a float4 holds.
     return scatter_and_gather<T, (V < 4 ? V : 4)>(launch, from, static_cast<A*>(sum), static_cast<T*>(grad_x),
