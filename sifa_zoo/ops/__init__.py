@@ -1,6 +1,6 @@
 """Operators of SIFA."""
 
-from sifa_zoo.ops.build import BuildError
+from sifa_zoo.ops.compiler import BuildError
 from sifa_zoo.ops.functional import check_backend, inter_frame_attention
 from sifa_zoo.ops.native import backends, build
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from sifa_zoo.ops.build import (
+from sifa_zoo.ops.compiler import (
     CUDA_ARCHS,
     BuildError,
     CompilerError,

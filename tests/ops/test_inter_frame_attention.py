@@ -137,12 +137,11 @@ def matrix_inputs(shape, kernel_size, scale, layout):
     return LAYOUTS[layout](x), LAYOUTS["channels_last_3d"](offset)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "cuda"], indirect=True)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("shape", "kernel_size", "dilation", "scale", "layout"), MATRIX)
 def test_native_equals_plain_pytorch(backend, device, dtype, shape, kernel_size, dilation, scale, layout):
     """In low precision: no worse than twice the error of plain PyTorch in that precision."""
-    if backend == "torch":
-        pytest.skip("it is the other side")
     options = {"kernel_size": kernel_size, "dilation": dilation}
     x, offset = matrix_inputs(shape, kernel_size, scale, layout)
     grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -319,9 +318,8 @@ def test_differentiating_twice_is_an_error(backend, device):
         gradient.sum().backward()
 
 
+@pytest.mark.parametrize("backend", ["cuda"], indirect=True)
 def test_another_stream_and_a_graph_on_a_gpu(backend, device):
-    if backend != "cuda":
-        pytest.skip("streams and graphs are a GPU's")
     x, offset = draw((2, 64, 4, 14, 14), dtype=torch.float32, device=device)
     expected = inter_frame_attention(x, offset)
     stream = torch.cuda.Stream()
@@ -337,8 +335,9 @@ def test_another_stream_and_a_graph_on_a_gpu(backend, device):
     assert torch.equal(captured, expected)
 
 
+@pytest.mark.parametrize("backend", ["cuda"], indirect=True)
 def test_a_second_gpu(backend):
-    if backend != "cuda" or torch.cuda.device_count() < 2:
+    if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     x, offset = draw((1, 8, 3, 6, 5), dtype=torch.float32)
     out = inter_frame_attention(x.to("cuda:1"), offset.to("cuda:1"))
@@ -373,8 +372,7 @@ def test_errors(change, error, match):
         ((torch.zeros(4, 2, 5, 6), torch.zeros(1, 18, 2, 5, 6), 3, 1), "5 dimensions"),
     ],
 )
+@pytest.mark.parametrize("backend", ["cpu"], indirect=True)
 def test_the_native_operator_checks_for_itself(backend, arguments, match):
-    if backend != "cpu":
-        pytest.skip("the arguments are on the CPU")
     with pytest.raises(RuntimeError, match=match):
         OPERATOR(*arguments)

@@ -5,11 +5,10 @@
 //   1. query_gradient  per location: a_k, b_k, the gradient of the offsets, and dq, the whole of it, into `sum`
 //   2. scatter         adds to `sum` what goes to corners further than `kReach` from their location
 //   3. gather          per 8x8 pixels: adds what all locations within reach send there, and casts the sum
-#include "attention.h"
-
 #include <algorithm>
 #include <climits>
 
+#include "attention.h"
 #include "attention_cuda.h"
 
 namespace {
@@ -298,8 +297,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int row = 0; row < kTile; ++row) {
     if (top + row >= shape.height) break;
-    const int64_t at = (static_cast<int64_t>(frame) * shape.pixels() + (top + row) * shape.width + column) *
-                       shape.channels + c;
+    const int64_t at =
+        (static_cast<int64_t>(frame) * shape.pixels() + (top + row) * shape.width + column) * shape.channels + c;
     A whole[V];
     load<V>(sum + at, whole);
 #pragma unroll
@@ -324,7 +323,7 @@ struct Launch {
     const int64_t frames = problem.batch * problem.steps;
     if (blocks_per_frame > INT_MAX / frames) return cudaErrorInvalidConfiguration;
     kernel<<<dim3(unsigned(frames * blocks_per_frame)), block, 0, stream>>>(arguments..., shape(),
-                                                                           int(blocks_per_frame));
+                                                                            int(blocks_per_frame));
     return cudaGetLastError();
   }
 };
@@ -362,10 +361,14 @@ cudaError_t dispatch(const Problem& problem, bool aligned, const Run& run) {
     return run(element, std::integral_constant<int, 1>());
   };
   switch (problem.dtype) {
-    case Dtype::f16: return with_vectors(__half());
-    case Dtype::bf16: return with_vectors(__nv_bfloat16());
-    case Dtype::f32: return with_vectors(float());
-    case Dtype::f64: return with_vectors(double());
+    case Dtype::f16:
+      return with_vectors(__half());
+    case Dtype::bf16:
+      return with_vectors(__nv_bfloat16());
+    case Dtype::f32:
+      return with_vectors(float());
+    case Dtype::f64:
+      return with_vectors(double());
   }
   return cudaErrorInvalidValue;
 }

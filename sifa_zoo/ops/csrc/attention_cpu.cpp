@@ -184,8 +184,7 @@ int64_t scratch_bytes(const Problem& p, int64_t block_channels) {
 }
 
 template <class T>
-void forward(const Problem& p, const void* x, const void* offset, void* out, int64_t begin, int64_t end,
-             void* memory) {
+void forward(const Problem& p, const void* x, const void* offset, void* out, int64_t begin, int64_t end, void* memory) {
   using A = Acc<T>;
   char* scratch = (char*)memory;
   A* query_buffer = carve<A>(scratch, p.channels);

@@ -1,7 +1,7 @@
 // Vectors of channels for one instruction set, and how each dtype is loaded into them and stored from them.
 //
-// This file and attention_cpu.cpp are compiled once per instruction set, each time into a namespace of its own. They use
-// no inline function of the standard library: the linker keeps one copy of such a function, and it might be the one
+// This file and attention_cpu.cpp are compiled once per instruction set, each time into a namespace of its own. They
+// use no inline function of the standard library: the linker keeps one copy of such a function, and it might be the one
 // with instructions that the machine does not have.
 #pragma once
 

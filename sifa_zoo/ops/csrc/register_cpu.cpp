@@ -61,15 +61,15 @@ int64_t block_channels(const Problem& p) {
   constexpr int64_t kLeast = 64, kCache = 1 << 20;
   const int64_t threads = torch::stable::get_num_threads(), size = p.dtype == Dtype::f64 ? 8 : 4;
   int64_t channels = p.channels;
-  while (channels >= 2 * kLeast && (channels * p.pixels() * size > kCache ||
-                                    p.batch * p.steps * (p.channels / channels) < 2 * threads)) {
+  while (channels >= 2 * kLeast &&
+         (channels * p.pixels() * size > kCache || p.batch * p.steps * (p.channels / channels) < 2 * threads)) {
     channels = (channels / 2 + kLeast - 1) / kLeast * kLeast;
   }
   return channels;
 }
 
-std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& offset,
-                                        int64_t kernel_size, int64_t dilation, bool /* always deterministic */) {
+std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& offset, int64_t kernel_size,
+                                        int64_t dilation, bool /* always deterministic */) {
   const Problem p = problem_of(x, offset, kernel_size, dilation);
   const Tensor upstream = upstream_of(grad, x), input = channels_last(x), offsets = for_kernel(offset, p);
   Result grad_x(x, x.scalar_type()), grad_offset(offset, accumulate_type(p));
@@ -106,4 +106,3 @@ STABLE_TORCH_LIBRARY_IMPL(sifa, CPU, m) {
 extern "C" __attribute__((visibility("default"))) const char* sifa_instruction_set() {
   return sifa::cpu_kernels(sifa::Dtype::f32).instruction_set;
 }
-

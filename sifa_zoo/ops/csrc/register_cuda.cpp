@@ -26,8 +26,8 @@ Tensor forward_cuda(const Tensor& x, const Tensor& offset, int64_t kernel_size, 
   return out.finish();
 }
 
-std::tuple<Tensor, Tensor> backward_cuda(const Tensor& grad, const Tensor& x, const Tensor& offset,
-                                         int64_t kernel_size, int64_t dilation, bool deterministic) {
+std::tuple<Tensor, Tensor> backward_cuda(const Tensor& grad, const Tensor& x, const Tensor& offset, int64_t kernel_size,
+                                         int64_t dilation, bool deterministic) {
   const Problem p = problem_of(x, offset, kernel_size, dilation);
   const OnDevice device(x);
   const Tensor upstream = upstream_of(grad, x), input = channels_last(x), offsets = for_kernel(offset, p);

@@ -56,19 +56,22 @@ inline bool is_channels_last(const Tensor& x) {
 }
 
 inline Tensor upstream_of(const Tensor& grad, const Tensor& x) {
-  STD_TORCH_CHECK(grad.sizes().equals(x.sizes()) && grad.scalar_type() == x.scalar_type() &&
-                      grad.device() == x.device(),
-                  "grad must be like x");
+  STD_TORCH_CHECK(
+      grad.sizes().equals(x.sizes()) && grad.scalar_type() == x.scalar_type() && grad.device() == x.device(),
+      "grad must be like x");
   return channels_last(grad);
 }
 
-inline ScalarType accumulate_type(const Problem& p) { return p.dtype == Dtype::f64 ? ScalarType::Double : ScalarType::Float; }
+inline ScalarType accumulate_type(const Problem& p) {
+  return p.dtype == Dtype::f64 ? ScalarType::Double : ScalarType::Float;
+}
 
 inline Tensor for_kernel(const Tensor& offset, const Problem& p) {
   return channels_last(torch::stable::to(offset, accumulate_type(p)));
 }
 
-// A tensor like `model`, and channels-last memory of `dtype` for a kernel to fill: the same memory where that is possible.
+// A tensor like `model`, and channels-last memory of `dtype` for a kernel to fill: the same memory where that is
+// possible.
 struct Result {
   Tensor tensor, memory;
 

@@ -25,7 +25,7 @@ CUDA_ARCHS = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")  # of a wheel; 
 # The oldest libtorch to run with, 2.10; the same as in pyproject.toml.
 _TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi", _TARGET)
-_NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden")
+_NVCC_FLAGS = ("-std=c++17", "-O3", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden")
 _X86 = {
     "avx2": ("-mavx2", "-mfma", "-mf16c"),
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"),
@@ -51,7 +51,7 @@ def find_compiler() -> str | None:
 
 
 def find_nvcc() -> str | None:
-    """nvcc: of `$CUDA_HOME`, of the package `cuda-toolkit[nvcc]`, on the PATH, or in /usr/local/cuda."""
+    """nvcc: of `$CUDA_HOME`, of the package `cuda-toolkit[nvcc,cccl]`, on the PATH, or in /usr/local/cuda."""
     home = os.environ.get("CUDA_HOME")
     packaged = [bin_ for folder in sys.path if folder for bin_ in sorted(Path(folder, "nvidia").glob("cu*/bin"))]
     found = [Path(home, "bin")] if home else [*packaged[::-1], os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
@@ -87,7 +87,7 @@ def compile_object(target: Path, device: str, cuda_archs: Sequence[str] = ()) ->
     if compiler is None:
         raise BuildError("no C++ compiler on the PATH; install g++ or clang++, or name one in CXX")
     if device == "cuda" and nvcc is None:
-        raise BuildError('no nvcc; install a CUDA toolkit (pip install "cuda-toolkit[nvcc]"), or set CUDA_HOME')
+        raise BuildError('no nvcc; install a CUDA toolkit (pip install "cuda-toolkit[nvcc,cccl]"), or set CUDA_HOME')
     torch_folder = Path(spec.submodule_search_locations[0])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,51 @@
+"""Adds the native CPU kernels to a wheel where torch and a compiler are at hand; everything else is in pyproject.toml.
+
+An isolated build has no torch, and must not download one: its wheel is pure Python, and the kernels are compiled at
+first use. `pip install --no-build-isolation .` puts them into the wheel, which then fits every Python and every
+PyTorch from 2.10 on. With SIFA_ZOO_CUDA=1 it also gets the CUDA kernels, for TORCH_CUDA_ARCH_LIST or all architectures.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+OPS = Path("sifa_zoo", "ops")
+spec = importlib.util.spec_from_file_location("compiler", Path(__file__).parent / OPS / "compiler.py")
+compiler = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(compiler)
+
+
+class BuildNative(build_ext):
+    """Compiles the shared objects beside the modules; without them the package is as good, and builds at first use."""
+
+    def run(self):
+        folder = Path(".") if self.editable_mode else Path(self.build_lib)
+        archs = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split() or compiler.CUDA_ARCHS
+        devices = {"cpu": ()} | ({"cuda": archs} if os.environ.get("SIFA_ZOO_CUDA") == "1" else {})
+        for device, cuda_archs in devices.items():
+            try:
+                compiler.compile_object(folder / OPS / compiler.object_name(device), device, cuda_archs)
+            except compiler.BuildError as error:
+                if device == "cuda":  # asked for by name
+                    raise
+                print(f"the native {device} kernels are left out: {error}")
+
+
+class Wheel(bdist_wheel):
+    """Objects that use libtorch's stable ABI and no Python headers fit every Python."""
+
+    def get_tag(self):
+        python, abi, platform = super().get_tag()
+        return (python, abi, platform) if self.root_is_pure else ("py3", "none", platform)
+
+
+def native_extensions():
+    has_torch = importlib.util.find_spec("torch") is not None
+    return [Extension("sifa_zoo.ops.native_kernels", [])] if has_torch and compiler.find_compiler() else []
+
+
+setup(ext_modules=native_extensions(), cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel})
