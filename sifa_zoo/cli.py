@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import json
 import os
+import platform
 import shlex
 import signal
 import sys
@@ -139,6 +140,38 @@ def _motion_clips(args: argparse.Namespace) -> int:
     return 0
 
 
+def _build_ops(args: argparse.Namespace) -> int:
+    from sifa_zoo import ops
+
+    try:
+        for built in ops.build(args.device, force=args.force):
+            print(built)
+    except ops.BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _doctor(_args: argparse.Namespace) -> int:
+    from sifa_zoo.ops import native
+
+    for name, value in (_versions() | native.report()).items():
+        print(f"{name:16} {value}")
+    return 0
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"sifa_zoo": __version__, "Python": platform.python_version(), "machine": platform.platform()}
+    for package in ("torch", "torchvision", "timm", "huggingface_hub", "safetensors", "av", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sifa-zoo", description="Video models with inter-frame attention.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -150,6 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_motion_clips(
         commands.add_parser("motion-clips", help="write a small generated data set: eight motions to tell apart")
     )
+    _add_build_ops(commands.add_parser("build-ops", help="compile the operator's native kernels"))
+    commands.add_parser("doctor", help="versions, and which kernels run here and why").set_defaults(command=_doctor)
     return parser
 
 
@@ -205,6 +240,13 @@ def _add_motion_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-train", type=int, default=320, help="training videos (default: 320)")
     parser.add_argument("--num-val", type=int, default=80, help="validation videos (default: 80)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: 0)")
+
+
+def _add_build_ops(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_build_ops)
+    device_help = "kernels to compile (default: cpu, and cuda if a GPU is visible)"
+    parser.add_argument("--device", choices=("cpu", "cuda"), help=device_help)
+    parser.add_argument("--force", action="store_true", help="compile even if they are there")
 
 
 def _add_settings(group: argparse._ArgumentGroup, config: type, *, show_defaults: bool = False) -> None:

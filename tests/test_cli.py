@@ -13,6 +13,7 @@ from PIL import Image
 from tiny_videos import write_videos
 
 from sifa_zoo.cli import main
+from sifa_zoo.ops.compiler import find_compiler
 
 TINY = ["--num-frames", "4", "--frame-stride", "1", "--img-size", "32", "--workers", "0", "--device", "cpu"]
 SHORT = ["--model", "sifa_net_nano", "--batch-size", "2", "--lr", "1e-3", "--warmup-epochs", "0", *TINY]
@@ -209,3 +210,30 @@ def test_an_interrupted_run_can_be_resumed(data: Path, tmp_path: Path, number: s
         == f"interrupted: the last finished epoch is saved; continue with: sifa-zoo {' '.join(command[3:])} --resume"
     )
     assert "Traceback" not in errors
+
+
+def test_doctor_says_what_runs_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for name in ("torch ", "timm ", "backend cuda", "backend cpu", "backend torch    runs", "C++ compiler", "cache"):
+        assert name in out
+
+
+def test_build_ops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SIFA_ZOO_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "no_such_compiler")
+    assert main(["build-ops", "--device", "cpu"]) == 1
+    assert capsys.readouterr().err == (
+        "error: no C++ compiler on the PATH; install g++ or clang++, or name one in CXX\n"
+    )
+    monkeypatch.delenv("CXX")
+    if find_compiler() is None:
+        pytest.skip("no C++ compiler")
+    assert main(["build-ops", "--device", "cpu"]) == 0
+    (built,) = capsys.readouterr().out.split()
+    assert Path(built).is_file()
+    before = Path(built).stat().st_mtime_ns
+    assert main(["build-ops", "--device", "cpu"]) == 0
+    assert Path(built).stat().st_mtime_ns == before
+    assert main(["build-ops", "--device", "cpu", "--force"]) == 0
+    assert Path(built).stat().st_mtime_ns > before

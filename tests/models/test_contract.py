@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 import sifa_zoo
+from sifa_zoo.models.sifa import SIFA
+from sifa_zoo.models.sifa_transformer import SIFAMixer
+from sifa_zoo.ops import native
 
 ALL = sifa_zoo.list_models()
 NANO = [name for name in ALL if "nano" in name]
@@ -340,3 +343,46 @@ def test_export(name):
     exported = torch.export.export(model, (clip(),))
     torch.testing.assert_close(exported.module()(clip()), model(clip()))
     assert any("inter_frame_attention" in str(node.target) for node in exported.graph.nodes)
+
+
+def with_moving_taps(model):
+    """Where training starts, offsets are zero and SIFA-Transformer's blocks add nothing; not so here."""
+    for module in model.modules():
+        if isinstance(module, SIFA):
+            nn.init.normal_(module.conv_offset.weight, std=0.1)
+        elif isinstance(module, SIFAMixer):
+            nn.init.ones_(module.norm.weight)
+    return model
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_model_gives_the_same_logits_on_every_backend(name):
+    if reason := native.load("cpu", may_build=True):
+        pytest.skip(reason)
+    model = with_moving_taps(build(name)).eval()
+    with torch.inference_mode():
+        logits = {}
+        for backend in ("cpu", "torch"):
+            model.set_backend(backend)
+            logits[backend] = model(clip(num_frames=12))
+    assert (logits["cpu"] - logits["torch"]).abs().max() <= 2e-5
+
+
+def test_backend_is_checked():
+    with pytest.raises(ValueError, match="backend must be"):
+        build(NANO[0]).set_backend("onnx")
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_onnx(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = with_moving_taps(build(name)).eval()
+    model.set_backend("torch")
+    program = torch.onnx.export(
+        model, (clip(2),), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
+    )
+    program.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (logits,) = session.run(None, {session.get_inputs()[0].name: clip(3).numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), model(clip(3)).detach(), atol=1e-4, rtol=1e-4)
