@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import machine, median_seconds, peak_bytes
 from torch.nn import functional as F
 
 from sifa_zoo.ops import backends, inter_frame_attention
@@ -55,53 +54,6 @@ FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "rows": lambda x, offset: inter_frame_attention(x, offset, backend="torch"),
     "grid_sample": grid_sample_form,
 }
-
-
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def median_seconds(calls: dict[str, Callable[[], object]], device: str, rounds: int) -> dict[str, float]:
-    """The median time of each call; short ones are repeated within a round, so that the clock can tell."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        repeats[name] = max(1, int(0.01 / (time.perf_counter() - start)))
-    for _ in range(rounds):
-        for name, call in calls.items():
-            synchronize(device)
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            synchronize(device)
-            seconds[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def peak_bytes(call: Callable[[], object], device: str) -> int:
-    """Bytes that `call` holds at most beyond what was held before."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        result = call()
-    del result
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def copy_bandwidth() -> float:
@@ -161,14 +113,6 @@ def table(rows: list[dict], device: str) -> str:
             cells += [f"{row['forward_share']:.0%}", f"{row['both_share']:.0%}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def machine(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
 def main() -> None:
