@@ -49,14 +49,6 @@ struct Frames {
   T* row(int64_t sample, int64_t step, int64_t pixel) const { return frame(sample, step) + pixel * channels; }
 };
 
-// A part of a thread's scratch memory.
-template <class T>
-T* carve(char*& scratch, int64_t count) {
-  T* part = (T*)scratch;
-  scratch += (count * sizeof(T) + 63) / 64 * 64;
-  return part;
-}
-
 inline const float* widen(const float* row, int64_t, float*) { return row; }
 
 inline const double* widen(const double* row, int64_t, double*) { return row; }
@@ -161,15 +153,15 @@ void scatter(const Contribution<T>& from, Acc<T>* sums, int64_t channels) {
 
 // The sum over the corners of tap k of weight times value.
 template <class A>
-inline A at_tap(const typename Neighbourhood<A>::Tap& tap, const A* values) {
+inline A at_tap(const Neighbourhood<A>& near, int64_t k, const A* values) {
   A total = 0;
-  for (int i = 0; i < 4; ++i) total += tap.weight[i] * values[tap.slot[i]];
+  for (int i = 0; i < 4; ++i) total += near.weight(k, i) * values[near.corners(k)[i]];
   return total;
 }
 
 template <class A>
-inline void add_at_corners(const typename Neighbourhood<A>::Tap& tap, A value, A* weights) {
-  for (int i = 0; i < 4; ++i) weights[tap.slot[i]] += value * tap.weight[i];
+inline void add_at_corners(const Neighbourhood<A>& near, int64_t k, A value, A* weights) {
+  for (int i = 0; i < 4; ++i) weights[near.corners(k)[i]] += value * near.weight(k, i);
 }
 
 template <class A>
@@ -204,7 +196,7 @@ void forward(const Problem& p, const void* x, const void* offset, void* out, int
     products[near.nowhere] = 0;
     clear(weights, near.count());
     for (int64_t k = 0; k < p.taps(); ++k) {
-      add_at_corners<A>(near.tap(k), at_tap<A>(near.tap(k), products) * scale, weights);
+      add_at_corners(near, k, at_tap(near, k, products) * scale, weights);
     }
     blend<T>({next, p.channels, near.pixels(), weights, near.count()}, p.channels,
              output.row(at.sample, at.step, at.pixel));
@@ -239,14 +231,15 @@ void coefficients(const Problem& p, const void* grad, const void* x, const void*
     A* ab = result.row(at.sample, at.step + 1, at.pixel);
     A* slope = slopes.row(at.sample, at.step + 1, at.pixel);
     for (int64_t k = 0; k < p.taps(); ++k) {
-      const auto& tap = near.tap(k);
-      const A a = at_tap<A>(tap, query_products) * scale, b = at_tap<A>(tap, grad_products) * scale;
+      const A down = near.down(k), right = near.right(k);
+      const A a = at_tap(near, k, query_products) * scale, b = at_tap(near, k, grad_products) * scale;
       A along[4];  // the gradient of a corner's weight
-      for (int i = 0; i < 4; ++i) along[i] = a * grad_products[tap.slot[i]] + b * query_products[tap.slot[i]];
+      for (int i = 0; i < 4; ++i)
+        along[i] = a * grad_products[near.corners(k)[i]] + b * query_products[near.corners(k)[i]];
       ab[2 * k] = a;
       ab[2 * k + 1] = b;
-      slope[2 * k] = (1 - tap.right) * (along[2] - along[0]) + tap.right * (along[3] - along[1]);
-      slope[2 * k + 1] = (1 - tap.down) * (along[1] - along[0]) + tap.down * (along[3] - along[2]);
+      slope[2 * k] = (1 - right) * (along[2] - along[0]) + right * (along[3] - along[1]);
+      slope[2 * k + 1] = (1 - down) * (along[1] - along[0]) + down * (along[3] - along[2]);
     }
     if (at.step == 0) clear(slopes.row(at.sample, 0, at.pixel), 2 * p.taps());  // the offsets of frame 0 are not used
   });
@@ -272,8 +265,8 @@ void gradient(const Problem& p, const void* grad, const void* x, const void* off
     clear(a_weights, near.count());
     clear(b_weights, near.count());
     for (int64_t k = 0; k < p.taps(); ++k) {
-      if (with_a) add_at_corners<A>(near.tap(k), values[2 * k], a_weights);
-      add_at_corners<A>(near.tap(k), values[2 * k + 1], b_weights);
+      if (with_a) add_at_corners(near, k, values[2 * k], a_weights);
+      add_at_corners(near, k, values[2 * k + 1], b_weights);
     }
   };
   const auto each_of_pair = [&](int64_t step, auto f) {

@@ -35,24 +35,32 @@ struct BFloat16 {
 
 typedef float Floats __attribute__((vector_size(kVectorBytes)));
 typedef double Doubles __attribute__((vector_size(kVectorBytes)));
+typedef int32_t Ints __attribute__((vector_size(kVectorBytes)));
+typedef int64_t Longs __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t HalfWords __attribute__((vector_size(kVectorBytes / 2)));
 
-// The type to accumulate in, its vector, and how many values that holds.
+// The type to accumulate in, its vector, how many values that holds, and integers of the same width.
 template <class T>
 struct Accumulate {
   using Scalar = float;
   using Vector = Floats;
+  using Integer = int32_t;
+  using Integers = Ints;
 };
 template <>
 struct Accumulate<double> {
   using Scalar = double;
   using Vector = Doubles;
+  using Integer = int64_t;
+  using Integers = Longs;
 };
 template <class T>
 using Acc = typename Accumulate<T>::Scalar;
 template <class T>
 using Vec = typename Accumulate<T>::Vector;
+template <class T>
+using Integers = typename Accumulate<T>::Integers;
 template <class T>
 constexpr int kLanes = kVectorBytes / sizeof(Acc<T>);
 
@@ -68,6 +76,23 @@ inline Doubles load(const double* from) {
   return v;
 }
 
+// GCC's own conversion of vectors to other widths takes several shuffles.
+#if defined(__AVX512F__)
+inline Words load_words(const void* from) {
+  return (Words)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from));
+}
+
+inline void store_words(Words v, void* to) { _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi32_epi16((__m512i)v)); }
+#elif defined(__AVX2__)
+inline Words load_words(const void* from) {
+  return (Words)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from));
+}
+
+inline void store_words(Words v, void* to) {
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)v, (__m256i)v), 0xd8);
+  _mm_storeu_si128((__m128i*)to, _mm256_castsi256_si128(packed));
+}
+#else
 inline Words load_words(const void* from) {
   HalfWords v;
   __builtin_memcpy(&v, from, sizeof v);
@@ -78,6 +103,7 @@ inline void store_words(Words v, void* to) {
   HalfWords narrow = __builtin_convertvector(v, HalfWords);
   __builtin_memcpy(to, &narrow, sizeof narrow);
 }
+#endif
 
 inline Floats load(const BFloat16* from) { return (Floats)(load_words(from) << 16); }
 

@@ -37,6 +37,7 @@ inline Problem problem_of(const Tensor& x, const Tensor& offset, int64_t kernel_
   STD_TORCH_CHECK(x.dim() == 5 && offset.dim() == 5, "x and offset must have 5 dimensions");
   const Problem p{x.size(0), x.size(1), x.size(2), x.size(3), x.size(4), kernel_size, dilation, dtype_of(x)};
   STD_TORCH_CHECK(p.channels >= 1 && p.steps >= 1 && p.pixels() >= 1, "x may be empty in N only");
+  STD_TORCH_CHECK(p.pixels() < (int64_t{1} << 31) - p.width, "H*W must be below 2^31");
   STD_TORCH_CHECK(offset.size(0) == p.batch && offset.size(1) == 2 * p.taps() && offset.size(2) == p.steps &&
                       offset.size(3) == p.height && offset.size(4) == p.width,
                   "offset must be (N, 2*K*K, T, H, W)");
