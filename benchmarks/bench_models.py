@@ -84,16 +84,16 @@ def training_call(model: nn.Module, input_: torch.Tensor, device: str, dtype: to
 
 
 def rounds_of(calls: dict[str, Callable[[], object]], device: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round, after a round to warm up."""
+    """Seconds of each call in each round; one untimed call before it, so that none pays for the caches of another."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(rounds + 1):
+    for _ in range(rounds):
         for name, call in calls.items():
+            call()
             synchronize(device)
             start = time.perf_counter()
             call()
             synchronize(device)
-            if index:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 

@@ -8,6 +8,7 @@ import pytest
 from tiny_videos import write_video, write_videos
 
 from sifa_zoo.cli import main
+from sifa_zoo.ops.compiler import find_compiler
 
 ROOT = Path(__file__).parents[1]
 QUICK = "--epochs 1 --img-size 32 --num-frames 8 --frame-stride 1 --batch-size 2 --workers 0 --device cpu"
@@ -39,6 +40,17 @@ def test_commands_and_snippets_run_in_turn(page, user_folder):
     assert (user_folder / "runs" / "mine" / "curve.png").is_file()
     if page == "README.md":
         assert (user_folder / "prediction.png").is_file()
+
+
+def test_the_page_of_the_operator(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIFA_ZOO_CACHE", str(tmp_path))
+    if find_compiler() is None:
+        pytest.skip("no C++ compiler")
+    (block,) = blocks("docs/operator.md", "sh")
+    for command in block.splitlines():
+        assert main(shlex.split(command, comments=True)[1:]) == 0, command
+    for snippet in blocks("docs/operator.md", "python"):
+        exec(compile(snippet, "docs/operator.md", "exec"), {})
 
 
 def test_the_two_commands_are_targets_of_the_makefile():
