@@ -190,6 +190,7 @@ def _cuda_archs() -> tuple[str, ...]:
 
 
 def _instruction_set() -> str:
-    function = ctypes.CDLL(str(_find("cpu"))).sifa_instruction_set
+    (loaded,) = [path for path in torch.ops.loaded_libraries if path.endswith(object_name("cpu"))]
+    function = ctypes.CDLL(loaded).sifa_instruction_set
     function.restype = ctypes.c_char_p
     return function().decode()
