@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import timm
 import torch
@@ -84,10 +85,15 @@ def training_call(model: nn.Module, input_: torch.Tensor, device: str, dtype: to
 
 
 def rounds_of(calls: dict[str, Callable[[], object]], device: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round; one untimed call before it, so that none pays for the caches of another."""
+    """Seconds of each call in each round, in another order each time and after an untimed call of its own.
+
+    So that none always pays for the caches that another left.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    order, random = list(calls.items()), Random(0)
     for _ in range(rounds):
-        for name, call in calls.items():
+        random.shuffle(order)
+        for name, call in order:
             call()
             synchronize(device)
             start = time.perf_counter()
