@@ -103,14 +103,14 @@ def rounds_of(calls: dict[str, Callable[[], object]], device: str, rounds: int) 
     return seconds
 
 
-def operators(call: Callable[[], object]) -> Counter:
+def operators(call: Callable[[], object], device: str) -> Counter:
     """Milliseconds of each operator by itself."""
     with torch.profiler.profile() as profile:
         call()
     found: Counter = Counter()
     for event in profile.key_averages():
-        on_gpu = event.self_device_time_total
-        found[event.key] += (on_gpu or (0 if torch.cuda.is_available() else event.self_cpu_time_total)) / 1e3
+        microseconds = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+        found[event.key] += microseconds / 1e3
     return found
 
 
@@ -124,7 +124,7 @@ def measure(found: dict, args: argparse.Namespace, dtype: torch.dtype, *, train:
         row |= {"ms": 1e3 * statistics.median(times), "peak_mb": peak_bytes(calls[name], args.device) / 2**20}
         if trunk := TRUNKS.get(name):
             row["ratio"] = statistics.median(a / b for a, b in zip(times, seconds[trunk], strict=True))
-            ours, theirs = operators(calls[name]), operators(calls[trunk])
+            ours, theirs = (operators(calls[key], args.device) for key in (name, trunk))
             row["trunk"] = trunk
             row["extra_ms"] = {key: ours[key] - theirs[key] for key in ours}
         rows.append(row)

@@ -66,13 +66,16 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be 'auto', 'torch', 'cpu' or 'cuda', got {backend = }")
 
 
-_SCHEMAS = {
-    "inter_frame_attention": "(Tensor x, Tensor offset, int kernel_size, int dilation) -> Tensor",
-    "inter_frame_attention_backward": "(Tensor grad, Tensor x, Tensor offset, int kernel_size, int dilation, "
-    "bool deterministic) -> (Tensor, Tensor)",
-}
-for _name, _schema in _SCHEMAS.items():
-    torch.library.define(f"sifa::{_name}", _schema, tags=(torch.Tag.pt2_compliant_tag,))
+torch.library.define(
+    "sifa::inter_frame_attention",
+    "(Tensor x, Tensor offset, int kernel_size, int dilation) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+torch.library.define(
+    "sifa::inter_frame_attention_backward",
+    "(Tensor grad, Tensor x, Tensor offset, int kernel_size, int dilation, bool deterministic) -> (Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
 
 
 @torch.library.impl("sifa::inter_frame_attention", "CompositeExplicitAutograd")
