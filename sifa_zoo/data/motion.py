@@ -13,6 +13,9 @@ distribution: whoever sees one frame, even knowing its number, is right in at mo
 size, colours, outline, speed, shake, codec, frame rate) is drawn without looking at the class. Only the coding error
 can know the direction, since coding goes forward in time.
 
+With `hold`, the picture stands still for that many frames, then jumps to where it would be: with 4, a clip of
+neighbouring frames has four equal ones in each group of four, so that motion exists only between the groups.
+
 Mirroring turns left into right and clockwise into counterclockwise: train on these clips without horizontal flips.
 """
 
@@ -24,6 +27,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -45,6 +49,7 @@ def render_clip(
     *,
     num_frames: int | None = None,
     size: tuple[int, int] | None = None,
+    hold: int = 1,
 ) -> np.ndarray:
     """Draw one clip.
 
@@ -53,8 +58,9 @@ def render_clip(
     Args:
         class_name: One of `CLASSES`.
         rng: Source of everything that varies.
-        num_frames: Length; drawn from 24 to 64 if None.
+        num_frames: Length; if None, drawn from 24 to 64, or with `hold` four times as long.
         size: Height and width in pixels, at least 32; drawn, even, with a short side of 96 to 160 if None.
+        hold: Frames for which the picture stands still; `num_frames` must be a multiple.
 
     Returns:
         Frames `(T, H, W, 3)`, uint8, RGB.
@@ -70,26 +76,38 @@ def render_clip(
         raise ValueError(f"class_name must be one of {CLASSES}, got {class_name = }")
     if num_frames is not None and num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, got {num_frames = }")
+    if hold < 1 or (num_frames or 0) % hold:
+        raise ValueError(
+            f"num_frames must be a multiple of hold, which must be at least 1, got {num_frames = }, {hold = }"
+        )
     if size is not None and min(size) < 32:
         raise ValueError(f"size must be at least 32 by 32 pixels, got {size = }")
 
     # Every draw is made for every class, so that the stream of numbers does not depend on the class.
     drawn_size, drawn_frames = _draw_size(rng), int(rng.integers(24, 65))
     height, width = drawn_size if size is None else size
-    num_frames = drawn_frames if num_frames is None else num_frames
+    num_frames = num_frames or (drawn_frames if hold == 1 else 4 * hold)
     background_colors, shape_colors = _draw_colors(rng)
     background = _colorize(_texture(rng, (height, width), smoothness=1.2), background_colors)
     sprite = _draw_sprite(rng, shape_colors)
     forward = class_name in _FORWARD
-    phases = _draw_phases(rng, num_frames, moving=(_FORWARD if forward else _BACKWARD).index(class_name))
+    moving = (_FORWARD if forward else _BACKWARD).index(class_name)
+    phases = _draw_phases(rng, num_frames, moving=moving, slower=hold / 8 if hold > 1 else 1)
     shake = rng.integers(-1, 2, (num_frames, 2))  # rows, columns
 
-    frames = _paste(_shaken(background, shake), sprite, phases, shake)
+    shown = np.arange(0, num_frames, hold)
+    frames = _paste(_shaken(background, shake[shown]), sprite, phases[shown], shake[shown]).repeat(hold, axis=0)
     return frames if forward else np.ascontiguousarray(frames[::-1])
 
 
 def write_motion_clips(
-    root: str | os.PathLike[str], *, num_train: int = 320, num_val: int = 80, seed: int = 0, progress: bool = True
+    root: str | os.PathLike[str],
+    *,
+    num_train: int = 320,
+    num_val: int = 80,
+    seed: int = 0,
+    hold: int = 1,
+    progress: bool = True,
 ) -> Path:
     """Write the data set as `root/train/CLASS/0000.mp4` and `root/val/CLASS/0000.mp4`, balanced over the classes.
 
@@ -101,6 +119,7 @@ def write_motion_clips(
         num_train: Training videos, a multiple of 8.
         num_val: Validation videos, a multiple of 8. They share no random number with the training videos.
         seed: Non-negative; the same seed gives the same frames.
+        hold: Frames for which the picture stands still, as in `render_clip`.
         progress: Show a progress bar.
 
     Returns:
@@ -119,14 +138,17 @@ def write_motion_clips(
             raise ValueError(f"num_{split} must be a positive multiple of {len(CLASSES)}, got num_{split} = {count}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed = }")
+    if hold < 1:
+        raise ValueError(f"hold must be at least 1, got {hold = }")
     manifest = {"format": _FORMAT, "seed": seed, "num_train": num_train, "num_val": num_val}
+    manifest |= {"hold": hold} if hold > 1 else {}
     if _is_written(root, manifest):
         return root
 
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
         work = Path(folder) / root.name
-        _write_videos(work, counts, seed=seed, progress=progress)
+        _write_videos(work, counts, seed=seed, hold=hold, progress=progress)
         (work / _MANIFEST).write_text(json.dumps(manifest) + "\n")
         if root.exists():
             root.rmdir()  # empty, as _is_written has found
@@ -156,7 +178,7 @@ def _is_written(root: Path, manifest: dict[str, int]) -> bool:
     return True
 
 
-def _write_videos(root: Path, counts: dict[str, int], *, seed: int, progress: bool) -> None:
+def _write_videos(root: Path, counts: dict[str, int], *, seed: int, hold: int, progress: bool) -> None:
     """Write so many videos per split, each from a seed of its own that is spawned from its split's seed."""
     paths: list[Path] = []
     seeds: list[np.random.SeedSequence] = []
@@ -165,7 +187,7 @@ def _write_videos(root: Path, counts: dict[str, int], *, seed: int, progress: bo
         seeds += split_seed.spawn(count)
     # NumPy and the encoder let go of the interpreter lock, so threads are enough
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        written = pool.map(_write_video, paths, seeds)
+        written = pool.map(partial(_write_video, hold=hold), paths, seeds)
         for _ in tqdm(written, total=len(paths), desc="motion clips", unit="video", disable=not progress):
             pass
 
@@ -176,10 +198,10 @@ def _video_paths(folder: Path, count: int) -> Iterator[Path]:
         yield folder / CLASSES[number % len(CLASSES)] / f"{number // len(CLASSES):04d}.mp4"
 
 
-def _write_video(path: Path, seed: np.random.SeedSequence) -> None:
+def _write_video(path: Path, seed: np.random.SeedSequence, *, hold: int) -> None:
     """Render the clip of the class that the folder names, and encode it with settings drawn from the same seed."""
     rng = np.random.default_rng(seed)
-    frames = render_clip(path.parent.name, rng)
+    frames = render_clip(path.parent.name, rng, hold=hold)
     fps = Fraction(str(rng.choice(["12", "15", "24000/1001", "24", "25", "30000/1001", "30"])))
     mpeg4 = rng.random() < 0.1 or "libx264" not in av.codecs_available
     gop_size, max_b_frames, crf = (int(n) for n in rng.integers((6, 0, 16), (65, 4, 27)))
@@ -244,13 +266,13 @@ def _draw_sprite(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
     return np.dstack([_colorize(texture, colors), opacity]).astype(np.float32)
 
 
-def _draw_phases(rng: np.random.Generator, num_frames: int, *, moving: int) -> np.ndarray:
+def _draw_phases(rng: np.random.Generator, num_frames: int, *, moving: int, slower: float) -> np.ndarray:
     """The four quantities `(T, 4)` in [0, 1), of which one increases and starts again at 0.
 
     They are the shares of the width, of the height, of the way from the smallest size to the largest (logarithmic), and
     of a turn. A place that does not change is near the middle, so that a centre crop sees the shape.
     """
-    start, cycle = rng.random(4), rng.uniform(30, 70)  # frames per cycle
+    start, cycle = rng.random(4), rng.uniform(30, 70) * slower  # frames per cycle
     phases = np.tile(start * (0.4, 0.4, 1, 1) + (0.3, 0.3, 0, 0), (num_frames, 1))
     phases[:, moving] = (start[moving] + np.arange(num_frames) / cycle) % 1
     return phases

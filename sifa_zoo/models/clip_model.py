@@ -119,6 +119,7 @@ class ClipModel(nn.Module):
     feature_info: list[dict[str, Any]]
     pretrained_cfg: dict[str, Any]
     head: ClipHead
+    added: tuple[type[nn.Module], ...] = ()  # what a family adds to its trunk; each has `reset_parameters`
 
     def __init__(
         self, *, num_classes: int, in_chans: int, num_frames: int, global_pool: str, drop_path_rate: float
@@ -252,10 +253,21 @@ class ClipModel(nn.Module):
             head.to(like.device, like.dtype).train(self.training)
         self.num_classes = num_classes
         self.global_pool = self.head.pool_type
+        known = {key: value for key, value in self.pretrained_cfg.items() if key != "label_names"}
+        self.pretrained_cfg = known | {"num_classes": num_classes}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: recompute each block in backward."""
         self.grad_checkpointing = enable
+
+    def init_added(self, device: torch.device | str) -> None:
+        """Initialise what a 2D checkpoint of the trunk lacks, in a model on the meta device."""
+        for module in self.modules():
+            if isinstance(module, self.added):
+                module.to_empty(device=device).reset_parameters()  # type: ignore[operator]
+
+    def init_non_persistent_buffers(self) -> None:
+        """Compute what no checkpoint holds, on the device of the parameters."""
 
     def set_backend(self, backend: str = "auto") -> None:
         """Choose how inter-frame attention runs, as in `inter_frame_attention`; "torch" for ONNX."""

@@ -23,6 +23,7 @@ _STEMS = ("conv1.weight", "conv1.0.weight", "patch_embed.proj.weight")
 
 # What follows from the architecture may be absent; where it is present, it is checked.
 _DERIVED = ("attn_mask", "relative_position_index", "def_cor.weight")
+_BUFFERS = ("attn_mask", "relative_position_index")  # of Swin, which older 2D checkpoints hold for their own size
 
 _HINTS = (  # what a wrongly built model leaves over, or misses, and how to build it
     ("dual", "the checkpoint has a second branch: build the model with dual_head=True", "unexpected"),
@@ -72,7 +73,7 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
         elif is_swin and name.endswith("conv_offset.weight"):
             converted[name] = torch.zeros_like(target)  # the published offsets are all zero
         elif name.endswith("num_batches_tracked"):
-            converted[name] = target.clone()
+            converted[name] = torch.tensor(0)
         else:
             missing.append(name)
     leftover = _check_derived(source, model)
@@ -107,9 +108,10 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
     """
     source = _without_prefix(state_dict)
     target = model.state_dict()
-    if not _is_swin(model):
-        source = {re.sub(r"^fc\.", "head.fc.", name): tensor for name, tensor in source.items()}
-    elif "patch_embed.norm.weight" not in target:
+    source = (
+        _planar_swin(source) if _is_swin(model) else {re.sub(r"^fc\.", "head.fc.", n): t for n, t in source.items()}
+    )
+    if _is_swin(model) and "patch_embed.norm.weight" not in target:
         source = {name: tensor for name, tensor in source.items() if not name.startswith("patch_embed.norm.")}
     if (
         "head.fc.weight" not in target
@@ -125,13 +127,38 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
             tensor = source[planar]
             tensor = _inflate_stem(tensor, model.in_chans) if name in _STEMS else tensor
             inflated[name] = _resize_table(tensor, model, name).clone()  # layer4 fills two places
+        elif name.endswith("num_batches_tracked"):
+            inflated[name] = torch.tensor(0)
         elif _is_added(name):
             inflated[name] = like.clone()
         else:
             missing.append(name)
-    leftover = _check_derived({name: tensor for name, tensor in source.items() if name not in used}, model)
+    leftover = [name for name in source if name not in used]
     _raise_unless_complete(model, inflated, missing=missing, unexpected=leftover)
     return inflated
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Tensor]:
+    """Tensors in this project's names, fitted to another number of channels or other windows of the model.
+
+    Everything else passes through untouched. This is what timm calls a checkpoint filter.
+
+    Raises:
+        ConversionError: If the stem or a position table cannot be fitted.
+    """
+    target = model.state_dict()
+    fitted = dict(state_dict)
+    try:
+        for name in state_dict.keys() & target.keys():
+            if fitted[name].shape == target[name].shape:
+                continue
+            if name in _STEMS:
+                fitted[name] = _adapt_stem(fitted[name], model.in_chans)
+            else:
+                fitted[name] = _resize_table(fitted[name], model, name)
+    except (NotImplementedError, RuntimeError) as error:
+        raise ConversionError(f"{name} cannot be fitted to {model.in_chans} channels at {model.img_size}") from error
+    return fitted
 
 
 def reference_name(name: str, *, is_swin: bool) -> str:
@@ -151,7 +178,7 @@ def _is_swin(model: ClipModel) -> bool:
 def _is_added(name: str) -> bool:
     """Whether a 2D checkpoint may lack this tensor."""
     added = any(part in name for part in (".temporal.", ".aa.", ".se."))
-    return added or name.startswith("head") or name.endswith("num_batches_tracked")
+    return added or name.startswith("head")
 
 
 def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -181,6 +208,28 @@ def _inflate_stem(kernel: Tensor, in_chans: int) -> Tensor:
     frames = kernel.new_zeros(*kernel.shape[:2], STEM_FRAMES, *kernel.shape[2:])
     frames[:, :, _CENTRE_FRAME] = kernel
     return frames.flatten(1, 2)  # (out, C*4, h, w)
+
+
+def _adapt_stem(kernel: Tensor, in_chans: int) -> Tensor:
+    """timm's rule for other channels, `(out, C*4, h, w)`, for each of the four frames by itself."""
+    frames = kernel.unflatten(1, (-1, STEM_FRAMES)).transpose(1, 2)  # (out, 4, C, h, w)
+    adapted = adapt_input_conv(in_chans, frames.flatten(0, 1)).unflatten(0, (-1, STEM_FRAMES))
+    return adapted.transpose(1, 2).flatten(1, 2)
+
+
+def _planar_swin(source: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A 2D Swin in timm's names, without the buffers that older files hold.
+
+    In the original names patch merging ends a stage; timm's open the next one with it.
+    """
+    source = {name: tensor for name, tensor in source.items() if not name.endswith(_BUFFERS)}
+    if "layers.0.downsample.reduction.weight" not in source:
+        return source
+    moved = {
+        re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name): tensor
+        for name, tensor in source.items()
+    }
+    return {re.sub(r"^head\.", "head.fc.", name): tensor for name, tensor in moved.items()}
 
 
 def _resize_table(tensor: Tensor, model: ClipModel, name: str) -> Tensor:

@@ -12,6 +12,14 @@ from torch.nn import functional as F
 
 from sifa_zoo.ops import inter_frame_attention
 
+OFFSETS = ("learned", "zero", "none")
+
+
+def check_offsets(offsets: str) -> None:
+    """Raise ValueError unless a model can be built with such offsets."""
+    if offsets not in OFFSETS:
+        raise ValueError(f"offsets must be one of {OFFSETS}, got {offsets!r}")
+
 
 def motion_saliency(clip: Tensor) -> Tensor:
     """Features raised where they grew since the previous frame: `f * (1 + sigmoid(f - f_prev))`.
@@ -31,30 +39,43 @@ class SIFA(nn.Module):
         dim: Channels C.
         kernel_size: K, taps per row and column.
         dilation: Distance between neighbouring taps, in pixels.
+        offsets: "learned", or "zero" for a regular grid without the convolution that predicts them.
 
     The convolution that predicts the offsets is 3x3 whatever K, and starts at zero: a regular grid.
     """
 
-    def __init__(self, dim: int, kernel_size: int = 3, dilation: int = 1) -> None:
+    def __init__(self, dim: int, kernel_size: int = 3, dilation: int = 1, *, offsets: str = "learned") -> None:
         super().__init__()
         if kernel_size < 1 or dilation < 1:
             raise ValueError(f"kernel_size and dilation must be at least 1, got {kernel_size = }, {dilation = }")
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.backend = "auto"
-        self.conv_offset = nn.Conv2d(dim, 2 * kernel_size**2, 3, padding=1, bias=False)
-        nn.init.zeros_(self.conv_offset.weight)
+        learned = offsets == "learned"
+        self.conv_offset = nn.Conv2d(dim, 2 * kernel_size**2, 3, padding=1, bias=False) if learned else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with a regular grid."""
+        if self.conv_offset is not None:
+            nn.init.zeros_(self.conv_offset.weight)
 
     def forward(self, frames: Tensor, num_steps: int) -> Tensor:
         """Frames `(B*T, C, H, W)` with T = `num_steps` to attended features like them, zero in the last frame."""
         clip = frames.unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, C, T, H, W), a view
-        saliency = motion_saliency(clip).transpose(1, 2).flatten(0, 1)  # (B*(T-1), C, H, W)
-        offset = self.conv_offset(saliency).unflatten(0, (clip.shape[0], num_steps - 1)).transpose(1, 2)
-        offset = F.pad(offset, (0, 0, 0, 0, 1, 0))  # (B, 2*K*K, T, H, W); those of frame 0 are not used
         attended = inter_frame_attention(
-            clip, offset, kernel_size=self.kernel_size, dilation=self.dilation, backend=self.backend
+            clip, self._offset(clip), kernel_size=self.kernel_size, dilation=self.dilation, backend=self.backend
         )
         return attended.transpose(1, 2).flatten(0, 1)
+
+    def _offset(self, clip: Tensor) -> Tensor:
+        """Offsets `(B, 2*K*K, T, H, W)` in pixels; those of frame 0 are not used."""
+        batch, _, num_steps, height, width = clip.shape
+        if self.conv_offset is None:
+            return clip.new_zeros(batch, 2 * self.kernel_size**2, num_steps, height, width)
+        saliency = motion_saliency(clip).transpose(1, 2).flatten(0, 1)  # (B*(T-1), C, H, W)
+        offset = self.conv_offset(saliency).unflatten(0, (batch, num_steps - 1)).transpose(1, 2)
+        return F.pad(offset, (0, 0, 0, 0, 1, 0))
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, dilation={self.dilation}"

@@ -26,7 +26,7 @@ from sifa_zoo.models.clip_model import (
     to_four,
     to_size,
 )
-from sifa_zoo.models.sifa import SIFA
+from sifa_zoo.models.sifa import SIFA, check_offsets
 
 _MIN_SIZE = 32  # the trunk's stride: less than one cell would be left
 _DUAL_MIN_FRAMES = 8
@@ -39,6 +39,11 @@ class GlobalContext(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, dim // reduction)
         self.fc2 = nn.Linear(dim // reduction, dim)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        self.fc1.reset_parameters()
+        self.fc2.reset_parameters()
 
     def forward(self, frames: Tensor, num_steps: int) -> Tensor:
         """`(B*T, C, H, W)` to `(B*T, C, 1, 1)`."""
@@ -75,6 +80,7 @@ class SIFANet(ClipModel):
         img_size: Size of the frames by default; any from 32 works.
         kernel_size: K of SIFA: an int, or four, one per stage (the first stage has none).
         dilation: Distance between SIFA's taps, in pixels of the feature map.
+        offsets: SIFA's: "learned"; "zero" for a regular grid; "none" leaves SIFA out. For ablations.
         stem_type: timm's: "" for one 7x7 convolution to 64 channels, as published; "deep" for three of 3x3.
         stem_width: Channels inside a deep stem; it puts out twice as many.
         global_context: The path that the published code adds in the blocks between those with SIFA.
@@ -89,6 +95,7 @@ class SIFANet(ClipModel):
         ValueError: If a value is out of range.
     """
 
+    added = (SIFA, GlobalContext)
     layer2: Any
     layer3: Any
     layer4: Any
@@ -104,6 +111,7 @@ class SIFANet(ClipModel):
         img_size: int | Sequence[int] = 224,
         kernel_size: int | Sequence[int] = 3,
         dilation: int = 1,
+        offsets: str = "learned",
         stem_type: str = "",
         stem_width: int = 64,
         global_context: bool = True,
@@ -116,6 +124,7 @@ class SIFANet(ClipModel):
     ) -> None:
         shared = {"num_classes": num_classes, "in_chans": in_chans, "num_frames": num_frames}
         super().__init__(**shared, global_pool=global_pool, drop_path_rate=drop_path_rate)
+        check_offsets(offsets)
         self.dual_head = dual_head
         self.dual_training = False
         self.set_input_size(img_size, num_frames)
@@ -136,21 +145,21 @@ class SIFANet(ClipModel):
             self.feature_info = [{**info, "temporal_reduction": STEM_FRAMES} for info in trunk.feature_info]
             if dual_head:
                 self.layer4_dual = _dual_stage(self.layer4, channels[3])
-            self._add_sifa(to_four(kernel_size, "kernel_size"), dilation, context=global_context)
+            self._add_sifa(to_four(kernel_size, "kernel_size"), dilation, offsets=offsets, context=global_context)
             self.head = ClipHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
             if dual_head:
                 self.head_dual = ClipHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.to(dtype=dtype)
 
-    def _add_sifa(self, kernel_size: tuple[int, ...], dilation: int, *, context: bool) -> None:
+    def _add_sifa(self, kernel_size: tuple[int, ...], dilation: int, *, offsets: str, context: bool) -> None:
         stages = [(self.layer2, 1), (self.layer3, 2), (self.layer4, 3)]
         if self.dual_head:
             stages.append((self.layer4_dual, 3))
         for blocks, index in stages:
             for i, block in enumerate(blocks):
-                if i % 2:
-                    block.aa = SIFA(block.conv2.out_channels, kernel_size[index], dilation)
-                elif context:
+                if i % 2 and offsets != "none":
+                    block.aa = SIFA(block.conv2.out_channels, kernel_size[index], dilation, offsets=offsets)
+                elif i % 2 == 0 and context:
                     block.se = GlobalContext(block.conv3.out_channels)
 
     def stage(self, index: int, x: Tensor, num_steps: int) -> Tensor:

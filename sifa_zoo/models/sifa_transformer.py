@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import SwinTransformer, get_relative_position_index
 from torch import Tensor, nn
 
 from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, to_four, to_size
-from sifa_zoo.models.sifa import SIFA
+from sifa_zoo.models.sifa import SIFA, check_offsets
 
 _PATCH = 4
 _WINDOW = 7
@@ -26,11 +26,17 @@ _WINDOW = 7
 class SIFAMixer(nn.Module):
     """`x + norm(SIFA(x))`; the norm starts at zero, so the block starts as timm's."""
 
-    def __init__(self, dim: int, kernel_size: int, dilation: int) -> None:
+    def __init__(self, dim: int, kernel_size: int, dilation: int, *, offsets: str = "learned") -> None:
         super().__init__()
-        self.sifa = SIFA(dim, kernel_size, dilation)
+        self.sifa = SIFA(dim, kernel_size, dilation, offsets=offsets)
         self.norm = nn.LayerNorm(dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the identity."""
+        self.sifa.reset_parameters()
         nn.init.zeros_(self.norm.weight)
+        nn.init.zeros_(self.norm.bias)
 
     def forward(self, x: Tensor, num_steps: int) -> Tensor:
         """Frames `(B*T, H, W, C)` to the same."""
@@ -44,6 +50,10 @@ class TemporalConv(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(dim, dim, (3, 1), padding=(1, 0), bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the identity."""
         nn.init.zeros_(self.conv.weight)
 
     def forward(self, x: Tensor, num_steps: int) -> Tensor:
@@ -56,7 +66,8 @@ class TemporalConv(nn.Module):
 def swin_block(block: Any, x: Tensor, num_steps: int) -> Tensor:
     """timm's `SwinTransformerBlock.forward` with the temporal step between attention and MLP."""
     x = x + block.drop_path1(block._attn(block.norm1(x)))
-    x = block.temporal(x, num_steps)
+    if block.temporal is not None:
+        x = block.temporal(x, num_steps)
     return x + block.drop_path2(block.mlp(block.norm2(x)))
 
 
@@ -76,6 +87,7 @@ class SIFATransformer(ClipModel):
         img_size: Size of the frames, a multiple of 4; `set_input_size` changes it.
         kernel_size: K of SIFA: an int, or four, one per stage.
         dilation: Distance between SIFA's taps, in cells of the feature map.
+        offsets: SIFA's: "learned"; "zero" for a regular grid; "none" leaves SIFA out. For ablations.
         patch_norm: Swin's norm after the patch embedding; the published code has none.
         global_pool: "avg", "max", or "" (with `num_classes=0`).
         drop_rate: Dropout before the classifier.
@@ -88,6 +100,7 @@ class SIFATransformer(ClipModel):
         ValueError: If a value is out of range.
     """
 
+    added = (SIFAMixer, TemporalConv)
     patch_embed: Any
     layers: Any
 
@@ -103,6 +116,7 @@ class SIFATransformer(ClipModel):
         img_size: int | Sequence[int] = 224,
         kernel_size: int | Sequence[int] = 3,
         dilation: int = 1,
+        offsets: str = "learned",
         patch_norm: bool = True,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
@@ -113,6 +127,7 @@ class SIFATransformer(ClipModel):
     ) -> None:
         shared = {"num_classes": num_classes, "in_chans": in_chans, "num_frames": num_frames}
         super().__init__(**shared, global_pool=global_pool, drop_path_rate=drop_path_rate)
+        check_offsets(offsets)
         self.img_size = _check_size(img_size)
         with torch.device(device or torch.get_default_device()):
             trunk = SwinTransformer(
@@ -132,17 +147,21 @@ class SIFATransformer(ClipModel):
             self.feature_info = [{**info, "temporal_reduction": STEM_FRAMES} for info in trunk.feature_info]
             if not patch_norm:
                 self.patch_embed.norm = nn.Identity()
-            self._add_temporal(to_four(kernel_size, "kernel_size"), dilation)
+            self._add_temporal(to_four(kernel_size, "kernel_size"), dilation, offsets=offsets)
             self.head = ClipHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.to(dtype=dtype)
 
-    def _add_temporal(self, kernel_size: tuple[int, ...], dilation: int) -> None:
+    def _add_temporal(self, kernel_size: tuple[int, ...], dilation: int, *, offsets: str) -> None:
         for index, stage in enumerate(self.layers):
             last = index == len(self.layers) - 1
             for i, block in enumerate(stage.blocks):
                 dim = block.norm1.normalized_shape[0]
-                has_sifa = last or i % 2 == 0
-                block.temporal = SIFAMixer(dim, kernel_size[index], dilation) if has_sifa else TemporalConv(dim)
+                if i % 2 and not last:
+                    block.temporal = TemporalConv(dim)
+                elif offsets == "none":
+                    block.temporal = None
+                else:
+                    block.temporal = SIFAMixer(dim, kernel_size[index], dilation, offsets=offsets)
 
     def stage(self, index: int, x: Tensor, num_steps: int) -> Tensor:
         if index == 0:
@@ -178,6 +197,16 @@ class SIFATransformer(ClipModel):
         for stage in self.layers:
             stage.set_input_size(feat_size=feat_size, window_size=(_WINDOW, _WINDOW))
             feat_size = tuple(stage.output_resolution)
+
+    def init_non_persistent_buffers(self) -> None:
+        """Swin's masks and position indices, on the device of the parameters."""
+        for stage in self.layers:
+            for block in stage.blocks:
+                like = block.norm1.weight
+                block.register_buffer("attn_mask", block.get_attn_mask(device=like.device, dtype=like.dtype), False)
+                height, width = block.attn.window_size
+                index = get_relative_position_index(height, width, device=like.device)
+                block.attn.register_buffer("relative_position_index", index, False)
 
     def no_weight_decay(self) -> set[str]:
         """The relative position tables."""
