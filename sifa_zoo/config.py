@@ -1,18 +1,21 @@
 """Settings as frozen dataclasses: one field is one command-line flag, and each class checks itself.
 
 `ClipConfig` says how a clip is cut from a video and turned into model input; it travels with the weights.
-`TrainConfig` says how a model is fine-tuned; it is saved in the run folder.
+`TrainConfig` says how a model is fine-tuned; it is saved in the run folder. `WeightsInfo` is what weights say of
+themselves.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SAMPLINGS = ("dense", "uniform")
+METADATA_KEY = "sifa_zoo"
 
 
 def _setting(default: Any, text: str, **metadata: Any) -> Any:
@@ -131,3 +134,33 @@ class RunConfig:
         values = dataclasses.asdict(self)
         clip, train = values.pop("clip"), values.pop("train")
         return {**values, **clip, **train}
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says about itself: a JSON object under the key `METADATA_KEY` of its metadata.
+
+    `num_clips` and `precision` are those of the evaluation during training, which gave `metrics`.
+    """
+
+    arch: str
+    class_names: tuple[str, ...]
+    clip: ClipConfig
+    version: str
+    model_args: dict[str, Any] = field(default_factory=dict)
+    epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    num_clips: int = 1
+    precision: str = "fp32"
+
+    def to_json(self) -> str:
+        """The JSON object of the metadata."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> WeightsInfo:
+        """The inverse of `to_json`; keys of a later version are left out."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {key: value for key, value in json.loads(text).items() if key in known}
+        values |= {"clip": ClipConfig(**values["clip"]), "class_names": tuple(values["class_names"])}
+        return cls(**values)

@@ -9,17 +9,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
 from timm.models import generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
-from torch import Tensor, nn
+from torch import nn
 
-from sifa_zoo.config import IMAGENET_MEAN, IMAGENET_STD
+from sifa_zoo.config import IMAGENET_MEAN, IMAGENET_STD, WeightsInfo
+from sifa_zoo.hub import MismatchError, WeightsError
+from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models import sifa_net, sifa_transformer
 from sifa_zoo.models.clip_model import ClipModel
+from sifa_zoo.weights import Weights, find_file, find_weights, load_planar_weights, load_weights, read_weights
 
 _logger = logging.getLogger(__name__)
-_MAX_LISTED = 20
+_SCHEMES = ("hf-hub:", "local-dir:")
 
 _ARCHITECTURES: dict[str, Callable[..., ClipModel]] = {
     build.__name__: build
@@ -34,10 +37,6 @@ _ARCHITECTURES: dict[str, Callable[..., ClipModel]] = {
         sifa_transformer.sifa_transformer_large,
     )
 }
-
-
-class WeightsError(ValueError):
-    """Weights that do not exist, cannot be read, or do not fit the model."""
 
 
 def create_model(
@@ -57,15 +56,17 @@ def create_model(
     """Build a model.
 
     Args:
-        name: An architecture of `list_models()`, or `architecture.tag`, where the tag names weights.
-        pretrained: Load the weights of the tag, or the architecture's default ones.
-        num_classes: Classes; None means those of the checkpoint, else 400. 0 gives pooled features.
-        num_frames: Frames per clip by default, a multiple of 4.
-        img_size: Height and width in pixels, an int or a pair.
-        in_chans: Channels of a frame.
-        checkpoint_path: A safetensors file in this project's names. Where it has another number of classes than
-            `num_classes`, the head starts anew and all else is loaded.
-        cache_dir: Where downloaded weights are kept; without effect while there are none.
+        name: An architecture of `list_models()`; or weights: `architecture.tag` of `list_pretrained()`,
+            `hf-hub:owner/name` or `hf-hub:owner/name@revision`, or `local-dir:PATH` (a folder as published, or a run of
+            `sifa-zoo finetune`). A name of weights loads them, whatever `pretrained` says.
+        pretrained: Load the architecture's default weights, the first ones of it that `list_pretrained()` names.
+        num_classes: Classes; None means those of the weights, else 400. 0 gives pooled features. Where the weights have
+            another number, the head starts anew and all else is loaded.
+        num_frames: Frames per clip by default, a multiple of 4; None means those of the weights, else 16.
+        img_size: Height and width in pixels, an int or a pair; None means those of the weights.
+        in_chans: Channels of a frame; a stem for other channels is fitted as timm does.
+        checkpoint_path: A safetensors file in this project's names.
+        cache_dir: Where downloaded weights are kept; None takes the cache of `huggingface_hub`.
         features_only: Return a list of feature maps `(B, C, T', H', W')` instead of logits.
         out_indices: Which maps, by number in `feature_info`; an int takes the last n, None all.
         **kwargs: Arguments of `SIFANet` or `SIFATransformer`.
@@ -76,30 +77,29 @@ def create_model(
     Raises:
         ValueError: If the name is unknown (the nearest ones are listed) or a value out of range.
         TypeError: If the model has no such argument.
-        WeightsError: If weights do not exist or do not fit.
+        WeightsError: If weights cannot be had or do not fit; its subclasses in `sifa_zoo.hub` say why.
 
     Example:
         >>> model = sifa_zoo.create_model("sifa_net_nano", num_classes=8)
         >>> model(torch.randn(1, 3, 16, 112, 112)).shape
         torch.Size([1, 8])
     """
-    architecture, _, tag = name.partition(".")
-    _check_name(architecture)
-    if pretrained or tag:
-        _raise_no_weights(architecture, tag)
     if out_indices is not None and not features_only:
         raise ValueError("out_indices chooses feature maps: pass features_only=True with it")
-    state_dict = {} if checkpoint_path is None else read_weights(checkpoint_path)
-    if checkpoint_path is not None and num_classes is None:
-        if "head.fc.weight" not in state_dict:
-            raise WeightsError(f"{checkpoint_path} has no classifier: pass num_classes, 0 for features alone")
-        num_classes = state_dict["head.fc.weight"].shape[0]
-    given = {"num_classes": num_classes, "num_frames": num_frames, "img_size": img_size}
-    given = {key: value for key, value in given.items() if value is not None}
-    model = _ARCHITECTURES[architecture](in_chans=in_chans, **given, **kwargs)
-    model.pretrained_cfg = _pretrained_cfg(architecture, model)
-    if checkpoint_path is not None:
-        load_weights(model, state_dict, source=str(checkpoint_path))
+    if not name.startswith(_SCHEMES):
+        _check_name(name.partition(".")[0])
+    names_weights = pretrained or "." in name or name.startswith(_SCHEMES)
+    if names_weights and checkpoint_path is not None:
+        raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two weights: leave one of them out")
+    given = {"num_frames": num_frames, "img_size": img_size, "num_classes": num_classes}
+    arguments = {**{key: value for key, value in given.items() if value is not None}, "in_chans": in_chans, **kwargs}
+    if names_weights:
+        model = _build_loaded(name, find_weights(name, cache_dir=cache_dir), arguments)
+    elif checkpoint_path is not None:
+        model = _build_loaded(name, find_file(checkpoint_path), arguments)
+    else:
+        model = _ARCHITECTURES[name](**arguments)
+        model.pretrained_cfg = _pretrained_cfg(name, model)
     return _feature_maps(model, out_indices) if features_only else model
 
 
@@ -120,69 +120,8 @@ def is_model(name: str) -> bool:
 
 
 def list_pretrained() -> list[str]:
-    """Names `architecture.tag` of weights that load today: none are released yet."""
-    return []
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        WeightsError: If there is no such file, or it is not a safetensors file.
-    """
-    path = Path(path)
-    if path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".tar"):
-        raise WeightsError(
-            f"{path}: only safetensors files are loaded; torch.load(path, weights_only=True) reads this one, and "
-            "sifa_zoo.convert.from_reference or .inflate fits it to a model"
-        )
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a safetensors file, or damaged ({error})") from error
-
-
-def load_weights(model: nn.Module, state_dict: dict[str, Tensor], *, source: str) -> bool:
-    """Load tensors by name; a head for another number of classes is left as it starts, with one log line.
-
-    Args:
-        model: A model of this project.
-        state_dict: Tensors in this project's names.
-        source: Where they come from, for messages.
-
-    Returns:
-        Whether the head was loaded too.
-
-    Raises:
-        WeightsError: If a tensor outside the head is missing, left over or misshapen; at most 20 are listed.
-    """
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError("weights cannot be loaded into a model on the meta device: build it without device='meta'")
-    target = model.state_dict()
-    head = {name for name in target.keys() | state_dict.keys() if name.startswith("head")}
-    classes = [len(tensors["head.fc.weight"]) if "head.fc.weight" in tensors else 0 for tensors in (target, state_dict)]
-    head_fits = classes[0] == classes[1]  # with as many classes a head that is damaged is an error like any other
-    if not head_fits:
-        _logger.warning("%s: the head starts anew for %d classes, all else is loaded", source, model.num_classes)
-        state_dict = {name: tensor for name, tensor in state_dict.items() if name not in head}
-        target = {name: tensor for name, tensor in target.items() if name not in head}
-    faults = {
-        "missing": [name for name in target if name not in state_dict],
-        "unexpected": [name for name in state_dict if name not in target],
-        "misshapen": [n for n in target if n in state_dict and target[n].shape != state_dict[n].shape],
-    }
-    if any(faults.values()):
-        listed = [
-            f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{' ...' if len(names) > _MAX_LISTED else ''}"
-            for kind, names in faults.items()
-            if names
-        ]
-        raise WeightsError(f"{source} does not fit {type(model).__name__}: {'; '.join(listed)}")
-    model.load_state_dict(state_dict, strict=head_fits)
-    return head_fits
+    """Names `architecture.tag` of weights that load today; an architecture's first one is its default."""
+    return [name for name, entry in read_manifest().items() if entry.loads]
 
 
 def _check_name(architecture: str) -> None:
@@ -193,12 +132,55 @@ def _check_name(architecture: str) -> None:
         )
 
 
-def _raise_no_weights(architecture: str, tag: str) -> None:
-    wanted = f"{architecture}.{tag}" if tag else architecture
-    raise WeightsError(
-        f"there are no weights {wanted!r}: the authors of SIFA released none, and this version ships none. Start from "
-        "ImageNet with sifa_zoo.convert.inflate, load your own with checkpoint_path=, or pass pretrained=False"
-    )
+def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> ClipModel:
+    """The model of these weights; nothing that they bring is initialised first."""
+    info = weights.info
+    architecture = info.arch if info and name.startswith(_SCHEMES) else name.partition(".")[0]
+    if architecture not in _ARCHITECTURES or (info and info.arch != architecture):
+        raise MismatchError(f"{weights.source} holds weights of {info and info.arch}, not of {_wanted(architecture)}")
+    device = torch.device(arguments.pop("device", None) or torch.get_default_device())
+    if device.type == "meta":
+        raise ValueError("weights cannot be loaded into a model on the meta device: build it without device='meta'")
+    tensors = read_weights(weights.path)
+    num_classes = arguments.pop("num_classes", _count_classes(tensors))
+    if num_classes is None:
+        raise WeightsError(f"{weights.source} has no classifier: pass num_classes, 0 for features alone")
+    head_is_new = num_classes != (_count_classes(tensors) or 0)
+    if head_is_new:
+        tensors = {
+            name: tensor for name, tensor in tensors.items() if not name.startswith(("head.", "head_dual.", "fc."))
+        }
+    elif info and info.class_names and len(info.class_names) != num_classes:
+        raise MismatchError(f"{weights.source} names {len(info.class_names)} classes, its head has {num_classes}")
+    known = {"num_frames": info.clip.num_frames, "img_size": info.clip.img_size, **info.model_args} if info else {}
+    arguments = {**known, **arguments, "num_classes": 0 if head_is_new else num_classes}
+    model = _ARCHITECTURES[architecture](device="meta", **arguments)
+    load = load_planar_weights if weights.format == "timm" else load_weights
+    load(model, tensors, source=weights.source, device=device)
+    model.pretrained_cfg = _pretrained_cfg(architecture, model) | weights.cfg
+    if info:
+        model.pretrained_cfg |= _described(info, labels=not head_is_new)
+    if head_is_new and num_classes:
+        _logger.warning("%s: the head starts anew for %d classes, all else is loaded", weights.source, num_classes)
+        model.reset_classifier(num_classes)
+    return model
+
+
+def _wanted(architecture: str) -> str:
+    return architecture if architecture in _ARCHITECTURES else f"this project ({', '.join(sorted(_ARCHITECTURES))})"
+
+
+def _count_classes(tensors: dict[str, Any]) -> int | None:
+    """Rows of the classifier under its names here and in 2D trunks; None if there is none."""
+    names = ("head.fc.weight", "fc.weight", "head.weight")
+    return next((tensors[name].shape[0] for name in names if name in tensors), None)
+
+
+def _described(info: WeightsInfo, *, labels: bool) -> dict[str, Any]:
+    """What weights say of themselves, for `pretrained_cfg`; frames and size are the model's own."""
+    clip = {key: value for key, value in info.clip.to_dict().items() if key not in ("num_frames", "img_size")}
+    names = {"label_names": info.class_names} if labels and info.class_names else {}
+    return {**clip, **names, "num_clips": info.num_clips, "precision": info.precision}
 
 
 def _feature_maps(model: ClipModel, out_indices: int | Sequence[int] | None) -> nn.Module:
@@ -235,25 +217,43 @@ def _first_conv(model: ClipModel) -> str:
 # timm's registry: the same names, through the same door. `register_model` looks for `default_cfgs` in this module and
 # puts the names into its `__all__`, so each entry point is a function of this module too.
 
-default_cfgs = generate_default_cfgs(
-    {name: {"input_size": (3, 224, 224), "num_classes": 400} for name in _ARCHITECTURES}
-)
+
+def _timm_cfg(entry: Entry) -> dict[str, Any]:
+    source = {"file": entry.file} if entry.status == "embedded" else {"hf_hub_id": entry.repo}
+    size = entry.clip_config.img_size
+    return {**source, "input_size": (3, size, size), "num_classes": entry.num_classes, "license": entry.licence}
+
+
+default_cfgs = generate_default_cfgs({name: _timm_cfg(entry) for name, entry in read_manifest().items() if entry.loads})
 
 
 def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
     def entrypoint(
         pretrained: bool = False, pretrained_cfg: Any = None, pretrained_cfg_overlay: Any = None, **kwargs: Any
     ) -> nn.Module:
-        if pretrained_cfg_overlay is not None or not (pretrained_cfg is None or isinstance(pretrained_cfg, str)):
-            raise ValueError(
-                "pretrained_cfg must be the tag of weights; load weights of your own with sifa_zoo.create_model"
-            )
-        return create_model(f"{name}.{pretrained_cfg}" if pretrained_cfg else name, pretrained, **kwargs)
+        if pretrained_cfg_overlay is not None:
+            raise ValueError("pretrained_cfg_overlay is not supported; pass num_classes, img_size or num_frames")
+        kwargs.pop("pretrained_model_args", None)  # of timm's config.json; the weights bring their own
+        return create_model(_weights_name(name, pretrained_cfg), pretrained, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = _ARCHITECTURES[name].__doc__
     return entrypoint
 
 
-__all__ = ["WeightsError", "create_model", "is_model", "list_models", "list_pretrained", "load_weights", "read_weights"]
+def _weights_name(architecture: str, pretrained_cfg: Any) -> str:
+    """What `create_model` calls the weights that timm hands over as a tag or as a parsed `config.json`."""
+    if not pretrained_cfg:
+        return architecture
+    if isinstance(pretrained_cfg, str):
+        return f"{architecture}.{pretrained_cfg}"
+    cfg = pretrained_cfg if isinstance(pretrained_cfg, dict) else vars(pretrained_cfg)
+    if cfg.get("source") == "hf-hub":
+        return f"hf-hub:{cfg['hf_hub_id']}"
+    if cfg.get("source") == "local-dir":
+        return f"local-dir:{cfg['file']}"
+    raise ValueError("pretrained_cfg must be the tag of weights; load weights of your own with sifa_zoo.create_model")
+
+
+__all__ = ["WeightsError", "create_model", "is_model", "list_models", "list_pretrained"]
 globals().update({name: register_model(_timm_entrypoint(name)) for name in _ARCHITECTURES})

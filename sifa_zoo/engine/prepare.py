@@ -14,9 +14,9 @@ import torch
 from timm.optim import list_optimizers
 from torch import nn
 
-from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
+from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig, WeightsInfo
 from sifa_zoo.data.datasets import DataError, VideoList, check_trainable, check_videos, read_videos
-from sifa_zoo.engine.checkpoint import LAST, STATE, WeightsInfo, clip_config, read_info, weights_file
+from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_file
 from sifa_zoo.registry import create_model
 
 CONFIG = "config.json"

@@ -26,16 +26,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sifa_zoo import __version__
-from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
+from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig, WeightsInfo
 from sifa_zoo.data.datasets import ClipDataset, VideoList
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.transforms import eval_transform, train_transform
-from sifa_zoo.engine.checkpoint import BEST, LAST, STATE, WeightsInfo, read_info, weights_bytes, write_files
+from sifa_zoo.engine.checkpoint import LAST, STATE, read_info, weights_bytes, write_files
 from sifa_zoo.engine.device import pick_device, spare_cores
 from sifa_zoo.engine.evaluate import evaluate, protocol
 from sifa_zoo.engine.loader import Batch, clip_loader
 from sifa_zoo.engine.log import draw_curve, log_csv
 from sifa_zoo.engine.prepare import CONFIG, build_model, open_run, read_data, refuse_bad_files, settle
+from sifa_zoo.weights import BEST
 
 Row = dict[str, Any]
 

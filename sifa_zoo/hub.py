@@ -1,0 +1,212 @@
+"""Weights files from the Hugging Face Hub and its cache, their bytes checked before anyone uses them.
+
+A file in the cache is taken without asking the Hub anything. HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN, HF_HOME and proxies
+are `huggingface_hub`'s own; its versions 1 and 2 differ in their HTTP library, so errors are told apart by its classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+_PATIENCE_SECONDS = 4.0  # for the first answer of the Hub; HF_HUB_ETAG_TIMEOUT, where set, replaces it
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be had, or do not fit the model; its subclasses say which."""
+
+
+class UnpublishedError(WeightsError):
+    """There are no such weights: nobody has released any under this name."""
+
+
+class OfflineError(WeightsError):
+    """The file is not in the cache, and the Hub cannot be reached or must not be."""
+
+
+class RepositoryError(WeightsError):
+    """The Hub has no such repository, revision or file, or does not let this user have it."""
+
+
+class HubError(WeightsError):
+    """The Hub can be reached and fails: too many requests, a server error, or a download that breaks off."""
+
+
+class CorruptError(WeightsError):
+    """A file is not what it should be: another hash, another size, or no safetensors file."""
+
+
+class MismatchError(WeightsError):
+    """The weights belong to another architecture or to a model that was built otherwise."""
+
+
+def download(
+    repo: str,
+    file: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    sha256: str | None = None,
+    size: int | None = None,
+) -> Path:
+    """A file of a Hub repository: from the cache, or else downloaded into it.
+
+    Args:
+        repo: `owner/name`.
+        file: Its path in the repository.
+        revision: A commit, branch or tag; None means `main`.
+        cache_dir: The cache folder; None takes `huggingface_hub`'s.
+        sha256: What the file's hash must be; None takes the hash that the Hub gave with the file, where it gave one.
+        size: How many bytes it must have; None for any.
+
+    Returns:
+        The file in the cache. One whose bytes are wrong is removed from there.
+
+    Raises:
+        OfflineError: Within 5 seconds, if it is not cached and the Hub cannot be reached.
+        RepositoryError: If the repository, revision or file is missing, private or gated.
+        HubError: If the Hub answers with an error, or the download breaks off.
+        CorruptError: If the bytes are wrong.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    what = f"{repo}/{file}{f'@{revision}' if revision else ''}"
+    cached = try_to_load_from_cache(repo, file, cache_dir=cache_dir, revision=revision)
+    if isinstance(cached, str):
+        path = Path(cached)
+    else:
+        _await_hub(repo, file, what, revision=revision, cache_dir=cache_dir)
+        try:
+            path = Path(hf_hub_download(repo, file, revision=revision, cache_dir=cache_dir))
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:  # such as a full disk
+                raise
+            broken = HubError(f"{what}: the download broke off ({error}); call again to load it anew")
+            raise _named(error, what, repo=repo) or broken from error
+    blob = path.resolve()
+    stated = sha256 or (blob.name if _SHA256.fullmatch(blob.name) else None)  # the cache names a file by its hash
+    try:
+        check_file(path, sha256=stated, size=size)
+    except CorruptError as error:
+        for link in {path, blob}:
+            with contextlib.suppress(OSError):
+                link.unlink(missing_ok=True)
+        left = path.exists()
+        fate = (
+            "it could not be removed: remove it by hand" if left else "it was removed, so the next call loads it anew"
+        )
+        raise CorruptError(f"{what}: {error}; {fate}") from None
+    return path
+
+
+def check_file(path: Path, *, sha256: str | None = None, size: int | None = None) -> None:
+    """Raise CorruptError, with both values, unless the file has this size and hash; None is not compared."""
+    found = path.stat().st_size
+    if size is not None and found != size:
+        raise CorruptError(f"{path} has {found} bytes, expected {size}: it is truncated or another file")
+    if sha256 is not None and (digest := file_sha256(path)) != sha256:
+        raise CorruptError(f"{path} has the sha256 {digest}, expected {sha256}")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def split_repo(name: str) -> tuple[str, str | None]:
+    """Repository and revision of `owner/name@revision`.
+
+    Raises:
+        WeightsError: If it is not of this form.
+    """
+    repo, _, revision = name.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or ("@" in name and not revision):
+        raise WeightsError(f"expected hf-hub:owner/name or hf-hub:owner/name@revision, got {name!r}")
+    return repo, revision or None
+
+
+def fixed_clip(model: Any) -> Tensor:
+    """The clip `(1, C, T, H, W)` that stored logits were computed on, of the model's input size.
+
+    Standard normal numbers of `numpy.random.RandomState(0)`, which gives the same on every machine.
+    """
+    shape = (1, model.in_chans, model.num_frames, *model.img_size)
+    return torch.from_numpy(np.random.RandomState(0).standard_normal(shape).astype(np.float32))
+
+
+def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
+    """The named error for an answer of the Hub; None if this is no answer."""
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # what went wrong behind "not found in the cache"
+    log_in = "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, errors.GatedRepoError):
+        return RepositoryError(f"{what}: the repository is gated; accept its conditions at {hub}/{repo}, then {log_in}")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return RepositoryError(f"{what}: no such repository at {hub}, or it is private; check the name, or {log_in}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return RepositoryError(f"{what}: the repository has no such revision")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return RepositoryError(f"{what}: the repository has no such file")
+    if isinstance(error, errors.HFValidationError):
+        return RepositoryError(f"{what}: {error}")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None:
+        return None
+    return HubError(
+        f"{what}: {hub} answers with status {status}; {log_in if status in (401, 403) else 'try again later'}"
+    )
+
+
+def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> None:
+    """Ask the Hub for the file's head, and wait for any answer no longer than the patience allows.
+
+    By itself `huggingface_hub` tries for more than a minute. A thread, because a name lookup knows no time limit.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    absent = f"{what} is not in the cache {cache_dir or constants.HF_HUB_CACHE}"
+    if constants.HF_HUB_OFFLINE:
+        raise OfflineError(f"{absent}, and HF_HUB_OFFLINE is set")
+    default = constants.HF_HUB_ETAG_TIMEOUT == constants.DEFAULT_ETAG_TIMEOUT
+    patience = _PATIENCE_SECONDS if default else constants.HF_HUB_ETAG_TIMEOUT
+    url = hf_hub_url(repo, file, revision=revision)
+    caught: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(url, timeout=patience)
+        except Exception as error:  # looked at below, in the thread that waits
+            caught.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(patience + 0.25)
+    if thread.is_alive():
+        caught.append(TimeoutError(f"no answer within {patience:g} s"))
+    if not caught or isinstance(named := _named(caught[0], what, repo=repo), HubError):
+        return  # an answer, if only that of an overloaded server, which the download asks again
+    if named is not None:
+        raise named from caught[0]
+    raise OfflineError(
+        f"{absent}, and {constants.ENDPOINT} (HF_ENDPOINT) cannot be reached: {caught[0] or type(caught[0]).__name__}. "
+        "Connect; or copy the cache from a machine that has it and set HF_HUB_OFFLINE=1; or load a file with "
+        "checkpoint_path="
+    ) from caught[0]

@@ -1,0 +1,258 @@
+"""Weights by name: `find_weights` gets a checked file, `load_weights` puts its tensors into a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from sifa_zoo.config import METADATA_KEY, ClipConfig, WeightsInfo
+from sifa_zoo.hub import (
+    CONFIG,
+    WEIGHTS,
+    CorruptError,
+    MismatchError,
+    UnpublishedError,
+    WeightsError,
+    check_file,
+    download,
+    split_repo,
+)
+from sifa_zoo.manifest import Entry, read_manifest
+from sifa_zoo.models.clip_model import ClipModel
+from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, inflate
+
+BEST = "best.safetensors"  # of a run folder
+EMBEDDED = Path(__file__).parent / "embedded"
+_MAX_LISTED = 20
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file on this machine, its bytes checked as far as its hash is known, and what is known of it.
+
+    `source` is how messages call it, `format` as in the manifest. `info` is None where nothing says what the file
+    holds. `cfg` are further entries for `pretrained_cfg`.
+    """
+
+    path: Path
+    source: str
+    info: WeightsInfo | None
+    format: str = "sifa_zoo"
+    cfg: dict[str, Any] = field(default_factory=dict)
+
+
+def find_weights(name: str, *, cache_dir: str | Path | None = None) -> Weights:
+    """The weights that a name stands for, downloaded if they are not on this machine yet.
+
+    Args:
+        name: `architecture.tag`, an architecture for its default weights, `hf-hub:owner/name@revision`, or
+            `local-dir:PATH`.
+        cache_dir: As in `hub.download`.
+
+    Raises:
+        WeightsError: Its subclass says why there are none.
+    """
+    scheme, _, rest = name.partition(":")
+    if scheme == "local-dir":
+        return _of_folder(Path(rest), name)
+    if scheme == "hf-hub":
+        repo, revision = split_repo(rest)
+        config_path = download(repo, CONFIG, revision=revision, cache_dir=cache_dir)
+        config = _read_config(config_path, name)
+        sha256 = config.get("sifa_zoo", {}).get("sha256")
+        # the commit that the config came from, should the branch move between the two downloads
+        path = download(repo, WEIGHTS, revision=config_path.parent.name, cache_dir=cache_dir, sha256=sha256)
+        return Weights(path, name, file_info(path) or _info_of(config, name), cfg={"hf_hub_id": rest})
+    return _of_entry(name, cache_dir)
+
+
+def find_file(path: str | Path) -> Weights:
+    """A weights file that the user names.
+
+    Raises:
+        WeightsError: If there is none, or it is no safetensors file.
+    """
+    return Weights(Path(path), str(path), file_info(path))
+
+
+def file_info(path: str | Path) -> WeightsInfo | None:
+    """What a weights file says about itself; None if it says nothing.
+
+    Raises:
+        WeightsError: If there is no such file, or it is no safetensors file.
+    """
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    try:
+        return WeightsInfo.from_json(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{path}: its metadata {METADATA_KEY!r} cannot be read ({error!r})") from error
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, read from the disk when they are used.
+
+    Raises:
+        WeightsError: If there is no such file, or it is not a safetensors file.
+    """
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+
+
+def load_weights(
+    model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, device: torch.device | str = "cpu"
+) -> None:
+    """Load tensors by name, all of them; stem and position tables are fitted to the model first.
+
+    Args:
+        model: A model of this project; one on the meta device gets its tensors on `device`, without being initialised.
+        state_dict: Tensors in this project's names.
+        source: Where they come from, for messages.
+        device: For a model on the meta device.
+
+    Raises:
+        MismatchError: If a tensor is missing, left over or misshapen; at most 20 are listed.
+    """
+    try:
+        fitted = checkpoint_filter_fn(state_dict, model)  # type: ignore[arg-type]
+    except ConversionError as error:
+        raise MismatchError(f"{source}: {error}") from error
+    target = model.state_dict()
+    faults = {
+        "missing": [name for name in target if name not in fitted],
+        "unexpected": [name for name in fitted if name not in target],
+        "misshapen": [n for n in target if n in fitted and target[n].shape != fitted[n].shape],
+    }
+    if any(faults.values()):
+        listed = [
+            f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{' ...' if len(names) > _MAX_LISTED else ''}"
+            for kind, names in faults.items()
+            if names
+        ]
+        raise MismatchError(f"{source} does not fit {type(model).__name__}: {'; '.join(listed)}")
+    if not any(tensor.is_meta for tensor in target.values()):
+        model.load_state_dict(fitted, strict=True)
+        return
+    # Copies: tensors that stay on the file would change, or crash the process, when somebody overwrites it.
+    loaded = {name: fitted[name].to(device, like.dtype, copy=True) for name, like in target.items()}
+    model.load_state_dict(loaded, strict=True, assign=True)
+    model.init_non_persistent_buffers()  # type: ignore[operator]
+
+
+def load_planar_weights(model: ClipModel, state_dict: Mapping[str, Tensor], *, source: str, device: Any) -> None:
+    """Load a 2D ImageNet checkpoint in timm's names into a model on the meta device; what it lacks is initialised."""
+    model.init_added(device)
+    try:
+        inflated = inflate(state_dict, model)
+    except ConversionError as error:
+        raise MismatchError(f"{source}: {error}") from error
+    load_weights(model, inflated, source=source, device=device)
+
+
+def weights_file(folder: str | Path) -> Path:
+    """The weights of a folder, as published or as `sifa-zoo finetune` leaves it (the best); or the file itself.
+
+    Raises:
+        WeightsError: If there are none.
+    """
+    path = Path(folder)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise WeightsError(f"{path}: no such run folder or weights file")
+    for name in (WEIGHTS, BEST):
+        if (path / name).is_file():
+            return path / name
+    raise WeightsError(f"{path} holds no {BEST} (as `sifa-zoo finetune` writes) and no {WEIGHTS} (as on the Hub)")
+
+
+def _of_entry(name: str, cache_dir: str | Path | None) -> Weights:
+    """Weights of the manifest."""
+    architecture, _, tag = name.partition(".")
+    entries = read_manifest()
+    loadable = [n for n, entry in entries.items() if entry.loads]
+    full_name = name if tag else next((n for n in loadable if n.startswith(f"{architecture}.")), name)
+    entry = entries.get(full_name)
+    if entry is None or not entry.loads:
+        why = "the authors of SIFA released none, and nobody has since" if entry else "the manifest has no such entry"
+        raise UnpublishedError(
+            f"there are no weights {full_name!r}: {why}. These load: {', '.join(loadable)}. "
+            "Weights of your own load with checkpoint_path=, and pretrained=False builds the model without any"
+        )
+    if entry.status == "embedded":
+        path = EMBEDDED / str(entry.file)
+        check_file(path, sha256=entry.sha256, size=entry.bytes)
+    else:
+        path = download(
+            str(entry.repo),
+            str(entry.file),
+            revision=entry.revision,
+            cache_dir=cache_dir,
+            sha256=entry.sha256,
+            size=entry.bytes,
+        )
+    hub_id = f"{entry.repo}{f'@{entry.revision}' if entry.revision else ''}" if entry.repo else None
+    cfg = {"tag": full_name.partition(".")[2], "license": entry.licence, "hf_hub_id": hub_id}
+    info = file_info(path) or _info_of_entry(architecture, entry)
+    return Weights(path, full_name, info, entry.format, cfg)
+
+
+def _info_of_entry(architecture: str, entry: Entry) -> WeightsInfo:
+    """What the manifest knows of a file that does not know itself, such as a 2D trunk of timm."""
+    names = tuple(entry.class_names) if isinstance(entry.class_names, list) else ()
+    return WeightsInfo(architecture, names, entry.clip_config, version="", model_args=entry.model_args)
+
+
+def _of_folder(folder: Path, name: str) -> Weights:
+    if not folder.is_dir():
+        raise WeightsError(f"{name}: no such folder")
+    path = weights_file(folder)
+    config = _read_config(folder / CONFIG, name) if path.name == WEIGHTS and (folder / CONFIG).is_file() else {}
+    check_file(path, sha256=config.get("sifa_zoo", {}).get("sha256"))
+    info = file_info(path) or (_info_of(config, name) if config else None)
+    if info is None:
+        raise WeightsError(f"{name}: neither {path.name} nor a {CONFIG} says which model it is; use checkpoint_path=")
+    return Weights(path, name, info)
+
+
+def _read_config(path: Path, name: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return {**config, "architecture": str(config["architecture"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise MismatchError(f"{name}: {CONFIG} does not name a model of this project ({error!r})") from error
+
+
+def _info_of(config: dict[str, Any], name: str) -> WeightsInfo:
+    """What a `config.json` as timm writes it says."""
+    cfg = config.get("pretrained_cfg", {})
+    labels = tuple(config.get("label_names") or cfg.get("label_names") or ())
+    known = {key: cfg[key] for key in ("num_frames", "frame_stride", "crop_pct", "mean", "std") if key in cfg}
+    try:
+        clip = ClipConfig(img_size=cfg["input_size"][-1], **known)
+    except (KeyError, ValueError) as error:
+        raise MismatchError(f"{name}: {CONFIG} does not say how clips are cut ({error!r})") from error
+    return WeightsInfo(config["architecture"], labels, clip, version="", model_args=config.get("model_args") or {})
+
+
+def _open(path: str | Path) -> Any:
+    path = Path(path)
+    if path.suffix in _PICKLES:
+        raise WeightsError(
+            f"{path}: only safetensors files are loaded; `sifa-zoo convert {path} --model NAME --output FILE` "
+            "makes one of it"
+        )
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise CorruptError(f"{path}: not a safetensors file, or damaged ({error})") from error
