@@ -132,10 +132,59 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _convert(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.convert import convert_file
+
+    names = Path(args.class_names).read_text(encoding="utf-8-sig").splitlines() if args.class_names else []
+    _check_writable(args.output, suffixes=(".safetensors",))
+    options = {"model": args.model, "class_names": [n for n in names if n.strip()], "model_args": dict(args.model_args)}
+    output, kind = convert_file(args.checkpoint, args.output, **options)
+    print(f"wrote {output} from a {kind} checkpoint")
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.checkpoint import write_files
+    from sifa_zoo.engine.publish import publish
+    from sifa_zoo.manifest import manifest_with, parse_manifest
+
+    if args.manifest:  # read before the upload, so that a mistake costs nothing
+        parse_manifest(Path(args.manifest).read_text(encoding="utf-8"))
+    names = ("licence", "trained_on", "evaluations", "tag", "private")
+    name, entry = publish(args.run, args.repo, **{option: getattr(args, option) for option in names})
+    print(f"published {args.repo}@{entry.revision}")
+    if args.manifest:
+        path = Path(args.manifest)
+        write_files({path: manifest_with(path.read_text(encoding="utf-8"), name, entry).encode()})
+        print(f"wrote {name} to {path}")
+    else:
+        print(json.dumps({name: entry.to_dict()}, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.verify import verify
+    from sifa_zoo.hub import WeightsError
+    from sifa_zoo.manifest import read_manifest
+
+    failed = False
+    for name in args.names or [name for name, entry in read_manifest().items() if entry.status == "embedded"]:
+        try:
+            found = verify(name, cache_dir=args.cache_dir)
+        except WeightsError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            failed = True
+            continue
+        logits = "no logits are stored" if found.deviation is None else f"logits {found.deviation:.1g} off"
+        at = f" at {found.revision}" if found.revision else ""
+        print(f"{name}{at}: {found.bytes} bytes, sha256 {found.sha256}, loads, {logits}", flush=True)
+    return 1 if failed else 0
+
+
 def _motion_clips(args: argparse.Namespace) -> int:
     from sifa_zoo.data.motion import write_motion_clips
 
-    write_motion_clips(args.output, num_train=args.num_train, num_val=args.num_val, seed=args.seed)
+    write_motion_clips(args.output, num_train=args.num_train, num_val=args.num_val, seed=args.seed, hold=args.hold)
     print(f"wrote {args.output}")
     return 0
 
@@ -180,6 +229,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_eval(commands.add_parser("eval", help="accuracy of a run on labelled videos"))
     _add_predict(commands.add_parser("predict", help="classes of videos"))
     _add_list(commands.add_parser("list", help="names of models"))
+    _add_convert(commands.add_parser("convert", help="make a weights file of somebody else's checkpoint"))
+    _add_publish(commands.add_parser("publish", help="upload a run to the Hugging Face Hub"))
+    _add_verify(commands.add_parser("verify", help="check weights: hash, loading, stored logits"))
     _add_motion_clips(
         commands.add_parser("motion-clips", help="write a small generated data set: eight motions to tell apart")
     )
@@ -200,15 +252,14 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", action="store_true", help="start from the model's published weights")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output, with its settings")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
-    args_help = "arguments of the model's constructor, such as dilation=2"
-    parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=args_help)
+    _add_model_args(parser)
     _add_settings(parser.add_argument_group("clip (default: what the checkpoint or the model says)"), ClipConfig)
     _add_settings(parser.add_argument_group("training"), TrainConfig, show_defaults=True)
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_eval)
-    parser.add_argument("run", metavar="RUN", help="run folder, weights file, or name of a model with weights")
+    parser.add_argument("run", metavar="RUN", help="run folder, weights file, or name of weights")
     parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
     parser.add_argument("--split", default="val", choices=("train", "val"), help="part of DATA (default: val)")
     parser.add_argument("--num-clips", type=int, help="clips per video (default: as the run was validated)")
@@ -221,7 +272,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_predict)
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files")
-    parser.add_argument("--model", metavar="RUN", required=True, help="run folder, weights file, or name with weights")
+    parser.add_argument("--model", metavar="RUN", required=True, help="run folder, weights file, or name of weights")
     parser.add_argument("--num-clips", type=int, default=1, help="clips per video, scores averaged (default: 1)")
     parser.add_argument("--topk", type=int, default=5, help="classes to print (default: 5)")
     parser.add_argument("--picture", metavar="FILE", help="draw the clip's frames and the scores")
@@ -234,12 +285,48 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", action="store_true", help="only names with weights that load today")
 
 
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_convert)
+    checkpoint_help = "checkpoint of the published SIFA code, or of a 2D ResNet or Swin in timm's names"
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=checkpoint_help)
+    parser.add_argument("--model", metavar="NAME", required=True, help="a name from `sifa-zoo list`")
+    parser.add_argument("--output", metavar="FILE", required=True, help="safetensors file to write")
+    parser.add_argument("--class-names", metavar="FILE", help="one name per line, in the order of the head")
+    _add_model_args(parser)
+
+
+def _add_publish(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_publish)
+    parser.add_argument("run", metavar="RUN", help="run folder, or weights file of one")
+    parser.add_argument("--repo", metavar="OWNER/NAME", required=True, help="repository; created if there is none")
+    parser.add_argument("--licence", required=True, help="of the weights, as the Hub writes it, such as apache-2.0")
+    parser.add_argument("--trained-on", metavar="TEXT", required=True, help="the training data, in words")
+    eval_help = "results of `sifa-zoo eval --output` (default: the validation in training)"
+    parser.add_argument("--eval", dest="evaluations", metavar="FILE", nargs="+", default=[], help=eval_help)
+    parser.add_argument("--tag", help="of the manifest entry (default: the repository's name)")
+    parser.add_argument("--private", action="store_true", help="create the repository private")
+    parser.add_argument("--manifest", metavar="FILE", help="write the entry there instead of printing it")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_verify)
+    names_help = "architecture.tag, hf-hub:OWNER/NAME or local-dir:PATH (default: all that ship with the package)"
+    parser.add_argument("names", metavar="WEIGHTS", nargs="*", help=names_help)
+    parser.add_argument("--cache-dir", metavar="FOLDER", help="where downloads are kept (default: the Hub's cache)")
+
+
+def _add_model_args(parser: argparse.ArgumentParser) -> None:
+    text = "arguments of the model's constructor, such as dilation=2"
+    parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=text)
+
+
 def _add_motion_clips(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_motion_clips)
     parser.add_argument("output", metavar="OUT", help="folder to write")
     parser.add_argument("--num-train", type=int, default=320, help="training videos (default: 320)")
     parser.add_argument("--num-val", type=int, default=80, help="validation videos (default: 80)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: 0)")
+    parser.add_argument("--hold", type=int, default=1, help="frames for which the picture stands still (default: 1)")
 
 
 def _add_build_ops(parser: argparse.ArgumentParser) -> None:

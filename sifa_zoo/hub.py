@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def download(
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:  # such as a full disk
                 raise
-            broken = HubError(f"{what}: the download broke off ({error}); call again to load it anew")
+            broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to load it anew")
             raise _named(error, what, repo=repo) or broken from error
     blob = path.resolve()
     stated = sha256 or (blob.name if _SHA256.fullmatch(blob.name) else None)  # the cache names a file by its hash
@@ -108,6 +109,36 @@ def download(
         )
         raise CorruptError(f"{what}: {error}; {fate}") from None
     return path
+
+
+def upload(repo: str, files: Mapping[str, bytes | Path], *, message: str, private: bool = False) -> str:
+    """Put files into a Hub repository in one commit; the repository is created where there is none.
+
+    Args:
+        repo: `owner/name`.
+        files: Contents, or files on this machine, by their path in the repository.
+        message: Of the commit.
+        private: Create it private; of no account for one that exists.
+
+    Returns:
+        The commit's hash.
+
+    Raises:
+        RepositoryError: If the Hub does not let this user write there.
+        HubError: If it cannot be reached, or fails.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+        return str(api.create_commit(repo, operations=operations, commit_message=message).oid)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        broken = HubError(f"{repo}: the upload broke off ({_first_line(error)}); nothing was published, call again")
+        raise _named(error, repo, repo=repo) or broken from error
 
 
 def check_file(path: Path, *, sha256: str | None = None, size: int | None = None) -> None:
@@ -165,14 +196,14 @@ def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
         return RepositoryError(f"{what}: the repository has no such revision")
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return RepositoryError(f"{what}: the repository has no such file")
-    if isinstance(error, errors.HFValidationError):
-        return RepositoryError(f"{what}: {error}")
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is None:
-        return None
-    return HubError(
-        f"{what}: {hub} answers with status {status}; {log_in if status in (401, 403) else 'try again later'}"
-    )
+    if status in (401, 403):
+        return RepositoryError(f"{what}: {hub} refuses with status {status}; {log_in}")
+    return None if status is None else HubError(f"{what}: {hub} answers with status {status}; try again later")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> None:
@@ -206,7 +237,7 @@ def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_d
     if named is not None:
         raise named from caught[0]
     raise OfflineError(
-        f"{absent}, and {constants.ENDPOINT} (HF_ENDPOINT) cannot be reached: {caught[0] or type(caught[0]).__name__}. "
+        f"{absent}, and {constants.ENDPOINT} (HF_ENDPOINT) cannot be reached: {_first_line(caught[0])}. "
         "Connect; or copy the cache from a machine that has it and set HF_HUB_OFFLINE=1; or load a file with "
         "checkpoint_path="
     ) from caught[0]

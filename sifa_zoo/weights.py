@@ -39,13 +39,14 @@ class Weights:
     """A file on this machine, its bytes checked as far as its hash is known, and what is known of it.
 
     `source` is how messages call it, `format` as in the manifest. `info` is None where nothing says what the file
-    holds. `cfg` are further entries for `pretrained_cfg`.
+    holds. `logits` are the stored ones for `hub.fixed_clip`, `cfg` further entries for `pretrained_cfg`.
     """
 
     path: Path
     source: str
     info: WeightsInfo | None
     format: str = "sifa_zoo"
+    logits: list[float] | None = None
     cfg: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,10 +68,13 @@ def find_weights(name: str, *, cache_dir: str | Path | None = None) -> Weights:
         repo, revision = split_repo(rest)
         config_path = download(repo, CONFIG, revision=revision, cache_dir=cache_dir)
         config = _read_config(config_path, name)
-        sha256 = config.get("sifa_zoo", {}).get("sha256")
+        stated = config.get("sifa_zoo", {})
         # the commit that the config came from, should the branch move between the two downloads
-        path = download(repo, WEIGHTS, revision=config_path.parent.name, cache_dir=cache_dir, sha256=sha256)
-        return Weights(path, name, file_info(path) or _info_of(config, name), cfg={"hf_hub_id": rest})
+        path = download(
+            repo, WEIGHTS, revision=config_path.parent.name, cache_dir=cache_dir, sha256=stated.get("sha256")
+        )
+        info = file_info(path) or _info_of(config, name)
+        return Weights(path, name, info, logits=stated.get("logits"), cfg={"hf_hub_id": rest})
     return _of_entry(name, cache_dir)
 
 
@@ -202,7 +206,7 @@ def _of_entry(name: str, cache_dir: str | Path | None) -> Weights:
     hub_id = f"{entry.repo}{f'@{entry.revision}' if entry.revision else ''}" if entry.repo else None
     cfg = {"tag": full_name.partition(".")[2], "license": entry.licence, "hf_hub_id": hub_id}
     info = file_info(path) or _info_of_entry(architecture, entry)
-    return Weights(path, full_name, info, entry.format, cfg)
+    return Weights(path, full_name, info, entry.format, entry.logits, cfg)
 
 
 def _info_of_entry(architecture: str, entry: Entry) -> WeightsInfo:
@@ -216,11 +220,12 @@ def _of_folder(folder: Path, name: str) -> Weights:
         raise WeightsError(f"{name}: no such folder")
     path = weights_file(folder)
     config = _read_config(folder / CONFIG, name) if path.name == WEIGHTS and (folder / CONFIG).is_file() else {}
-    check_file(path, sha256=config.get("sifa_zoo", {}).get("sha256"))
+    stated = config.get("sifa_zoo", {})
+    check_file(path, sha256=stated.get("sha256"))
     info = file_info(path) or (_info_of(config, name) if config else None)
     if info is None:
         raise WeightsError(f"{name}: neither {path.name} nor a {CONFIG} says which model it is; use checkpoint_path=")
-    return Weights(path, name, info)
+    return Weights(path, name, info, logits=stated.get("logits"))
 
 
 def _read_config(path: Path, name: str) -> dict[str, Any]:

@@ -60,12 +60,12 @@ class Repo:
 class Fault:
     """What to do to the next `times` requests with one of `methods` and `path` within their path.
 
-    A fault with one of the last three waits for a GET that is answered with a file's content; others take any of them.
+    A fault with one of the last three waits for a GET that gets a file's content; the others take any request.
     A `.safetensors` file comes by a HEAD of its `/resolve/` path and a GET of its `/cdn/` path; both end in its name.
     """
 
     path: str
-    times: float = 1  # math.inf: for ever
+    times: float = 1  # counted down; math.inf: for ever
     methods: tuple[str, ...] = ("GET", "HEAD")
     delay: float = 0.0  # seconds before anything else
     drop: bool = False  # hang up without an answer
@@ -77,16 +77,16 @@ class Fault:
     corrupt: bool = False  # alter the last byte
 
     def applies(self, method: str, path: str, on_content: bool) -> bool:
-        """Whether this is for the request, which is about to be answered `on_content`: with a file's, or anyhow."""
+        """Whether this is for a request: asked when it comes, and once more when it gets a file's content."""
         waits = self.corrupt or self.cut_at is not None or self.shorten_to is not None
         return self.times > 0 and self.path in path and method in self.methods and waits == on_content
 
 
 class HubServer:
-    """The Hub: a context manager that listens on two free ports of 127.0.0.1 while it is open.
+    """The Hub: a context manager that listens on a free port of 127.0.0.1 while it is open.
 
-    The second port plays the CDN, on another origin: the client reads a file's commit and size from the redirect, keeps
-    its token from where it leads, and would treat a redirect to the Hub's own origin otherwise.
+    It plays the CDN too, by the name `localhost`. That has to be another host: the client reads a file's commit and
+    size from the redirect and keeps its token from where it leads; one to the Hub's own host it would follow instead.
     """
 
     def __init__(self) -> None:
@@ -100,21 +100,24 @@ class HubServer:
         self.connections: list[socket.socket] = []
 
     def __enter__(self) -> HubServer:
-        self._listeners = [_Listener(("127.0.0.1", 0), _Handler) for _ in range(2)]
-        self.url, self.cdn_url = (f"http://127.0.0.1:{listener.server_port}" for listener in self._listeners)
-        for listener in self._listeners:
-            listener.hub = self
-            threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+        self._listener = _Listener(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        port = self._listener.server_port
+        self.url, self.cdn_url = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
+        threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
-        for listener in self._listeners:
-            listener.shutdown()
-            listener.server_close()
+        self._listener.shutdown()
+        self._listener.server_close()
         for connection in self.connections:  # their threads would go on answering on those that are kept alive
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def downloads(self, filename: str) -> list[Request]:
+        """The requests that were answered with content of a file of this name, from whatever repository."""
+        gets = [r for r in list(self.requests) if r.method == "GET" and r.status in (200, 206)]
+        return [r for r in gets if r.path.endswith("/" + filename)]
 
     def add(
         self, repo_id: str, files: dict[str, bytes], private: bool = False, gated: bool = False, branch: str = "main"
@@ -141,7 +144,6 @@ class HubServer:
 
 class _Listener(ThreadingHTTPServer):
     request_queue_size = 64
-    hub: HubServer
 
 
 class _Error(Exception):
@@ -154,10 +156,9 @@ class _Error(Exception):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Listener
+    hub: HubServer
 
     def handle(self) -> None:
-        self.hub = self.server.hub
         self.hub.connections.append(self.connection)
         with suppress(ConnectionError):  # a client that went away, or that was hung up on
             super().handle()
@@ -294,8 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo_id = f"{wanted.get('organization') or self.hub.user}/{wanted['name']}"
         if not (exists := repo_id in self.hub.repos):
             private = wanted.get("private", wanted.get("visibility") == "private")
-            attributes = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
-            self.hub.add(repo_id, {".gitattributes": attributes}, private=private)
+            self.hub.add(repo_id, {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}, private)
         self._answer_json({"url": f"{self.hub.url}/{repo_id}", "name": repo_id}, 409 if exists else 200)
 
     def _validate_yaml(self) -> None:

@@ -1,4 +1,4 @@
-"""Imports point one way: cli -> engine, visualize -> data, registry -> models -> ops; all may use config."""
+"""Imports point one way: cli -> engine, visualize -> data, registry -> weights -> models -> ops; all may use config."""
 
 import ast
 from pathlib import Path
@@ -9,13 +9,16 @@ PACKAGE = Path(__file__).parents[1] / "sifa_zoo"
 ALLOWED = {  # area: what it may import of ours, besides itself and config
     "ops": set(),
     "models": {"ops"},
-    "registry": {"models"},
+    "hub": set(),
+    "manifest": set(),
+    "weights": {"hub", "manifest", "models"},
+    "registry": {"hub", "manifest", "models", "weights"},
     "data/decode": set(),
     "data/sampling": set(),
     "data/motion": set(),
     "data": set(),
     "visualize": {"data", "registry"},
-    "engine": {"data", "registry"},
+    "engine": {"data", "hub", "manifest", "models", "registry", "weights"},
     "config": set(),
 }
 FREE = {"cli", "__init__"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.datasets import ClipDataset, DataError, read_videos
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
-from sifa_zoo.engine.device import pick_device
+from sifa_zoo.engine.device import pick_device, spare_cores
 from sifa_zoo.engine.loader import clip_loader
 
 
@@ -86,7 +87,8 @@ def evaluate_run(
         device: None takes the GPU where there is one.
 
     Returns:
-        What `evaluate` does, and `protocol`, such as `16x4, 224, 1x1 views`.
+        What `evaluate` does, `protocol`, such as `16x4, 224, 1x1 views`, and what was evaluated on what: `arch`, the
+        number of `classes`, and `data`, the name of the folder or list.
 
     Raises:
         DataError: If the labels do not agree with the run's classes, or no video can be decoded.
@@ -103,10 +105,12 @@ def evaluate_run(
     videos = read_videos(data, split, class_names=settings["label_names"])
     dataset = ClipDataset(videos, clip, eval_transform(clip), num_clips=num_clips)
     loader = clip_loader(dataset, batch_size=max(1, batch_size // num_clips), workers=workers, device=device)
-    result = evaluate(model, loader, device=device, precision=precision)
+    with spare_cores(device, workers=workers):
+        result = evaluate(model, loader, device=device, precision=precision)
     if not result["videos"]:
         raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {result['failed'][0]}")
-    return {**result, "protocol": protocol(clip, num_clips=num_clips)}
+    evaluated = {"arch": settings["architecture"], "classes": model.num_classes, "data": Path(data).resolve().stem}
+    return {**result, **evaluated, "protocol": protocol(clip, num_clips=num_clips)}
 
 
 def protocol(clip: ClipConfig, *, num_clips: int) -> str:

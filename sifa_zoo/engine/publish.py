@@ -1,0 +1,204 @@
+"""A run becomes a repository of the Hugging Face Hub, which `create_model("hf-hub:owner/name")` loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sifa_zoo import __version__
+from sifa_zoo.config import WeightsInfo
+from sifa_zoo.engine.checkpoint import load_run, model_cfg
+from sifa_zoo.engine.evaluate import protocol
+from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, fixed_clip, split_repo, upload
+from sifa_zoo.manifest import Entry
+from sifa_zoo.weights import file_info, weights_file
+
+STORED_LOGITS = 8
+_TIMM_CFG = ("input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
+_MOST_NAMES = 20
+
+
+def publish(
+    run: str | os.PathLike[str],
+    repo: str,
+    *,
+    licence: str,
+    trained_on: str,
+    evaluations: Sequence[str | os.PathLike[str]] = (),
+    tag: str | None = None,
+    private: bool = False,
+) -> tuple[str, Entry]:
+    """Upload weights, `config.json` and a model card in one commit.
+
+    Args:
+        run: A run folder (its best weights), or a weights file of one.
+        repo: `owner/name`; created if there is none.
+        licence: Of the weights, as the Hub writes it, such as `apache-2.0`.
+        trained_on: The training data, in words.
+        evaluations: Results of `sifa-zoo eval --output`; without any, the figures of the validation in training.
+        tag: Of the manifest entry; None takes the repository's name.
+        private: Create the repository private.
+
+    Returns:
+        The name and the entry for the manifest.
+
+    Raises:
+        ValueError: If the run, the repository's name or an evaluation cannot be used; nothing is uploaded then.
+        WeightsError: If the Hub refuses or fails.
+
+    Example:
+        >>> publish("runs/mine", "me/mine", licence="apache-2.0", trained_on="my videos")  # doctest: +SKIP
+    """
+    if split_repo(repo)[1] is not None:
+        raise ValueError(f"repo must be owner/name, without a revision, got {repo!r}")
+    tag = tag or re.sub(r"\W+", "_", repo.partition("/")[2])
+    if not re.fullmatch(r"\w+", tag):
+        raise ValueError(f"tag must consist of letters, digits and _, got {tag!r}")
+    if not licence.strip() or not trained_on.strip():
+        raise ValueError("licence and trained_on must not be empty: they are on the card that others read")
+    path = weights_file(Path(run))
+    model = load_run(path)
+    info = file_info(path)
+    assert info is not None  # load_run has seen it
+    figures = [f for file in evaluations for f in _evaluated(file, info)] or _validated(info, trained_on)
+    entry = describe_weights(path, model, info, licence=licence, trained_on=trained_on, figures=figures)
+    entry = dataclasses.replace(entry, status="published", repo=repo, file=WEIGHTS)
+    config = json.dumps(hub_config(model, info, entry, tag=tag), indent=2) + "\n"
+    card = model_card(f"{info.arch}.{tag}", repo, info, entry)
+    files: dict[str, bytes | Path] = {WEIGHTS: path, CONFIG: config.encode(), "README.md": card.encode()}
+    commit = upload(repo, files, message=f"{info.arch}, sifa_zoo {__version__}", private=private)
+    return f"{info.arch}.{tag}", dataclasses.replace(entry, revision=commit)
+
+
+def describe_weights(
+    path: Path, model: nn.Module, info: WeightsInfo, *, licence: str, trained_on: str, figures: list[dict[str, Any]]
+) -> Entry:
+    """What the manifest says of a weights file, all but where it is."""
+    return Entry(
+        status="embedded",
+        trained_on=trained_on,
+        file=path.name,
+        sha256=file_sha256(path),
+        bytes=path.stat().st_size,
+        licence=licence,
+        num_classes=len(info.class_names),
+        class_names=list(info.class_names),
+        clip=json.loads(json.dumps(info.clip.to_dict())),
+        protocol=figures[0]["protocol"] if figures else protocol(info.clip, num_clips=info.num_clips),
+        figures=figures,
+        model_args=info.model_args,
+        logits=first_logits(model),
+    )
+
+
+@torch.inference_mode()
+def first_logits(model: nn.Module) -> list[float]:
+    """The model's first logits for the fixed clip, in eval mode."""
+    was_training = model.training
+    model.eval()
+    logits = model(fixed_clip(model).to(next(model.parameters()).device))[0, :STORED_LOGITS].tolist()
+    model.train(was_training)
+    return logits
+
+
+def hub_config(model: nn.Module, info: WeightsInfo, entry: Entry, *, tag: str) -> dict[str, Any]:
+    """`config.json`: timm's keys, and under `sifa_zoo` the entry of the manifest."""
+    cfg = model_cfg(model)
+    timm_cfg = {key: cfg[key] for key in _TIMM_CFG}
+    return {
+        "architecture": info.arch,
+        "num_classes": len(info.class_names),
+        "num_features": model.num_features,
+        "label_names": list(info.class_names),
+        "model_args": info.model_args,
+        "pretrained_cfg": {**timm_cfg, "tag": tag, "num_classes": len(info.class_names), "license": entry.licence},
+        "sifa_zoo": {"version": __version__, **entry.to_dict()},
+    }
+
+
+def model_card(name: str, repo: str, info: WeightsInfo, entry: Entry) -> str:
+    """The README.md of the repository: figures with their protocol, how to use it, what it was trained on."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="video-classification",
+            dataset_type=re.sub(r"\W+", "-", figure["data"]).strip("-").lower(),
+            dataset_name=figure["data"],
+            metric_type="accuracy",
+            metric_name=figure["metric"],
+            metric_value=round(figure["value"], 2),
+        )
+        for figure in entry.figures
+    ]
+    tags = ["video-classification", "timm", "sifa"]
+    header = ModelCardData(
+        license=entry.licence,
+        library_name="sifa_zoo",
+        pipeline_tag="video-classification",
+        tags=tags,
+        model_name=name,
+        eval_results=results,
+    )
+    rows = [
+        f"| {f['data']} | {f['metric']} | {f['value']:.2f} % | {f['protocol']} | {f['videos'] or ''} | {f['source']} |"
+        for f in entry.figures
+    ]
+    names = ", ".join(info.class_names[:_MOST_NAMES]) + (" ..." if len(info.class_names) > _MOST_NAMES else "")
+    return f"""---
+{header.to_yaml()}
+---
+
+# {name}
+
+{info.arch} of [SIFA](https://arxiv.org/abs/2206.06931), trained on {entry.trained_on}. Licence: {entry.licence}.
+
+```python
+import sifa_zoo
+
+model = sifa_zoo.create_model("hf-hub:{repo}", pretrained=True).eval()
+print(sifa_zoo.predict(model, "video.mp4"))
+```
+
+| data | metric | value | protocol | videos | source |
+| --- | --- | --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+- Clips: {info.clip.protocol} pixels, {info.clip.sampling} sampling, mean {info.clip.mean}, deviation {info.clip.std}
+- Model arguments: `{json.dumps(info.model_args)}`
+- {len(info.class_names)} classes: {names}
+- `{WEIGHTS}`: {entry.bytes} bytes, sha256 `{entry.sha256}`
+"""
+
+
+def _evaluated(file: str | os.PathLike[str], info: WeightsInfo) -> list[dict[str, Any]]:
+    """The figures of a result of `sifa-zoo eval --output`."""
+    try:
+        result = json.loads(Path(file).read_text(encoding="utf-8"))
+        complete = result["videos"] == result["expected"]
+        shared = {"data": result["data"], "status": "measured", "source": f"sifa-zoo {__version__} eval"}
+        shared |= {"protocol": result["protocol"], "videos": result["videos"]}
+        figures = [{"metric": metric, "value": float(result[metric]), **shared} for metric in ("top1", "top5")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no result of `sifa-zoo eval --output` ({error!r})") from error
+    if not complete:
+        raise ValueError(f"{file}: only {result['videos']} of {result['expected']} videos were evaluated")
+    if result["arch"] != info.arch or result["classes"] != len(info.class_names):
+        raise ValueError(f"{file} is a result of {result['arch']} with {result['classes']} classes, not of this run")
+    return figures
+
+
+def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
+    """The figures of the validation in training."""
+    shared = {"data": data, "status": "measured", "source": "validation videos, by which the best epoch was chosen"}
+    shared |= {"protocol": protocol(info.clip, num_clips=info.num_clips)}
+    known = [(metric, info.metrics.get(f"val_{metric}")) for metric in ("top1", "top5")]
+    return [{"metric": metric, "value": v, **shared, "videos": None} for metric, v in known if v is not None]
