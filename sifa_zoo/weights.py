@@ -133,7 +133,11 @@ def load_weights(
     faults = {
         "missing": [name for name in target if name not in fitted],
         "unexpected": [name for name in fitted if name not in target],
-        "misshapen": [n for n in target if n in fitted and target[n].shape != fitted[n].shape],
+        "misshapen": [
+            f"{name} {tuple(fitted[name].shape)} where the model has {tuple(like.shape)}"
+            for name, like in target.items()
+            if name in fitted and like.shape != fitted[name].shape
+        ],
     }
     if any(faults.values()):
         listed = [

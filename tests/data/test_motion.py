@@ -24,7 +24,7 @@ def decode(path: Path) -> np.ndarray:
 
 
 def drawn_phases(seed: int, moving: int) -> np.ndarray:
-    return motion._draw_phases(np.random.default_rng(seed), 32, moving=moving)
+    return motion._draw_phases(np.random.default_rng(seed), 32, moving=moving, slower=1)
 
 
 def paste_dot(**changes: list[float]) -> np.ndarray:
@@ -185,8 +185,30 @@ def test_empty_folder_is_filled(tmp_path):
     assert len(list(tmp_path.glob("empty/*/*/*.mp4"))) == len(list(tmp_path.glob("new/motion/*/*/*.mp4"))) == 16
 
 
+def test_held_clips_move_between_groups_only():
+    frames = render_clip("left", np.random.default_rng(0), size=(64, 64), hold=4)
+    groups = frames.reshape(4, 4, 64, 64, 3)
+    assert (groups == groups[:, :1]).all()
+    assert all((groups[i] != groups[i + 1]).any() for i in range(3))
+    backwards = render_clip("right", np.random.default_rng(0), size=(64, 64), hold=4)
+    assert (frames == backwards[::-1]).all()
+
+
+def test_held_clips_are_another_data_set(tmp_path):
+    root = write_motion_clips(tmp_path / "motion", num_train=8, num_val=8, hold=4, progress=False)
+    assert write_motion_clips(root, num_train=8, num_val=8, hold=4, progress=False) == root
+    with pytest.raises(ValueError, match="were asked for"):
+        write_motion_clips(root, num_train=8, num_val=8, progress=False)
+
+
+@pytest.mark.parametrize("kwargs", [{"hold": 0}, {"hold": 4, "num_frames": 18}])
+def test_hold_out_of_range(kwargs):
+    with pytest.raises(ValueError, match="multiple of hold"):
+        render_clip("left", np.random.default_rng(0), **kwargs)
+
+
 def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(path, seed):
+    def interrupt(path, seed, *, hold):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(motion, "_write_video", interrupt)
