@@ -1,4 +1,6 @@
-"""Adds the native CPU kernels to a wheel where torch and a compiler are at hand; everything else is in pyproject.toml.
+"""Copies the weights manifest into the package, and adds the native CPU kernels where torch and a compiler are at hand.
+
+Everything else is in pyproject.toml.
 
 An isolated build has no torch, and must not download one: its wheel is pure Python, and the kernels are compiled at
 first use. `pip install --no-build-isolation .` puts them into the wheel, which then fits every Python and every
@@ -7,16 +9,27 @@ PyTorch from 2.10 on. With SIFA_ZOO_CUDA=1 it also gets the CUDA kernels, for TO
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 OPS = Path("sifa_zoo", "ops")
 spec = importlib.util.spec_from_file_location("compiler", Path(__file__).parent / OPS / "compiler.py")
 compiler = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(compiler)
+
+
+class BuildModules(build_py):
+    """The manifest stands at the top of the repository, where people look for it, and inside an installed package."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            shutil.copy("weights_manifest.json", Path(self.build_lib, "sifa_zoo"))
 
 
 class BuildNative(build_ext):
@@ -49,4 +62,6 @@ def native_extensions():
     return [Extension("sifa_zoo.ops.native_kernels", [])] if wanted else []
 
 
-setup(ext_modules=native_extensions(), cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel})
+setup(
+    ext_modules=native_extensions(), cmdclass={"build_py": BuildModules, "build_ext": BuildNative, "bdist_wheel": Wheel}
+)

@@ -81,6 +81,7 @@ def download(
         CorruptError: If the bytes are wrong.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError
 
     what = f"{repo}/{file}{f'@{revision}' if revision else ''}"
     cached = try_to_load_from_cache(repo, file, cache_dir=cache_dir, revision=revision)
@@ -90,7 +91,7 @@ def download(
         _await_hub(repo, file, what, revision=revision, cache_dir=cache_dir)
         try:
             path = Path(hf_hub_download(repo, file, revision=revision, cache_dir=cache_dir))
-        except Exception as error:
+        except (OSError, HTTPError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # such as a full disk
                 raise
             broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to load it anew")
@@ -128,13 +129,14 @@ def upload(repo: str, files: Mapping[str, bytes | Path], *, message: str, privat
         HubError: If it cannot be reached, or fails.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HTTPError
 
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
         return str(api.create_commit(repo, operations=operations, commit_message=message).oid)
-    except Exception as error:
+    except (OSError, HTTPError, RuntimeError) as error:  # the last where an upload of a large file fails
         if isinstance(error, OSError) and error.errno is not None:
             raise
         broken = HubError(f"{repo}: the upload broke off ({_first_line(error)}); nothing was published, call again")
@@ -196,7 +198,8 @@ def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
         return RepositoryError(f"{what}: the repository has no such revision")
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return RepositoryError(f"{what}: the repository has no such file")
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    cause = error.__cause__ if isinstance(error, RuntimeError) else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
     if status in (401, 403):
         return RepositoryError(f"{what}: {hub} refuses with status {status}; {log_in}")
     return None if status is None else HubError(f"{what}: {hub} answers with status {status}; try again later")

@@ -142,6 +142,20 @@ def test_a_cached_file_that_was_truncated_is_removed(published):
     assert download(REPO, FILE, size=len(DATA)).read_bytes() == DATA
 
 
+def test_a_connection_that_is_reset_is_an_error_of_the_hub(published):
+    published.fail("/cdn/", drop=True, reset=True, times=math.inf)
+    with pytest.raises(HubError, match="the download broke off"):
+        download(REPO, FILE)
+
+
+def test_an_upload_that_the_store_refuses(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    hub.fail("/", status=403, methods=("PUT",), times=math.inf)
+    with pytest.raises((HubError, RepositoryError)):
+        upload(REPO, {FILE: DATA}, message="first")
+    assert all(FILE not in files for files in hub.repos[REPO].commits.values())
+
+
 def test_a_full_disk_stays_an_error_of_the_disk(published, monkeypatch):
     import huggingface_hub
 
