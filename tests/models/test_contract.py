@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import sifa_zoo
-from sifa_zoo.models.sifa import SIFA
+from sifa_zoo.models.sifa import OFFSETS, SIFA
 from sifa_zoo.models.sifa_transformer import SIFAMixer
 from sifa_zoo.ops import native
 
@@ -21,6 +21,8 @@ VARIANTS = [(name, {}) for name in NANO] + [
     ("sifa_net_nano", {"global_context": False}),
     ("sifa_net_nano", {"kernel_size": (1, 3, 5, 3), "dilation": 2}),
     ("sifa_transformer_nano", {"patch_norm": False, "kernel_size": 5}),
+    ("sifa_transformer_nano", {"offsets": "zero"}),
+    ("sifa_net_nano", {"offsets": "none"}),
 ]
 
 
@@ -295,6 +297,7 @@ def test_wrong_clips_are_refused(name, shape, match):
         ({"global_pool": ""}, ValueError, "needs pooling"),
         ({"kernel_size": (3, 3)}, ValueError, "four of them"),
         ({"dilation": 0}, ValueError, "dilation must be at least 1"),
+        ({"offsets": "random"}, ValueError, "offsets must be one of"),
         ({"drop_rate": 1.5}, ValueError, "drop_rate must be in"),
         ({"drop_path_rate": 1.5}, ValueError, "drop_path_rate must be in"),
         ({"img_size": "64"}, ValueError, "an int or a pair of ints"),
@@ -327,6 +330,18 @@ def test_intermediates_of_two_branches_come_from_one_pass():
     assert model.bn1.num_batches_tracked == 1
     early, maps = model.eval().forward_intermediates(clip(2), [1], stop_early=True)
     assert torch.equal(early, maps[0])
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_models_for_ablations(name):
+    """Zero offsets are what learned ones start with; without SIFA no parameter of it is left."""
+    learned, zero, none = (build(name, offsets=offsets) for offsets in OFFSETS)
+    zero.load_state_dict({n: tensor for n, tensor in learned.state_dict().items() if "conv_offset" not in n})
+    assert torch.equal(zero.eval()(clip()), learned.eval()(clip()))
+    assert not any(isinstance(module, SIFA) for module in none.modules())
+    assert len(none.state_dict()) < len(zero.state_dict()) + (name == "sifa_net_nano")
+    none(clip()).sum().backward()
+    assert all(parameter.grad is not None for parameter in none.parameters())
 
 
 @pytest.mark.parametrize("name", NANO)
