@@ -21,6 +21,7 @@ from torch import Tensor
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _PATIENCE_SECONDS = 4.0  # for the first answer of the Hub; HF_HUB_ETAG_TIMEOUT, where set, replaces it
+_ATTEMPTS = 3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -80,8 +81,7 @@ def download(
         HubError: If the Hub answers with an error, or the download breaks off.
         CorruptError: If the bytes are wrong.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub import try_to_load_from_cache
 
     what = f"{repo}/{file}{f'@{revision}' if revision else ''}"
     cached = try_to_load_from_cache(repo, file, cache_dir=cache_dir, revision=revision)
@@ -89,13 +89,7 @@ def download(
         path = Path(cached)
     else:
         _await_hub(repo, file, what, revision=revision, cache_dir=cache_dir)
-        try:
-            path = Path(hf_hub_download(repo, file, revision=revision, cache_dir=cache_dir))
-        except (OSError, HTTPError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # such as a full disk
-                raise
-            broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to load it anew")
-            raise _named(error, what, repo=repo) or broken from error
+        path = _fetch(repo, file, what, revision=revision, cache_dir=cache_dir)
     blob = path.resolve()
     stated = sha256 or (blob.name if _SHA256.fullmatch(blob.name) else None)  # the cache names a file by its hash
     try:
@@ -180,6 +174,25 @@ def fixed_clip(model: Any) -> Tensor:
     """
     shape = (1, model.in_chans, model.num_frames, *model.img_size)
     return torch.from_numpy(np.random.RandomState(0).standard_normal(shape).astype(np.float32))
+
+
+def _fetch(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> Path:
+    """Download into the cache; a broken connection is tried again, as not every version of the client does."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            return Path(hf_hub_download(repo, file, revision=revision, cache_dir=cache_dir))
+        except (OSError, HTTPError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # such as a full disk
+                raise
+            named = _named(error, what, repo=repo)
+            if named is None and not isinstance(error, OSError) and attempt + 1 < _ATTEMPTS:
+                continue
+            broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to load it anew")
+            raise named or broken from error
+    raise AssertionError("unreachable")
 
 
 def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
