@@ -2,78 +2,99 @@
 
     python benchmarks/ablation.py --output runs/ablation --json benchmarks/results/ablation.json
 
-On two kinds of generated motion clips. `plain`: everything moves in every frame, so the stem, which sees four frames at
-once, sees motion too. `steps`: the four frames of a group are equal, so motion exists only between the groups, where
-SIFA alone looks; without it SIFA-Net cannot know the direction and is right in at most half of the cases.
+On two kinds of generated motion clips. `plain` has the eight classes, and everything moves in every frame, so the stem,
+which sees four frames at once, sees motion too. `steps` has the four directions, and the four frames of a group are
+equal: motion exists only between the groups, where in SIFA-Net SIFA alone looks.
 
-Each figure is the top-1 of the best epoch, chosen on 160 validation videos, on 400 test videos of another seed. An
-interrupted call goes on where it was. A model on two CPU cores takes 3 to 6 minutes.
+Each figure is the top-1 of the best epoch, chosen on the validation videos, on test videos of another seed. Runs are
+those of `sifa-zoo finetune`; an interrupted call goes on where it was, and finished runs are not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from sifa_zoo.data.motion import write_motion_clips
+from measure import machine
+
+from sifa_zoo.data.motion import CLASSES, write_motion_clips
 from sifa_zoo.engine.evaluate import evaluate_run
 from sifa_zoo.engine.prepare import CONFIG
 from sifa_zoo.engine.train import finetune
 
 OFFSETS = ("learned", "zero", "none")
-CLIPS = {  # num_train, hold, and the clip that a model sees
-    "plain": (1600, 1, {"num_frames": 8, "frame_stride": 4, "img_size": 48}),
-    "steps": (1600, 4, {"num_frames": 16, "frame_stride": 1, "img_size": 48}),
-}
-EPOCHS = {"plain": 24, "steps": 30}
+NUM_TRAIN, NUM_VAL, NUM_TEST = 1600, 160, 400  # of all eight classes
 TRAIN = {"batch_size": 16, "opt": "muon", "lr": 0.02, "weight_decay": 0.01, "hflip": False, "crop_scale": 0.7}
 
 
-def write_clips(folder: Path, data: str) -> tuple[Path, Path]:
-    """Training and validation videos, and the test videos of another seed."""
-    num_train, hold, _ = CLIPS[data]
-    write_motion_clips(folder / data, num_train=num_train, num_val=160, seed=0, hold=hold)
-    write_motion_clips(folder / f"{data}_test", num_train=8, num_val=400, seed=1, hold=hold)
-    return folder / data, folder / f"{data}_test"
+@dataclass(frozen=True)
+class Data:
+    """A kind of clips, and how a model is trained on it."""
+
+    classes: tuple[str, ...]
+    hold: int
+    epochs: int
+    clip: dict[str, int]
+    train: dict[str, Any] = field(default_factory=dict)
 
 
-def train(folder: Path, data: str, *, model: str, offsets: str, seed: int) -> tuple[Path, float]:
-    """Train once, or go on; returns the run folder and the best validation top-1 in percent."""
-    run = folder / f"{model}-{data}-{offsets}-{seed}"
-    best = finetune(
-        folder / data,
+DATA = {
+    "plain": Data(CLASSES, 1, 24, {"num_frames": 8, "frame_stride": 4, "img_size": 48}),
+    "steps": Data(CLASSES[:4], 4, 14, {"num_frames": 16, "frame_stride": 1, "img_size": 96}),
+}
+
+
+def write_clips(folder: Path, name: str) -> dict[str, Path]:
+    """Lists of training and validation videos, and of the test videos, which are of another seed."""
+    data = DATA[name]
+    write_motion_clips(folder / name, num_train=NUM_TRAIN, num_val=NUM_VAL, seed=0, hold=data.hold)
+    write_motion_clips(folder / f"{name}_test", num_train=8, num_val=NUM_TEST, seed=1, hold=data.hold)
+    lists = {}
+    for part, videos in (("train", f"{name}/train"), ("val", f"{name}/val"), ("test", f"{name}_test/val")):
+        paths = [path for label in data.classes for path in sorted((folder / videos / label).iterdir())]
+        lists[part] = folder / f"{name}_{part}.txt"
+        lists[part].write_text("".join(f"{path.relative_to(folder)} {path.parent.name}\n" for path in paths))
+    return lists
+
+
+def train(folder: Path, name: str, *, model: str, offsets: str, seed: int) -> Path:
+    """Train once, or go on, and return the run folder."""
+    data, lists = DATA[name], write_clips(folder, name)
+    run = folder / f"{model}-{name}-{offsets}-{seed}"
+    finetune(
+        lists["train"],
+        val=lists["val"],
         output=run,
         model=model,
-        clip=CLIPS[data][2],
-        train={**TRAIN, "epochs": EPOCHS[data], "seed": seed},
+        clip=data.clip,
+        train={**TRAIN, **data.train, "epochs": data.epochs, "seed": seed},
         model_args={"offsets": offsets} if offsets != "learned" else {},
         resume=(run / CONFIG).exists(),
     )
-    return run, best["val_top1"]
+    return run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for videos and runs")
     parser.add_argument("--model", default="sifa_net_nano", help="default: sifa_net_nano")
-    parser.add_argument("--data", nargs="+", default=["plain", "steps"], choices=tuple(CLIPS), help="default: both")
+    parser.add_argument("--data", nargs="+", default=["plain", "steps"], choices=tuple(DATA), help="default: both")
     parser.add_argument("--offsets", nargs="+", default=OFFSETS, choices=OFFSETS, help="default: all")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each (default: 3)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     args = parser.parse_args()
 
     rows = []
-    for data in args.data:
-        _, test = write_clips(args.output, data)
+    for name in args.data:
+        test = write_clips(args.output, name)["test"]
         for offsets in args.offsets:
-            top1 = []
-            for seed in range(args.seeds):
-                run, _ = train(args.output, data, model=args.model, offsets=offsets, seed=seed)
-                top1.append(evaluate_run(run, test)["top1"])
-            rows.append({"model": args.model, "data": data, "offsets": offsets, "top1": top1})
+            runs = [train(args.output, name, model=args.model, offsets=offsets, seed=seed) for seed in args.seeds]
+            top1 = [evaluate_run(run, test)["top1"] for run in runs]
+            rows.append({"model": args.model, "data": name, "offsets": offsets, "seeds": args.seeds, "top1": top1})
             print(json.dumps(rows[-1]), flush=True)
     print("\n| data | offsets | test top-1, mean | spread (sample sd) | each seed |\n| --- | --- | --- | --- | --- |")
     for row in rows:
@@ -82,7 +103,7 @@ def main() -> None:
         each = ", ".join(f"{value:.1f}" for value in row["top1"])
         print(f"| {row['data']} | {row['offsets']} | {mean:.1f} % | {sd:.1f} | {each} |")
     if args.json:
-        args.json.write_text(json.dumps({"machine": platform.processor(), "rows": rows}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"machine": machine("cpu"), "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def render_clip(
     sprite = _draw_sprite(rng, shape_colors)
     forward = class_name in _FORWARD
     moving = (_FORWARD if forward else _BACKWARD).index(class_name)
-    phases = _draw_phases(rng, num_frames, moving=moving, slower=hold / 8 if hold > 1 else 1)
+    phases = _draw_phases(rng, num_frames, moving=moving)
     shake = rng.integers(-1, 2, (num_frames, 2))  # rows, columns
 
     shown = np.arange(0, num_frames, hold)
@@ -266,13 +266,13 @@ def _draw_sprite(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
     return np.dstack([_colorize(texture, colors), opacity]).astype(np.float32)
 
 
-def _draw_phases(rng: np.random.Generator, num_frames: int, *, moving: int, slower: float) -> np.ndarray:
+def _draw_phases(rng: np.random.Generator, num_frames: int, *, moving: int) -> np.ndarray:
     """The four quantities `(T, 4)` in [0, 1), of which one increases and starts again at 0.
 
     They are the shares of the width, of the height, of the way from the smallest size to the largest (logarithmic), and
     of a turn. A place that does not change is near the middle, so that a centre crop sees the shape.
     """
-    start, cycle = rng.random(4), rng.uniform(30, 70) * slower  # frames per cycle
+    start, cycle = rng.random(4), rng.uniform(30, 70)  # frames per cycle
     phases = np.tile(start * (0.4, 0.4, 1, 1) + (0.3, 0.3, 0, 0), (num_frames, 1))
     phases[:, moving] = (start[moving] + np.arange(num_frames) / cycle) % 1
     return phases

@@ -24,7 +24,7 @@ def decode(path: Path) -> np.ndarray:
 
 
 def drawn_phases(seed: int, moving: int) -> np.ndarray:
-    return motion._draw_phases(np.random.default_rng(seed), 32, moving=moving, slower=1)
+    return motion._draw_phases(np.random.default_rng(seed), 32, moving=moving)
 
 
 def paste_dot(**changes: list[float]) -> np.ndarray:
