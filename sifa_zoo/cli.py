@@ -246,10 +246,14 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         "data", metavar="DATA", help="folder with class folders in train/ and val/, or with train.txt and val.txt"
     )
     parser.add_argument("--output", metavar="RUN", required=True, help="run folder; new or empty, unless --resume")
-    parser.add_argument("--model", metavar="NAME", help="a name from `sifa-zoo list`; a checkpoint of a run knows it")
+    parser.add_argument(
+        "--model", metavar="NAME", help="a name from `sifa-zoo list`, or of its weights; a checkpoint knows it"
+    )
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA is a single list or class folder")
-    parser.add_argument("--checkpoint", metavar="RUN", help="run folder or weights file to start from")
-    parser.add_argument("--pretrained", action="store_true", help="start from the model's published weights")
+    parser.add_argument(
+        "--checkpoint", metavar="RUN", help="run folder, weights file or hf-hub:OWNER/NAME to start from"
+    )
+    parser.add_argument("--pretrained", action="store_true", help="start from the model's default weights")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output, with its settings")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
     _add_model_args(parser)

@@ -129,6 +129,11 @@ class RunConfig:
         known = {f.name: values[f.name] for f in dataclasses.fields(cls)}
         return cls(**{**known, "clip": ClipConfig(**known["clip"]), "train": TrainConfig(**known["train"])})
 
+    @property
+    def architecture(self) -> str:
+        """The model's name without the tag of the weights that training starts from."""
+        return self.model.partition(".")[0]
+
     def flat(self) -> dict[str, Any]:
         """One entry per setting, those of `clip` and `train` among them under their own names."""
         values = dataclasses.asdict(self)

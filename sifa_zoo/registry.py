@@ -19,10 +19,9 @@ from sifa_zoo.hub import MismatchError, WeightsError
 from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models import sifa_net, sifa_transformer
 from sifa_zoo.models.clip_model import ClipModel
-from sifa_zoo.weights import Weights, find_file, find_weights, load_planar_weights, load_weights, read_weights
+from sifa_zoo.weights import SCHEMES, Weights, find_file, find_weights, load_planar_weights, load_weights, read_weights
 
 _logger = logging.getLogger(__name__)
-_SCHEMES = ("hf-hub:", "local-dir:")
 
 _ARCHITECTURES: dict[str, Callable[..., ClipModel]] = {
     build.__name__: build
@@ -86,9 +85,9 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise ValueError("out_indices chooses feature maps: pass features_only=True with it")
-    if not name.startswith(_SCHEMES):
+    if not name.startswith(SCHEMES):
         _check_name(name.partition(".")[0])
-    names_weights = pretrained or "." in name or name.startswith(_SCHEMES)
+    names_weights = pretrained or "." in name or name.startswith(SCHEMES)
     if names_weights and checkpoint_path is not None:
         raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two weights: leave one of them out")
     given = {"num_frames": num_frames, "img_size": img_size, "num_classes": num_classes}
@@ -135,7 +134,7 @@ def _check_name(architecture: str) -> None:
 def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> ClipModel:
     """The model of these weights; nothing that they bring is initialised first."""
     info = weights.info
-    architecture = info.arch if info and name.startswith(_SCHEMES) else name.partition(".")[0]
+    architecture = info.arch if info and name.startswith(SCHEMES) else name.partition(".")[0]
     if architecture not in _ARCHITECTURES or (info and info.arch != architecture):
         raise MismatchError(f"{weights.source} holds weights of {info and info.arch}, not of {_wanted(architecture)}")
     device = torch.device(arguments.pop("device", None) or torch.get_default_device())

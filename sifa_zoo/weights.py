@@ -28,6 +28,7 @@ from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models.clip_model import ClipModel
 from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, inflate
 
+SCHEMES = ("hf-hub:", "local-dir:")
 BEST = "best.safetensors"  # of a run folder
 EMBEDDED = Path(__file__).parent / "embedded"
 _MAX_LISTED = 20
@@ -76,6 +77,26 @@ def find_weights(name: str, *, cache_dir: str | Path | None = None) -> Weights:
         info = file_info(path) or _info_of(config, name)
         return Weights(path, name, info, logits=stated.get("logits"), cfg={"hf_hub_id": rest})
     return _of_entry(name, cache_dir)
+
+
+def find_entry(name: str) -> tuple[str, Entry]:
+    """The full name and the manifest entry of `architecture.tag`, or of an architecture's default weights.
+
+    Raises:
+        UnpublishedError: If there are no such weights; those that load are listed.
+    """
+    architecture, _, tag = name.partition(".")
+    entries = read_manifest()
+    loadable = [n for n, entry in entries.items() if entry.loads]
+    full_name = name if tag else next((n for n in loadable if n.startswith(f"{architecture}.")), name)
+    entry = entries.get(full_name)
+    if entry is None or not entry.loads:
+        why = "the authors of SIFA released none, and nobody has since" if entry else "the manifest has no such entry"
+        raise UnpublishedError(
+            f"there are no weights {full_name!r}: {why}. These load: {', '.join(loadable)}. "
+            "Weights of your own load with checkpoint_path=, and pretrained=False builds the model without any"
+        )
+    return full_name, entry
 
 
 def find_file(path: str | Path) -> Weights:
@@ -184,17 +205,7 @@ def weights_file(folder: str | Path) -> Path:
 
 def _of_entry(name: str, cache_dir: str | Path | None) -> Weights:
     """Weights of the manifest."""
-    architecture, _, tag = name.partition(".")
-    entries = read_manifest()
-    loadable = [n for n, entry in entries.items() if entry.loads]
-    full_name = name if tag else next((n for n in loadable if n.startswith(f"{architecture}.")), name)
-    entry = entries.get(full_name)
-    if entry is None or not entry.loads:
-        why = "the authors of SIFA released none, and nobody has since" if entry else "the manifest has no such entry"
-        raise UnpublishedError(
-            f"there are no weights {full_name!r}: {why}. These load: {', '.join(loadable)}. "
-            "Weights of your own load with checkpoint_path=, and pretrained=False builds the model without any"
-        )
+    full_name, entry = find_entry(name)
     if entry.status == "embedded":
         path = EMBEDDED / str(entry.file)
         check_file(path, sha256=entry.sha256, size=entry.bytes)
@@ -208,7 +219,8 @@ def _of_entry(name: str, cache_dir: str | Path | None) -> Weights:
             size=entry.bytes,
         )
     hub_id = f"{entry.repo}{f'@{entry.revision}' if entry.revision else ''}" if entry.repo else None
-    cfg = {"tag": full_name.partition(".")[2], "license": entry.licence, "hf_hub_id": hub_id}
+    architecture, _, tag = full_name.partition(".")
+    cfg = {"tag": tag, "license": entry.licence, "hf_hub_id": hub_id}
     info = file_info(path) or _info_of_entry(architecture, entry)
     return Weights(path, full_name, info, entry.format, entry.logits, cfg)
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from sifa_zoo.config import METADATA_KEY, ClipConfig, WeightsInfo
 from sifa_zoo.registry import create_model, is_model
-from sifa_zoo.weights import file_info, weights_file
+from sifa_zoo.weights import SCHEMES, file_info, find_weights, weights_file
 
 LAST = "last.safetensors"
 STATE = "state.pt"
@@ -31,13 +31,23 @@ def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:
     return save(tensors, {METADATA_KEY: info.to_json()})  # one key: their order, and so the bytes, would vary
 
 
+def weights_path(run: str | os.PathLike[str]) -> Path:
+    """The weights file of a run folder (the best), of `hf-hub:owner/name` or `local-dir:PATH`, or the file itself.
+
+    Raises:
+        WeightsError: If there are no such weights.
+    """
+    name = os.fspath(run)
+    return find_weights(name).path if name.startswith(SCHEMES) else weights_file(name)
+
+
 def read_info(run: str | os.PathLike[str]) -> WeightsInfo | None:
-    """What the weights of a run folder or file say about themselves; None if they come from elsewhere.
+    """What weights, named as in `weights_path`, say about themselves; None if they come from elsewhere.
 
     Raises:
         WeightsError: If there are no weights, or the file is no safetensors file.
     """
-    return file_info(weights_file(Path(run)))
+    return file_info(weights_path(run))
 
 
 def load_run(run: str | os.PathLike[str], device: torch.device | str | None = None) -> nn.Module:

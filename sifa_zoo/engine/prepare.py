@@ -16,8 +16,9 @@ from torch import nn
 
 from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig, WeightsInfo
 from sifa_zoo.data.datasets import DataError, VideoList, check_trainable, check_videos, read_videos
-from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_file
+from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
 from sifa_zoo.registry import create_model
+from sifa_zoo.weights import SCHEMES, find_entry
 
 CONFIG = "config.json"
 
@@ -55,23 +56,24 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
         ValueError: If a setting is missing or contradicts another, or a resumed run's differs from the saved one.
     """
     for name in ("data", "val", "checkpoint"):
-        if given[name] is not None:
+        if given[name] is not None and not os.fspath(given[name]).startswith(SCHEMES):
             given[name] = os.path.abspath(given[name])
     if saved:
         return _settle_resumed(given, saved)
-    if given["checkpoint"] and given["pretrained"]:
-        raise ValueError("checkpoint and pretrained are both given: training starts from one of them")
     info = read_info(given["checkpoint"]) if given["checkpoint"] else None
     model = _need_model(given["model"] or (info.arch if info else None))
+    pretrained = given["pretrained"] or "." in model
+    if pretrained and given["checkpoint"]:
+        raise ValueError(f"{model} with its weights and a checkpoint: training starts from one of them")
     if info and info.arch != model:
         raise ValueError(f"{given['checkpoint']} holds weights of {info.arch}, not of {model}; leave out the model")
     train = _override(given["train"], TrainConfig())
     if train.opt not in (optimizers := list_optimizers()):
         nearest = difflib.get_close_matches(train.opt, optimizers, n=3, cutoff=0.3) or ["adamw", "sgd"]
         raise ValueError(f"opt must be one of timm's optimisers, got {train.opt!r}; did you mean {', '.join(nearest)}?")
-    clip = _override(given["clip"], info.clip if info else _usual_clip(model))
+    clip = _override(given["clip"], info.clip if info else _usual_clip(model, pretrained))
     model_args = given["model_args"] or (info.model_args if info else {})
-    chosen = {"model": model, "clip": clip, "train": train, "model_args": model_args}
+    chosen = {"model": model, "pretrained": pretrained, "clip": clip, "train": train, "model_args": model_args}
     return RunConfig(**{**given, **chosen})
 
 
@@ -100,12 +102,12 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
     """The model with the weights that training starts from; a run to resume loads its own over them."""
     fresh = not (run / STATE).exists()
     model = create_model(
-        config.model,
+        config.model if fresh else config.architecture,
         pretrained=config.pretrained and fresh,
         num_classes=len(class_names),
         num_frames=config.clip.num_frames,
         img_size=config.clip.img_size,
-        checkpoint_path=weights_file(config.checkpoint) if config.checkpoint and fresh else None,
+        checkpoint_path=weights_path(config.checkpoint) if config.checkpoint and fresh else None,
         **{"drop_rate": config.train.drop_rate, **config.model_args},
     )
     info = _start_info(config, run)
@@ -153,7 +155,9 @@ def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
     return read_info(config.checkpoint) if config.checkpoint else None
 
 
-def _usual_clip(model: str) -> ClipConfig:
+def _usual_clip(model: str, pretrained: bool) -> ClipConfig:
+    if pretrained:
+        return find_entry(model)[1].clip_config
     with torch.device("meta"):
         return clip_config(create_model(model))
 
@@ -161,4 +165,6 @@ def _usual_clip(model: str) -> ClipConfig:
 def _need_model(model: str | None) -> str:
     if not model:
         raise ValueError("the model is missing: name one of `sifa-zoo list`, or give the checkpoint of a run")
+    if model.startswith(SCHEMES):
+        raise ValueError(f"the model must be an architecture, got {model!r}: give weights like these as the checkpoint")
     return model

@@ -68,13 +68,15 @@ def finetune(
         data: A folder with `train` and `val` class folders, or lists `train.txt` and `val.txt` of `path label` lines;
             or a single list or class folder, if `val` is given.
         output: The run folder; new or empty, unless `resume`.
-        model: The model's name; may be left out with a checkpoint of a run, which knows it.
+        model: The model's name, with a tag to start from those weights; may be left out with a checkpoint, which knows
+            it.
         val: Validation videos, where `data` has none: a list or class folder.
         clip: How clips are cut; a mapping names what differs from the settings of the checkpoint or the model.
         train: How to train; a mapping names what differs from the defaults.
         model_args: Further arguments of the model's constructor.
-        checkpoint: A run folder or weights file to start from; the head is renewed if the classes differ.
-        pretrained: Start from the model's published weights.
+        checkpoint: A run folder, weights file, `hf-hub:owner/name` or `local-dir:PATH` to start from; other classes renew
+            the head.
+        pretrained: Start from the model's default weights.
         resume: Go on after the last finished epoch of the run in `output`, with its settings.
         device: None takes the GPU where there is one.
 
@@ -279,7 +281,7 @@ def _save(
 ) -> None:
     """Write the run folder's files for the epoch that has just ended."""
     info = WeightsInfo(
-        arch=config.model,
+        arch=config.architecture,
         class_names=class_names,
         clip=config.clip,
         version=__version__,

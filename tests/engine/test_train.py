@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from tiny_videos import write_video, write_videos
 
+import sifa_zoo
 from sifa_zoo.config import ClipConfig, TrainConfig
 from sifa_zoo.data.datasets import DataError
 from sifa_zoo.engine import checkpoint
@@ -24,6 +25,7 @@ from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.evaluate import evaluate_run
 from sifa_zoo.engine.log import draw_curve, ticks
 from sifa_zoo.engine.train import TrainingError, best_row, finetune
+from sifa_zoo.weights import EMBEDDED
 
 Train = Callable[..., dict[str, Any]]
 FILES = {"best.safetensors", "last.safetensors", "state.pt", "config.json", "log.csv", "curve.png"}
@@ -346,3 +348,44 @@ def test_training_on_a_cpu_leaves_cores_to_the_workers(monkeypatch: pytest.Monke
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"model": "sifa_net_nano", "pretrained": True},
+        {"model": "sifa_net_nano.motion"},
+        {"checkpoint": "hf-hub:someone/motion"},
+        {"checkpoint": EMBEDDED / "sifa_net_nano.motion.safetensors"},
+    ],
+    ids=str,
+)
+def test_starting_from_weights(data, hub, tmp_path, start):
+    weights = (EMBEDDED / "sifa_net_nano.motion.safetensors").read_bytes()
+    hub.add("someone/motion", {"model.safetensors": weights, "config.json": b'{"architecture": "sifa_net_nano"}'})
+    settings = {"epochs": 1, "batch_size": 2, "lr": 0.0, "weight_decay": 0.0, "workers": 0}
+    finetune(data, output=tmp_path / "run", train=settings, device="cpu", **start)
+    info = read_info(tmp_path / "run")
+    assert info.arch == "sifa_net_nano"
+    assert (info.clip.num_frames, info.clip.img_size) == (8, 48)  # as the weights were trained
+    ours, theirs = load_run(tmp_path / "run").state_dict(), sifa_zoo.create_model("sifa_net_nano.motion").state_dict()
+    parameters = [name for name in ours if "running" not in name and "num_batches" not in name and "head" not in name]
+    assert all(torch.equal(ours[name], theirs[name]) for name in parameters)
+    hub.repos.clear()  # a resumed run needs no weights but its own
+    finetune(data, output=tmp_path / "run", resume=True, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("start", "match"),
+    [
+        ({"model": "sifa_transformer_base.k400"}, "there are no weights"),
+        ({"model": "hf-hub:someone/motion"}, "must be an architecture"),
+        ({"model": "sifa_net_nano.motion", "checkpoint": "local-dir:somewhere"}, "no such folder"),
+        ({"model": "sifa_net_nano.motion", "checkpoint": EMBEDDED / "sifa_net_nano.motion.safetensors"}, "one of them"),
+    ],
+    ids=str,
+)
+def test_weights_that_training_cannot_start_from(data, tmp_path, start, match):
+    with pytest.raises(ValueError, match=match):
+        finetune(data, output=tmp_path / "run", device="cpu", **start)
+    assert not (tmp_path / "run").exists()
