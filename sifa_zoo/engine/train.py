@@ -74,8 +74,8 @@ def finetune(
         clip: How clips are cut; a mapping names what differs from the settings of the checkpoint or the model.
         train: How to train; a mapping names what differs from the defaults.
         model_args: Further arguments of the model's constructor.
-        checkpoint: A run folder, weights file, `hf-hub:owner/name` or `local-dir:PATH` to start from; other classes renew
-            the head.
+        checkpoint: A run folder, weights file, `hf-hub:owner/name` or `local-dir:PATH` to start from; a head for other
+            classes is renewed.
         pretrained: Start from the model's default weights.
         resume: Go on after the last finished epoch of the run in `output`, with its settings.
         device: None takes the GPU where there is one.
