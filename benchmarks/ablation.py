@@ -44,7 +44,7 @@ class Data:
 
 DATA = {
     "plain": Data(CLASSES, 1, 24, {"num_frames": 8, "frame_stride": 4, "img_size": 48}),
-    "steps": Data(CLASSES[:4], 4, 12, {"num_frames": 16, "frame_stride": 1, "img_size": 96}, {"batch_size": 8}),
+    "steps": Data(CLASSES[:4], 4, 8, {"num_frames": 16, "frame_stride": 1, "img_size": 96}, {"batch_size": 8}),
 }
 
 
