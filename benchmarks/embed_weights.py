@@ -1,7 +1,14 @@
 """Put the best of several runs into the package, with an entry in the manifest.
 
     python benchmarks/ablation.py --output runs/ablation --data plain --offsets learned
-    python benchmarks/embed_weights.py runs/ablation/sifa_net_nano-plain-learned-* --test runs/ablation/plain_test
+    python benchmarks/embed_weights.py runs/ablation/sifa_net_nano-plain-learned-* --test runs/ablation/plain_test.txt
+
+    python benchmarks/pretrain_motion.py --output runs/ablation/start.safetensors
+    sifa-zoo finetune runs/ablation/plain --checkpoint runs/ablation/start.safetensors --output runs/ablation/swin \\
+        --frame-stride 2 --no-hflip --crop-scale 0.7 --batch-size 16 --opt muon --lr 0.01 --weight-decay 0.01 \\
+        --epochs 14 --workers 1
+    python benchmarks/embed_weights.py runs/ablation/swin --test runs/ablation/plain_test.txt \\
+        --trained-on "whole pictures that move (benchmarks/pretrain_motion.py), then 1600 generated motion clips"
 
 The best is the one with the highest top-1 on the validation videos. Matrices and kernels are stored in half precision,
 and all figures are measured with the stored file, on videos of another seed than those of training and validation.
@@ -25,7 +32,7 @@ from sifa_zoo.manifest import manifest_path, manifest_with
 from sifa_zoo.weights import EMBEDDED, read_weights, weights_file
 
 TAG = "motion"
-TRAINED_ON = "1600 generated motion clips (benchmarks/ablation.py, plain)"
+TRAINED_ON = "1600 generated motion clips"
 
 
 def halved(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -37,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of one model, of several seeds")
     parser.add_argument("--test", type=Path, required=True, help="test videos, of another seed")
+    parser.add_argument("--trained-on", default=TRAINED_ON, help=f"in words (default: {TRAINED_ON})")
     args = parser.parse_args()
 
     infos = {run: read_info(run) for run in args.runs}
@@ -59,7 +67,9 @@ def main() -> None:
         }
         shared |= {"protocol": result["protocol"], "videos": result["videos"]}
         figures.append({"metric": "top1", "value": round(result["top1"], 2), **shared})
-    entry = describe_weights(path, load_run(path), info, licence="apache-2.0", trained_on=TRAINED_ON, figures=figures)
+    entry = describe_weights(
+        path, load_run(path), info, licence="apache-2.0", trained_on=args.trained_on, figures=figures
+    )
     text = manifest_path().read_text(encoding="utf-8")
     write_files({manifest_path(): manifest_with(text, name, entry).encode()})
     print(f"{run} is {path}, {path.stat().st_size} bytes")
