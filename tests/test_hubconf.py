@@ -34,7 +34,6 @@ def test_every_architecture_and_data_set_has_one():
         function.__doc__ and "pretrained" in inspect.signature(function).parameters
         for function in ENTRY_POINTS.values()
     )
-    assert set(torch.hub.list(str(ROOT), source="local")) == set(ENTRY_POINTS)
 
 
 @pytest.mark.parametrize("name", TAGGED)

@@ -53,6 +53,15 @@ def test_the_page_of_the_operator(tmp_path, monkeypatch):
         exec(compile(snippet, "docs/operator.md", "exec"), {})
 
 
+def test_the_page_of_weights():
+    (snippet,) = blocks("docs/weights.md", "python")
+    exec(compile(snippet, "docs/weights.md", "exec"), {})
+    commands = [
+        shlex.split(line)[1] for line in re.findall(r"^sifa-zoo .*", (ROOT / "docs/weights.md").read_text(), re.M)
+    ]
+    assert commands == ["eval", "publish", "verify"]  # which run in tests/engine/test_publish.py
+
+
 def test_the_two_commands_are_targets_of_the_makefile():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     commands = [

@@ -137,7 +137,7 @@ def test_another_size_is_what_set_input_size_gives():
     model.set_input_size(img_size=96)
     other = sifa_zoo.create_model("sifa_transformer_nano", pretrained=True, img_size=96)
     clip = torch.randn(1, 3, 8, 96, 96)
-    torch.testing.assert_close(other.eval()(clip), model.eval()(clip))
+    torch.testing.assert_close(other.eval()(clip), model.eval()(clip), atol=1e-4, rtol=1e-4)
 
 
 def test_one_channel_sees_what_three_equal_ones_did():
