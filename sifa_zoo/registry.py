@@ -19,7 +19,16 @@ from sifa_zoo.hub import MismatchError, WeightsError
 from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models import sifa_net, sifa_transformer
 from sifa_zoo.models.clip_model import ClipModel
-from sifa_zoo.weights import SCHEMES, Weights, find_file, find_weights, load_planar_weights, load_weights, read_weights
+from sifa_zoo.weights import (
+    SCHEMES,
+    SkipInit,
+    Weights,
+    find_file,
+    find_weights,
+    load_planar_weights,
+    load_weights,
+    read_weights,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -153,7 +162,8 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
         raise MismatchError(f"{weights.source} names {len(info.class_names)} classes, its head has {num_classes}")
     known = {"num_frames": info.clip.num_frames, "img_size": info.clip.img_size, **info.model_args} if info else {}
     arguments = {**known, **arguments, "num_classes": 0 if head_is_new else num_classes}
-    model = _ARCHITECTURES[architecture](device="meta", **arguments)
+    with SkipInit():
+        model = _ARCHITECTURES[architecture](device="meta", **arguments)
     load = load_planar_weights if weights.format == "timm" else load_weights
     load(model, tensors, source=weights.source, device=device)
     model.pretrained_cfg = _pretrained_cfg(architecture, model) | weights.cfg

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sifa_zoo.config import METADATA_KEY, ClipConfig, WeightsInfo
 from sifa_zoo.hub import (
@@ -31,6 +32,7 @@ from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, infla
 SCHEMES = ("hf-hub:", "local-dir:")
 BEST = "best.safetensors"  # of a run folder
 EMBEDDED = Path(__file__).parent / "embedded"
+_INIT = ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "copy_", "kaiming_uniform_")
 _MAX_LISTED = 20
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 
@@ -184,6 +186,17 @@ def load_planar_weights(model: ClipModel, state_dict: Mapping[str, Tensor], *, s
     except ConversionError as error:
         raise MismatchError(f"{source}: {error}") from error
     load_weights(model, inflated, source=source, device=device)
+
+
+class SkipInit(TorchFunctionMode):
+    """Initialising a tensor on the meta device does nothing, so do not spend time on it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensor = args[0] if args else kwargs.get("tensor")  # as `torch.nn.init` hands it over
+        if getattr(func, "__name__", "") in _INIT and isinstance(tensor, Tensor) and tensor.is_meta:
+            return tensor
+        return func(*args, **kwargs)
 
 
 def weights_file(folder: str | Path) -> Path:
