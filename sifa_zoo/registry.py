@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sifa_zoo.weights import (
     SCHEMES,
     SkipInit,
     Weights,
+    count_classes,
     find_file,
     find_weights,
     load_planar_weights,
@@ -149,21 +151,22 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
     device = torch.device(arguments.pop("device", None) or torch.get_default_device())
     if device.type == "meta":
         raise ValueError("weights cannot be loaded into a model on the meta device: build it without device='meta'")
-    tensors = read_weights(weights.path)
-    num_classes = arguments.pop("num_classes", _count_classes(tensors))
+    stored_classes = count_classes(weights.path)
+    num_classes = arguments.pop("num_classes", stored_classes)
     if num_classes is None:
         raise WeightsError(f"{weights.source} has no classifier: pass num_classes, 0 for features alone")
-    head_is_new = num_classes != (_count_classes(tensors) or 0)
-    if head_is_new:
-        tensors = {
-            name: tensor for name, tensor in tensors.items() if not name.startswith(("head.", "head_dual.", "fc."))
-        }
-    elif info and info.class_names and len(info.class_names) != num_classes:
+    head_is_new = num_classes != (stored_classes or 0)
+    if not head_is_new and info and info.class_names and len(info.class_names) != num_classes:
         raise MismatchError(f"{weights.source} names {len(info.class_names)} classes, its head has {num_classes}")
     known = {"num_frames": info.clip.num_frames, "img_size": info.clip.img_size, **info.model_args} if info else {}
     arguments = {**known, **arguments, "num_classes": 0 if head_is_new else num_classes}
-    with SkipInit():
-        model = _ARCHITECTURES[architecture](device="meta", **arguments)
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(read_weights, weights.path)  # while the model is being built
+        with SkipInit():
+            model = _ARCHITECTURES[architecture](device="meta", **arguments)
+        tensors = reading.result()
+    if head_is_new:
+        tensors = {n: tensor for n, tensor in tensors.items() if not n.startswith(("head.", "head_dual.", "fc."))}
     load = load_planar_weights if weights.format == "timm" else load_weights
     load(model, tensors, source=weights.source, device=device)
     model.pretrained_cfg = _pretrained_cfg(architecture, model) | weights.cfg
@@ -177,12 +180,6 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
 
 def _wanted(architecture: str) -> str:
     return architecture if architecture in _ARCHITECTURES else f"this project ({', '.join(sorted(_ARCHITECTURES))})"
-
-
-def _count_classes(tensors: dict[str, Any]) -> int | None:
-    """Rows of the classifier under its names here and in 2D trunks; None if there is none."""
-    names = ("head.fc.weight", "fc.weight", "head.weight")
-    return next((tensors[name].shape[0] for name in names if name in tensors), None)
 
 
 def _described(info: WeightsInfo, *, labels: bool) -> dict[str, Any]:

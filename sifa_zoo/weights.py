@@ -33,6 +33,7 @@ SCHEMES = ("hf-hub:", "local-dir:")
 BEST = "best.safetensors"  # of a run folder
 EMBEDDED = Path(__file__).parent / "embedded"
 _INIT = ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "copy_", "kaiming_uniform_")
+_CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")
 _MAX_LISTED = 20
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 
@@ -125,13 +126,24 @@ def file_info(path: str | Path) -> WeightsInfo | None:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, read from the disk when they are used.
+    """The tensors of a safetensors file, in memory: on the file they would change when somebody overwrites it.
 
     Raises:
         WeightsError: If there is no such file, or it is not a safetensors file.
     """
     with _open(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+
+
+def count_classes(path: str | Path) -> int | None:
+    """Rows of a file's classifier, under its names here and in 2D trunks; None if there is none.
+
+    Raises:
+        WeightsError: If there is no such file, or it is not a safetensors file.
+    """
+    with _open(path) as file:
+        found = [name for name in _CLASSIFIERS if name in file.keys()]  # noqa: SIM118 (not a dictionary)
+        return file.get_slice(found[0]).get_shape()[0] if found else None
 
 
 def load_weights(
@@ -172,8 +184,7 @@ def load_weights(
     if not any(tensor.is_meta for tensor in target.values()):
         model.load_state_dict(fitted, strict=True)
         return
-    # Copies: tensors that stay on the file would change, or crash the process, when somebody overwrites it.
-    loaded = {name: fitted[name].to(device, like.dtype, copy=True) for name, like in target.items()}
+    loaded = {name: fitted[name].to(device, like.dtype) for name, like in target.items()}
     model.load_state_dict(loaded, strict=True, assign=True)
     model.init_non_persistent_buffers()  # type: ignore[operator]
 

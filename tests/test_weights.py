@@ -144,7 +144,7 @@ def test_one_channel_sees_what_three_equal_ones_did():
     model = sifa_zoo.create_model(NANO).eval()
     grey = sifa_zoo.create_model(NANO, in_chans=1).eval()
     clip = torch.randn(1, 1, 8, 48, 48)
-    torch.testing.assert_close(grey(clip), model(clip.expand(-1, 3, -1, -1, -1)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(grey(clip), model(clip.expand(-1, 3, -1, -1, -1)), atol=1e-3, rtol=1e-3)
 
 
 def test_feature_maps_are_those_of_the_model():
