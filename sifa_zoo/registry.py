@@ -90,9 +90,7 @@ def create_model(
         WeightsError: If weights cannot be had or do not fit; its subclasses in `sifa_zoo.hub` say why.
 
     Example:
-        >>> model = sifa_zoo.create_model("sifa_net_nano", num_classes=8)
-        >>> model(torch.randn(1, 3, 16, 112, 112)).shape
-        torch.Size([1, 8])
+        >>> logits = sifa_zoo.create_model("sifa_net_nano", num_classes=8)(torch.randn(1, 3, 16, 112, 112))  # (1, 8)
     """
     if out_indices is not None and not features_only:
         raise ValueError("out_indices chooses feature maps: pass features_only=True with it")
@@ -101,8 +99,8 @@ def create_model(
     names_weights = pretrained or "." in name or name.startswith(SCHEMES)
     if names_weights and checkpoint_path is not None:
         raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two weights: leave one of them out")
-    given = {"num_frames": num_frames, "img_size": img_size, "num_classes": num_classes}
-    arguments = {**{key: value for key, value in given.items() if value is not None}, "in_chans": in_chans, **kwargs}
+    given = {"num_frames": num_frames, "img_size": img_size, "num_classes": num_classes, "in_chans": in_chans}
+    arguments = {**{key: value for key, value in given.items() if value is not None}, **kwargs}
     if names_weights:
         model = _build_loaded(name, find_weights(name, cache_dir=cache_dir), arguments)
     elif checkpoint_path is not None:
