@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.datasets import ClipDataset, DataError, read_videos
+from sifa_zoo.data.datasets import ClipDataset
+from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.transforms import eval_transform
+from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
 from sifa_zoo.engine.device import pick_device, spare_cores
 from sifa_zoo.engine.loader import clip_loader

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.datasets import ClipDataset, VideoList
+from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.transforms import eval_transform
+from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.checkpoint import clip_config, model_cfg
 from sifa_zoo.engine.evaluate import video_scores
 
@@ -57,7 +57,7 @@ def predict(
         raise ValueError(f"topk and num_clips must be at least 1, got {topk = }, {num_clips = }")
     clip = clip or clip_config(model)
     model = model.to(device)
-    video = VideoList(paths=(Path(path),), labels=(0,), class_names=names)
+    video = VideoList(paths=[path], labels=[0], class_names=names)
     clips, _, _ = ClipDataset(video, clip, eval_transform(clip), num_clips=num_clips)[0]  # (num_clips, C, T, H, W)
     was_training = model.training
     model.eval()

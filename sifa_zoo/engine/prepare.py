@@ -15,7 +15,9 @@ from timm.optim import list_optimizers
 from torch import nn
 
 from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig, WeightsInfo
-from sifa_zoo.data.datasets import DataError, VideoList, check_trainable, check_videos, read_videos
+from sifa_zoo.data.datasets import check_videos
+from sifa_zoo.data.formats import read_videos
+from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import SCHEMES, find_entry
@@ -87,13 +89,15 @@ def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList, VideoList]:
         raise DataError(f"the classes of {config.data} are no longer those of the run in {run}; start a new --output")
     check_trainable(train_videos)
     val_videos = read_videos(config.val or config.data, "val", class_names=train_videos.class_names)
-    train_paths, val_paths = ({path.resolve() for path in videos.paths} for videos in (train_videos, val_videos))
+    train_paths, val_paths = (
+        {os.path.realpath(path) for path in videos.paths} for videos in (train_videos, val_videos)
+    )
     shared = train_paths & val_paths
     if shared == val_paths:
         raise DataError(f"{config.data} has no validation videos besides the training videos; name some with --val")
     if shared:
         print(f"warning: {len(shared)} validation videos are in training too, such as {min(shared)}", file=sys.stderr)
-    if idle := sorted(set(train_videos.class_names) - {train_videos.class_names[i] for i in train_videos.labels}):
+    if idle := [name for name, count in zip(train_videos.class_names, train_videos.counts, strict=True) if not count]:
         print(f"warning: classes without a training video: {', '.join(idle[:20])}", file=sys.stderr)
     return train_videos, val_videos
 

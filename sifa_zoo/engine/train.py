@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from sifa_zoo import __version__
 from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig, WeightsInfo
-from sifa_zoo.data.datasets import ClipDataset, VideoList
+from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.transforms import eval_transform, train_transform
+from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.checkpoint import LAST, STATE, read_info, weights_bytes, write_files
 from sifa_zoo.engine.device import pick_device, spare_cores
 from sifa_zoo.engine.evaluate import evaluate, protocol
@@ -231,7 +232,7 @@ def _train_epoch(
     total, seen, names = 0.0, 0, []
     with tqdm(total=len(paths), desc=f"epoch {epoch + 1}/{train.epochs}", unit="clip", dynamic_ncols=True) as bar:
         for i, batch in enumerate(loader):
-            names += [str(paths[index]) for index in batch.indices]
+            names += paths[batch.indices.numpy()].tolist()
             loss = _loss(model, batch, device=parameters[0].device, train=train)
             _refuse_infinite(loss, "loss", names=names, epoch=epoch)
             group_start = i - i % train.accumulation_steps

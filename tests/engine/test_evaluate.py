@@ -9,8 +9,9 @@ from tiny_videos import write_video, write_videos
 from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.datasets import ClipDataset, DataError, VideoList
+from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.transforms import eval_transform
+from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.checkpoint import read_info
 from sifa_zoo.engine.evaluate import evaluate, evaluate_run, protocol, video_scores
 from sifa_zoo.engine.loader import clip_loader

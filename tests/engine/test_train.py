@@ -17,7 +17,7 @@ from tiny_videos import write_video, write_videos
 
 import sifa_zoo
 from sifa_zoo.config import ClipConfig, TrainConfig
-from sifa_zoo.data.datasets import DataError
+from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine import checkpoint
 from sifa_zoo.engine import train as train_module
 from sifa_zoo.engine.checkpoint import load_run, read_info

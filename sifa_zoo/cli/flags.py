@@ -1,0 +1,58 @@
+"""Flags that several commands share, and checks of what they name."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import os
+import typing
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_settings(group: argparse._ArgumentGroup, config: type, *, show_defaults: bool = False) -> None:
+    """One flag per field of a settings dataclass; a flag that is not given is absent from the namespace."""
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        text = field.metadata["help"] + (f" (default: {field.default})" if show_defaults else "")
+        options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        if types[field.name] is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif isinstance(field.default, tuple):
+            options |= {"type": float, "nargs": len(field.default)}
+        else:
+            options["type"] = types[field.name]
+        group.add_argument(f"--{field.name.replace('_', '-')}", **options)
+
+
+def given(args: argparse.Namespace, config: type) -> dict[str, Any]:
+    """The settings of a dataclass that were given as flags."""
+    return {f.name: getattr(args, f.name) for f in dataclasses.fields(config) if hasattr(args, f.name)}
+
+
+def add_model_args(parser: argparse.ArgumentParser) -> None:
+    text = "arguments of the model's constructor, such as dilation=2"
+    parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=text)
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def check_writable(file: str | None, *, suffixes: tuple[str, ...] = ()) -> None:
+    """Refuse a file that could not be written, before the work that it is to hold."""
+    if file is None:
+        return
+    if suffixes and Path(file).suffix.lower() not in suffixes:
+        raise ValueError(f"expected a file ending in {', '.join(suffixes)}, got {file}")
+    if not os.access(Path(file).parent, os.W_OK):
+        raise ValueError(f"cannot write {file}: the folder does not exist or is read-only")

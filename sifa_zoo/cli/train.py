@@ -1,0 +1,115 @@
+"""The commands that train and evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sifa_zoo.cli.flags import Commands, add_model_args, add_settings, check_writable, given
+from sifa_zoo.config import ClipConfig, TrainConfig
+
+INTERRUPTED = 130  # as shells report Ctrl-C
+
+
+def add_commands(commands: Commands) -> None:
+    """Add this module's commands to the parser of `sifa-zoo`."""
+    _add_finetune(commands.add_parser("finetune", help="fine-tune a model on labelled videos"))
+    _add_eval(commands.add_parser("eval", help="accuracy of a run on labelled videos"))
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_finetune)
+    parser.add_argument(
+        "data", metavar="DATA", help="folder with class folders in train/ and val/, or with train.txt and val.txt"
+    )
+    parser.add_argument("--output", metavar="RUN", required=True, help="run folder; new or empty, unless --resume")
+    parser.add_argument(
+        "--model", metavar="NAME", help="a name from `sifa-zoo list`, or of its weights; a checkpoint knows it"
+    )
+    parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA is a single list or class folder")
+    parser.add_argument(
+        "--checkpoint", metavar="RUN", help="run folder, weights file or hf-hub:OWNER/NAME to start from"
+    )
+    parser.add_argument("--pretrained", action="store_true", help="start from the model's default weights")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output, with its settings")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    add_model_args(parser)
+    add_settings(parser.add_argument_group("clip (default: what the checkpoint or the model says)"), ClipConfig)
+    add_settings(parser.add_argument_group("training"), TrainConfig, show_defaults=True)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_eval)
+    parser.add_argument("run", metavar="RUN", help="run folder, weights file, or name of weights")
+    parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
+    parser.add_argument("--split", default="val", choices=("train", "val"), help="part of DATA (default: val)")
+    parser.add_argument("--num-clips", type=int, help="clips per video (default: as the run was validated)")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per step (default: 8)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode videos (default: 2)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    parser.add_argument("--output", metavar="FILE", help="write the result to a JSON file, too")
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.train import finetune
+
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: Any) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        finetune(
+            args.data,
+            output=args.output,
+            model=args.model,
+            val=args.val,
+            clip=given(args, ClipConfig),
+            train=given(args, TrainConfig),
+            model_args=dict(args.model_args),
+            checkpoint=args.checkpoint,
+            pretrained=args.pretrained,
+            resume=args.resume,
+            device=args.device,
+        )
+    except (KeyboardInterrupt, RuntimeError):  # the latter where the signal ended a worker, too
+        if not received:
+            raise
+        print(f"interrupted: {_how_to_resume(args)}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.evaluate import evaluate_run
+
+    options = {name: getattr(args, name) for name in ("split", "num_clips", "batch_size", "workers", "device")}
+    check_writable(args.output)
+    result = evaluate_run(args.run, args.data, **options)
+    for line in result["failed"]:
+        print(f"error: {line}", file=sys.stderr)
+    complete = result["videos"] == result["expected"]
+    print(f"{args.run} on {args.data}: {result['protocol']}")
+    print(f"{result['videos']} of {result['expected']} videos evaluated{'' if complete else ' - INCOMPLETE'}")
+    print(f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f}")
+    if args.output:
+        Path(args.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if complete else 1
+
+
+def _how_to_resume(args: argparse.Namespace) -> str:
+    if not (Path(args.output) / "config.json").exists():
+        return "training had not started, nothing was saved"
+    saved = (Path(args.output) / "state.pt").exists()
+    command = shlex.join(["sifa-zoo", "finetune", args.data, "--output", args.output, "--resume"])
+    return f"{'the last finished epoch is saved' if saved else 'no epoch had finished'}; continue with: {command}"

@@ -1,0 +1,90 @@
+"""Labelled videos: paths, labels and class names of a data set, small in memory however long it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_MOST_LISTED = 20
+
+
+class DataError(ValueError):
+    """Videos or labels that cannot be used as they are; the message names them and says what to do."""
+
+
+class VideoList:
+    """Videos with labels, as arrays: a million rows are about 60 MB and shared by the processes that decode.
+
+    Args:
+        paths: Video files, or folders of pictures.
+        labels: Integers `(N,)`, places in `class_names`; or, where a video may have several or no classes, booleans
+            `(N, num_classes)`.
+        class_names: The classes in the order of the model's head.
+        format: What the videos were read from, in words.
+        num_missing: Rows of the data set left out on request, because their videos do not exist.
+
+    Raises:
+        ValueError: If there are not labels in range for each path.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]] | np.ndarray,
+        labels: Sequence[int] | np.ndarray,
+        class_names: Sequence[str],
+        *,
+        format: str = "",
+        num_missing: int = 0,
+    ) -> None:
+        labels = np.asarray(labels)
+        if len(paths) != len(labels):
+            raise ValueError(f"expected a label for each path, got {len(paths)} and {len(labels)}")
+        if labels.ndim == 2 and labels.shape[1] != len(class_names):
+            raise ValueError(f"expected {len(class_names)} labels in a row, got {labels.shape[1]}")
+        if labels.ndim == 1 and len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
+            raise ValueError(f"labels must be in [0, {len(class_names)}), got {sorted(set(labels.tolist()))}")
+        self.paths = np.array(list(map(os.fspath, paths)), dtype=np.dtypes.StringDType())
+        self.labels = labels.astype(bool if labels.ndim == 2 else np.int64)
+        self.class_names = tuple(class_names)
+        self.format = format
+        self.num_missing = num_missing
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def multi_label(self) -> bool:
+        """A video may have several classes or none."""
+        return self.labels.ndim == 2
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Videos per class, int64 `(num_classes,)`."""
+        if self.multi_label:
+            return self.labels.sum(0)
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def path(self, index: int) -> Path:
+        """The video at a place in the list."""
+        return Path(self.paths[index])
+
+
+def check_trainable(videos: VideoList) -> None:
+    """Refuses videos of which there is nothing to learn.
+
+    Raises:
+        DataError: If they are of fewer than two classes.
+    """
+    present = [name for name, count in zip(videos.class_names, videos.counts, strict=True) if count]
+    if len(present) < 2 and not (videos.multi_label and present):
+        names = ", ".join(present) or "none"
+        raise DataError(f"training needs videos of at least two classes, got {len(present)}: {names}")
+
+
+def few(items: Sequence[str]) -> str:
+    """The items, at most twenty of them, and how many are left out."""
+    more = f" and {len(items) - _MOST_LISTED} more" if len(items) > _MOST_LISTED else ""
+    return ", ".join(items[:_MOST_LISTED]) + more
