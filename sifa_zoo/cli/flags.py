@@ -24,7 +24,7 @@ def add_settings(group: argparse._ArgumentGroup, config: type, *, show_defaults:
         elif isinstance(field.default, tuple):
             options |= {"type": float, "nargs": len(field.default)}
         else:
-            options["type"] = types[field.name]
+            options["type"] = _number_or_none if types[field.name] == float | None else types[field.name]
         group.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
@@ -36,6 +36,10 @@ def given(args: argparse.Namespace, config: type) -> dict[str, Any]:
 def add_model_args(parser: argparse.ArgumentParser) -> None:
     text = "arguments of the model's constructor, such as dilation=2"
     parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=text)
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text.lower() == "none" else float(text)
 
 
 def _key_value(text: str) -> tuple[str, Any]:
