@@ -19,14 +19,14 @@ from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
-from sifa_zoo.engine.device import pick_device, spare_cores
+from sifa_zoo.engine.device import autocast, pick_device, spare_cores
 from sifa_zoo.engine.loader import clip_loader
 
 
 def video_scores(model: nn.Module, clips: Tensor, *, precision: str = "fp32") -> Tensor:
     """Scores in [0, 1], float32 `(B, num_classes)`, of clips `(B, num_clips, C, T, H, W)`: the mean over clips."""
     batch, num_clips = clips.shape[:2]
-    with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with autocast(clips.device, precision):
         logits = model(clips.flatten(0, 1))
     return logits.float().softmax(-1).unflatten(0, (batch, num_clips)).mean(1)
 

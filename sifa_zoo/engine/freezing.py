@@ -16,7 +16,7 @@ def freeze(model: nn.Module, pattern: str = "", *, linear_probe: bool = False) -
         model: A model of the zoo.
         pattern: A number N freezes the stem and the first N stages; anything else is a regular expression that is
             searched for in the parameters' names, such as `^(conv1|bn1|layer[12])`. Empty freezes nothing.
-        linear_probe: Freeze all but the classifier.
+        linear_probe: Freeze all but the classifier, whatever the pattern.
 
     Returns:
         The names of the frozen parameters.
@@ -31,8 +31,6 @@ def freeze(model: nn.Module, pattern: str = "", *, linear_probe: bool = False) -
     """
     names = [name for name, _ in model.named_parameters()]
     if linear_probe:
-        if pattern:
-            raise ValueError("freeze and linear_probe exclude each other: a linear probe freezes all but the classifier")
         frozen = sorted(set(names) - set(_classifier_parameters(model)))
     elif not pattern:
         return []

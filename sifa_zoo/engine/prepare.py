@@ -18,12 +18,13 @@ from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
 from sifa_zoo.data.datasets import check_videos
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
-from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
+from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, is_temporary, read_info, weights_path
 from sifa_zoo.recipes import Recipe, find_recipe
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import SCHEMES, find_entry
 
 CONFIG = "config.json"
+_FREE = ("workers", "save_every", "save_minutes")  # settings that do not change what a run comes to
 
 
 def open_run(run: Path, *, resume: bool) -> RunConfig | None:
@@ -45,7 +46,7 @@ def open_run(run: Path, *, resume: bool) -> RunConfig | None:
             raise ValueError(
                 f"{run / CONFIG} is damaged or of another version ({error}); start a new --output"
             ) from error
-    if run.is_dir() and any(run.iterdir()):
+    if run.is_dir() and any(not is_temporary(path) for path in run.iterdir()):
         if (run / CONFIG).exists():
             raise ValueError(f"{run} holds another run: choose a new --output, or continue that run with --resume")
         raise ValueError(f"{run} is not empty: choose a new --output")
@@ -148,7 +149,7 @@ def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
     nested = {"clip": _override(given.get("clip"), saved.clip), "train": _override(given.get("train"), saved.train)}
     config = RunConfig(**{**vars(saved), **given, **nested})
     old, new = saved.flat(), config.flat()
-    names = [name for name in old if old[name] != new[name] and name != "workers"]
+    names = [name for name in old if old[name] != new[name] and name not in _FREE]
     if names:
         changed = ", ".join(f"{name} is {old[name]}, not {new[name]}" for name in names)
         raise ValueError(f"a resumed run keeps its settings: {changed}; start a new --output for others")

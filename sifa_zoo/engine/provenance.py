@@ -1,12 +1,16 @@
-"""What a result came from: versions, the commit of this package, and a fingerprint of the videos."""
+"""What a result came from: settings as they came out, versions, the commit of this package, and the videos."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -14,7 +18,43 @@ import torch
 
 import sifa_zoo
 from sifa_zoo import __version__
-from sifa_zoo.data.videos import VideoList
+from sifa_zoo.config import RunConfig
+from sifa_zoo.data.videos import DataError, VideoList
+from sifa_zoo.engine.distributed import world_size
+from sifa_zoo.engine.evaluate import protocol
+from sifa_zoo.engine.optim import effective_rates, global_batch
+from sifa_zoo.engine.prepare import CONFIG
+
+
+def facts(config: RunConfig, videos: tuple[VideoList, VideoList], *, device: torch.device) -> dict[str, Any]:
+    """What the settings of a run come to with these videos (training, validation), on this machine."""
+    train, replicas = config.train, world_size()
+    rates = effective_rates(train, num_replicas=replicas)
+    found: dict[str, Any] = {f"{part}_videos": len(of) for part, of in zip(("train", "val"), videos, strict=True)}
+    found |= {"num_classes": len(videos[0].class_names), "data_format": videos[0].format}
+    found |= {"data_fingerprint": data_fingerprint(*videos, root=config.data)}
+    found |= {"num_processes": replicas, "global_batch": global_batch(train, num_replicas=replicas)}
+    found |= {"effective_lr": rates.lr, "effective_min_lr": rates.min_lr, "device": str(device)}
+    found |= {"evaluation": protocol(config.clip, num_clips=train.num_clips, num_crops=train.num_crops)}
+    return {**found, "git_commit": git_commit(), "versions": versions()}
+
+
+def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
+    """Compares the facts of a run that goes on with those that it began with.
+
+    Raises:
+        ValueError: If there are more or fewer processes: the global batch would be another.
+        DataError: If there are more or fewer training videos: the place in the epoch would mean nothing.
+    """
+    then = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+    if then.get("num_processes", 1) != now["num_processes"]:
+        was = then.get("num_processes", 1)
+        raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with as many")
+    if then.get("train_videos", now["train_videos"]) != now["train_videos"]:
+        was = then["train_videos"]
+        raise DataError(f"the run in {run} has {was} training videos, not {now['train_videos']}; start a new --output")
+    if then.get("data_fingerprint") != now["data_fingerprint"]:
+        print(f"warning: the videos are not those that the run in {run} began with", file=sys.stderr)
 
 
 def versions() -> dict[str, str]:
