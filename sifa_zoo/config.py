@@ -187,7 +187,9 @@ class TrainConfig(AugmentConfig):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
         if self.linear_probe and self.freeze:
-            raise ValueError("freeze and linear_probe exclude each other: a linear probe freezes all but the classifier")
+            raise ValueError(
+                "freeze and linear_probe exclude each other: a linear probe freezes all but the classifier"
+            )
         if self.fsdp and (self.ema_decay or self.precision == "fp16" or self.sync_bn):
             raise ValueError("fsdp goes with fp32 or bf16, and neither with ema_decay nor with sync_bn")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from sifa_zoo.engine.device import pick_device
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(minutes=10)  # of one process for the others: reading a list or writing a checkpoint takes less
+_PATIENCE = timedelta(minutes=30)  # of one process for the others: reading a list or writing a checkpoint takes less
 _GRACE_SECONDS = 1.0
 _SIGNS_OF_A_LOST_PEER = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out waiting")
 
@@ -30,7 +30,9 @@ class PeerError(ConnectionError):
 
 
 @contextmanager
-def process_group(device: torch.device | str | None = None, *, timeout: timedelta = _PATIENCE) -> Iterator[torch.device]:
+def process_group(
+    device: torch.device | str | None = None, *, timeout: timedelta = _PATIENCE
+) -> Iterator[torch.device]:
     """Joins the processes of `torchrun`, if there are any, and leaves them at the end, whatever happens.
 
     Args:
@@ -85,6 +87,11 @@ def is_writer() -> bool:
     return rank() == 0
 
 
+def is_first_process() -> bool:
+    """`torchrun` calls this process rank 0, or there is no other; true also before and after `process_group`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """Prints on the writer."""
     if is_writer():
@@ -112,6 +119,14 @@ def broadcast(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def on_writer(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """What the function returns on the writer, on every process.
+
+    Where it fails the writer alone raises the error, and so tells it once; the others get a `PeerError`.
+    """
+    return broadcast(function(*args, **kwargs) if is_writer() else None)  # type: ignore[return-value]
 
 
 def all_sum(*values: float) -> list[float]:

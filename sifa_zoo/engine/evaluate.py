@@ -20,6 +20,7 @@ from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
 from sifa_zoo.engine.device import autocast, pick_device, spare_cores
+from sifa_zoo.engine.distributed import gather_rows, is_writer
 from sifa_zoo.engine.loader import clip_loader
 
 
@@ -43,26 +44,27 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    top1 = top5 = loss = 0.0
-    videos, failed = 0, []
+    rows: list[tuple[int, int, Tensor]] = []  # place in the list, label, scores
+    failed: list[str] = []
     expected = len(loader.dataset)  # type: ignore[arg-type]
     leave = not sys.stderr.isatty()  # in a file a bar that is wiped out would swallow the next line
-    with tqdm(total=expected, desc="evaluate", unit="video", leave=leave, dynamic_ncols=True) as bar:
+    with tqdm(total=expected, desc="evaluate", leave=leave, dynamic_ncols=True, disable=not is_writer()) as bar:
         for batch in loader:
             failed.extend(batch.failed)
             if len(batch.labels):
-                labels = batch.labels.to(device, non_blocking=True)
-                scores = video_scores(model, batch.clips.to(device, non_blocking=True), precision=precision)
-                hits = scores.topk(min(5, scores.shape[-1])).indices == labels[:, None]
-                top1 += hits[:, 0].sum().item()
-                top5 += hits.sum().item()
-                loss += F.nll_loss(scores.clamp_min(1e-12).log(), labels, reduction="sum").item()
-                videos += len(labels)
+                scores = video_scores(model, batch.clips.to(device, non_blocking=True), precision=precision).cpu()
+                rows += zip(batch.indices.tolist(), batch.labels.tolist(), scores, strict=True)
             bar.update(len(batch.labels) + len(batch.failed))
     model.train(was_training)
-    means = {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
-    means = {name: total / videos if videos else float("nan") for name, total in means.items()}
-    return {**means, "videos": videos, "expected": expected, "failed": tuple(failed)}
+    rows, failed = sorted(gather_rows(rows), key=lambda row: row[0]), sorted(gather_rows(failed))
+    means = _accuracy(torch.tensor([label for _, label, _ in rows]), torch.stack([row[2] for row in rows]))
+    return {**means, "videos": len(rows), "expected": expected, "failed": tuple(failed)}
+
+
+def _accuracy(labels: Tensor, scores: Tensor) -> dict[str, float]:
+    hits = (scores.topk(min(5, scores.shape[-1])).indices == labels[:, None]).double()
+    loss = F.nll_loss(scores.clamp_min(1e-12).log(), labels).item()
+    return {"top1": 100 * hits[:, 0].mean().item(), "top5": 100 * hits.sum(1).mean().item(), "loss": loss}
 
 
 def evaluate_run(

@@ -44,7 +44,7 @@ def freeze(model: nn.Module, pattern: str = "", *, linear_probe: bool = False) -
 
 
 def train_mode(model: nn.Module) -> None:
-    """`model.train()`, but for modules that are frozen as a whole: running statistics and drop path would change them."""
+    """`model.train()`, but for what is frozen: running statistics and drop path would change it."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())

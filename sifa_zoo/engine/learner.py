@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
@@ -86,7 +87,7 @@ class Learner:
         self.scaler.unscale_(self.optimizer)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         norm = clip_grad_norm_(trained, self.train.clip_grad or math.inf)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def update(self, *, empty: bool = False) -> None:
         """An optimiser step, and the next learning rate; `empty` if there is no gradient, because all was left out."""

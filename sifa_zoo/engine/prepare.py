@@ -19,6 +19,7 @@ from sifa_zoo.data.datasets import check_videos
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, is_temporary, read_info, weights_path
+from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size
 from sifa_zoo.recipes import Recipe, find_recipe
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import SCHEMES, find_entry
@@ -121,22 +122,34 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
     info = _start_info(config, run)
     if info and info.class_names != class_names and len(info.class_names) == len(class_names):
         model.reset_classifier(len(class_names))  # type: ignore[operator]  # another number of classes renews it in `create_model`
-        print(f"{config.checkpoint}: the head starts anew for classes of other names, all else is loaded")
+        say(f"{config.checkpoint}: the head starts anew for classes of other names, all else is loaded")
     return model
 
 
-def refuse_bad_files(*lists: VideoList, workers: int) -> None:
-    """Open every video once.
+def check_files(*lists: VideoList, workers: int, skip_bad: bool = False) -> None:
+    """Open every video once, each process its share, and name those that cannot be decoded on stderr.
 
     Raises:
-        DataError: If one cannot be decoded, after a line for each on stderr.
+        DataError: If there are such, and they are not to be skipped.
     """
-    bad = [line for videos in lists for line in check_videos(videos, workers=workers)]
+    mine = [_share(videos, rank=rank(), num_replicas=world_size()) for videos in lists]
+    bad = gather_rows([line for videos in mine for line in check_videos(videos, workers=workers)])
+    on_writer(_name_bad_files, bad, total=sum(map(len, lists)), skip_bad=skip_bad)
+
+
+def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
     for line in bad:
         print(line, file=sys.stderr)
+    counts = f"{len(bad)} of {total} videos cannot be used (listed above)"
+    if bad and not skip_bad:
+        raise DataError(f"{counts}; mend or remove them to train, or leave them out with --skip-bad")
     if bad:
-        total = sum(len(videos) for videos in lists)
-        raise DataError(f"{len(bad)} of {total} videos cannot be used (listed above); mend or remove them to train")
+        print(f"warning: {counts} and will be skipped", file=sys.stderr)
+
+
+def _share(videos: VideoList, *, rank: int, num_replicas: int) -> VideoList:
+    part = slice(rank, None, num_replicas)
+    return VideoList(videos.paths[part], videos.labels[part], videos.class_names)
 
 
 def _override(given: Any, base: Any) -> Any:

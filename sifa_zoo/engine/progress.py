@@ -58,7 +58,7 @@ class DataClock:
 
 
 def progress_bar(epoch: int, *, epochs: int, clips: int, done: int = 0, show: bool = True) -> tqdm:
-    """A bar over the clips of an epoch (from 1), `done` of which a resumed run has behind it; tqdm adds rate and time."""
+    """A bar over the clips of an epoch (from 1), `done` of them before it was resumed; tqdm adds rate and time left."""
     title = f"epoch {epoch}/{epochs}"
     return tqdm(total=clips, initial=done, desc=title, unit="clip", dynamic_ncols=True, disable=not show)
 

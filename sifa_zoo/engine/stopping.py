@@ -34,6 +34,8 @@ class StopSignals:
             yield
         finally:
             self._deferring = False
+        if self.received is not None:  # too late for the caller to ask
+            raise Interrupted(self.received)
 
     def handle(self, number: int, _frame: FrameType | None = None) -> None:
         """Notes a signal, or raises `Interrupted`."""

@@ -89,15 +89,14 @@ def test_resumed_run_equals_an_unbroken_one(
 
 
 def _interrupt_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    real = train_module._train_epoch
+    real = train_module.train_epoch
 
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        row = real(*args, **kwargs)
-        if kwargs["epoch"] == epoch:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        if kwargs["position"].epoch == epoch:
             raise KeyboardInterrupt
-        return row
 
-    monkeypatch.setattr(train_module, "_train_epoch", interrupted)
+    monkeypatch.setattr(train_module, "train_epoch", interrupted)
 
 
 def test_resume_takes_the_saved_settings(run_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
