@@ -134,7 +134,7 @@ def _val_loader(config: RunConfig, videos: VideoList, *, device: torch.device) -
     transform = eval_transform(clip, num_crops=train.num_crops)
     dataset = ClipDataset(videos, clip, transform, num_clips=train.num_clips, num_crops=train.num_crops)
     batch_size = max(1, train.batch_size // (train.num_clips * train.num_crops))
-    return clip_loader(dataset, batch_size=batch_size, workers=train.workers, device=device)
+    return clip_loader(dataset, batch_size=batch_size, shard=True, workers=train.workers, device=device)
 
 
 def _report(config: RunConfig, train_videos: VideoList, val_videos: VideoList, *, device: torch.device) -> None:
