@@ -205,10 +205,7 @@ def test_an_interrupted_run_can_be_resumed(data: Path, tmp_path: Path, number: s
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     last = errors.splitlines()[-1]
-    assert (
-        last
-        == f"interrupted: what was trained is saved; continue with: sifa-zoo {' '.join(command[3:])} --resume"
-    )
+    assert last == f"interrupted: what was trained is saved; continue with: sifa-zoo {' '.join(command[3:])} --resume"
     assert "Traceback" not in errors
 
 

@@ -10,14 +10,14 @@ import signal
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.samplers import ClipSampler
 
-_LAST_SECONDS = 20
+_LAST_SECONDS = 20  # that a worker lives on after SIGTERM, for its parent
 
 
 class Batch(NamedTuple):
@@ -38,10 +38,17 @@ def clip_loader(
     *,
     batch_size: int,
     sampler: ClipSampler | None = None,
+    shard: bool = False,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> DataLoader:
-    """A loader of `Batch`es of the clips that the sampler names; without one, of each video in order."""
+    """A loader of `Batch`es of the clips that the sampler names; without one, of each video in order.
+
+    With `shard`, each process under `torch.distributed` has its share of these, and no video comes twice.
+    """
+    if shard and distributed.is_available() and distributed.is_initialized():
+        ranks = {"rank": distributed.get_rank(), "num_replicas": distributed.get_world_size()}
+        sampler = ClipSampler(dataset.videos, **ranks)
     training = sampler is not None and sampler.seed is not None
     return DataLoader(
         _Failsafe(dataset),

@@ -160,11 +160,10 @@ def _train_loader(config: RunConfig, videos: VideoList, *, device: torch.device)
 
 def _val_loader(config: RunConfig, videos: VideoList, *, device: torch.device) -> DataLoader:
     train, clip = config.train, config.clip
-    sampler = ClipSampler(videos, rank=rank(), num_replicas=world_size())
     transform = eval_transform(clip, num_crops=train.num_crops)
     dataset = ClipDataset(videos, clip, transform, num_clips=train.num_clips, num_crops=train.num_crops)
     batch_size = max(1, train.batch_size // (train.num_clips * train.num_crops))
-    return clip_loader(dataset, batch_size=batch_size, sampler=sampler, workers=train.workers, device=device)
+    return clip_loader(dataset, batch_size=batch_size, shard=True, workers=train.workers, device=device)
 
 
 def _report(config: RunConfig, found: Mapping[str, Any], *, class_names: Sequence[str]) -> None:
@@ -209,7 +208,9 @@ class _Training:
                     self._save_state()
                 self._end_epoch(start)
             except (VideoError, RuntimeError) as error:
-                raise _in_one_line(error, data=self.config.data) from error
+                if plainer := _in_one_line(error, data=self.config.data):
+                    raise DataError(plainer) from error
+                raise
 
     def finish(self) -> Row:
         """Tells how the run ended; returns the row of the best epoch."""
@@ -274,16 +275,13 @@ class _Training:
             say(f"validation is INCOMPLETE: {result['videos']} of {result['expected']} videos")
 
 
-def _in_one_line(error: VideoError | RuntimeError, *, data: str) -> Exception:
-    """The error, or a plainer one that says what has happened."""
+def _in_one_line(error: VideoError | RuntimeError, *, data: str) -> str | None:
+    """What has happened, where the error itself does not say it plainly."""
     if isinstance(error, VideoError) and not os.path.exists(data):
-        return DataError(_lost(data))
+        return _lost(data)
     if "DataLoader worker" in str(error):
-        return DataError(
-            "a process that decodes videos was ended, perhaps for want of memory; continue with --resume and fewer "
-            "--workers"
-        )
-    return error
+        return "a process that decodes videos was ended, perhaps for want of memory; --resume with fewer --workers"
+    return None
 
 
 def _lost(data: str) -> str:
