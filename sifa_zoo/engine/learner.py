@@ -79,7 +79,8 @@ class Learner:
         """Adds the gradient of a loss; before the last one of an update processes need not tell each other theirs."""
         # Where batches may be left out, the last one may be: then gradients must be averaged at each.
         alone = not last and not self.train.skip_bad and isinstance(self.net, DistributedDataParallel)
-        with self.net.no_sync() if alone else nullcontext():
+        context: Any = self.net.no_sync if alone else nullcontext
+        with context():
             self.scaler.scale(loss).backward()
 
     def gradient_norm(self) -> Tensor:
