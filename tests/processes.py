@@ -6,10 +6,10 @@ them is arranged in the process itself, by replacing functions there; the packag
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -35,7 +35,7 @@ class Ended:
 
 
 def run_cli(argv: Sequence[str], folder: Path, *, ranks: int = 1, arrange: dict[int, Any] | None = None) -> list[Ended]:
-    """Runs the command, as `torchrun` would with that many processes; kills what is left after `LIMIT_SECONDS`.
+    """Runs the command, as `torchrun` would with that many processes.
 
     Args:
         argv: Without `sifa-zoo`.
@@ -43,16 +43,31 @@ def run_cli(argv: Sequence[str], folder: Path, *, ranks: int = 1, arrange: dict[
         ranks: Processes.
         arrange: Functions that the process of a rank calls first.
     """
-    started = [_start(argv, folder, rank=rank, ranks=ranks, arrange=arrange) for rank in _environments(ranks)]
+    calls = [partial(_cli, list(argv), (arrange or {}).get(rank)) for rank in range(ranks)]
+    codes = run_functions(calls, folder)
+    return [Ended(code, (folder / f"rank{rank}.txt").read_text()) for rank, code in enumerate(codes)]
+
+
+def run_functions(functions: Sequence[Callable[[], None]], folder: Path, *, enough: int | None = None) -> list[int]:
+    """Calls each function in a process of its own, with the environment of `torchrun`; returns the exit codes.
+
+    Fails when not all (or not the first `enough`) have ended after `LIMIT_SECONDS`. None is left running.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = [folder / f"rank{rank}.txt" for rank in range(len(functions))]
+    started: list[BaseProcess] = []
+    for environment, log, function in zip(_environments(len(functions)), logs, functions, strict=True):
+        started.append(_CONTEXT.Process(target=_main, args=(function, environment, log)))
+        started[-1].start()
     deadline = time.monotonic() + LIMIT_SECONDS
-    for process, _ in started:
+    for process in started[:enough]:
         process.join(max(0.0, deadline - time.monotonic()))
-    hanging = [process for process, _ in started if process.is_alive()]
-    for process in hanging:
+    hanging = [process.is_alive() for process in started]
+    for process in started:
         process.kill()
         process.join()
-    assert not hanging, "a process hangs: " + "\n".join(log.read_text() for _, log in started)
-    return [Ended(process.exitcode, log.read_text()) for process, log in started]
+    assert not any(hanging[:enough]), "a process hangs: " + "\n".join(log.read_text() for log in logs)
+    return [process.exitcode or 0 for process in started]
 
 
 def _environments(ranks: int) -> list[dict[str, str]]:
@@ -64,25 +79,17 @@ def _environments(ranks: int) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
 
 
-def _start(
-    argv: Sequence[str], folder: Path, *, rank: dict[str, str], ranks: int, arrange: dict[int, Any] | None
-) -> tuple[BaseProcess, Path]:
-    number = int(rank.get("RANK", 0))
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"rank{number}.txt"
-    what = (arrange or {}).get(number)
-    process = _CONTEXT.Process(target=_main, args=(list(argv), rank, log, what))
-    process.start()
-    return process, log
-
-
-def _main(argv: list[str], environment: dict[str, str], log: Path, arrange: Callable[[], None] | None) -> None:
-    from sifa_zoo.cli import main
-
+def _main(function: Callable[[], None], environment: dict[str, str], log: Path) -> None:
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    function()
+
+
+def _cli(argv: list[str], arrange: Callable[[], None] | None) -> None:
+    from sifa_zoo.cli import main
+
     if arrange:
         arrange()
     sys.exit(main(argv))
@@ -113,23 +120,41 @@ def before_update(number: int, action: Callable[[], None]) -> None:
 
 def before_rename(number: int, action: Callable[[], None]) -> None:
     """Does something before the rename of that number of a file that was written beside."""
-    real, calls = os.replace, []
+    os.replace = _counted(os.replace, number, action)
 
-    def replace(*args: Any) -> None:
+
+def before_fsync(number: int, action: Callable[[], None]) -> None:
+    """Does something before a file is made safe, of that number and all later ones."""
+    os.fsync = _counted(os.fsync, number, action, later=True)
+
+
+def _counted(real: Callable[..., None], number: int, action: Callable[[], None], *, later: bool = False) -> Any:
+    calls: list[None] = []
+
+    def call(*args: Any) -> None:
         calls.append(None)
-        if len(calls) == number:
+        if len(calls) == number or (later and len(calls) > number):
             action()
         real(*args)
 
-    os.replace = replace  # type: ignore[assignment]
+    return call
+
+
+def fill_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def move(source: Path, target: Path) -> None:
+    os.rename(source, target)
+
+
+def kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
-
-
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder)
 
 
 def record(file: Path) -> None:

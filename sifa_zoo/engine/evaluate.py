@@ -57,7 +57,8 @@ def evaluate(
             bar.update(len(batch.labels) + len(batch.failed))
     model.train(was_training)
     rows, failed = sorted(gather_rows(rows), key=lambda row: row[0]), sorted(gather_rows(failed))
-    means = _accuracy(torch.tensor([label for _, label, _ in rows]), torch.stack([row[2] for row in rows]))
+    scores = torch.stack([row[2] for row in rows]) if rows else torch.empty(0, 1)
+    means = _accuracy(torch.tensor([row[1] for row in rows], dtype=torch.int64), scores)
     return {**means, "videos": len(rows), "expected": expected, "failed": tuple(failed)}
 
 

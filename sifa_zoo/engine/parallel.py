@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -22,6 +23,7 @@ from torch.optim import Optimizer
 
 from sifa_zoo.engine.distributed import broadcast, world_size
 
+_LEAST_SHARE = 1 / 200  # of the model's parameters: gathering many small pieces takes long
 _FULL = StateDictOptions(full_state_dict=True)
 _FULL_ON_CPU = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -40,8 +42,8 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 def shard(model: nn.Module, device: torch.device) -> None:
     """Divides weights, gradients and the state of an optimiser made afterwards among the processes (FSDP2).
 
-    The units that are gathered for a pass are the stages' blocks' parts, as far as blocks call them as modules: an
-    attention, an MLP, a convolution. What they do not cover is gathered with the whole model.
+    What is gathered at a time, and let go afterwards, is the largest modules that the model calls, such as an attention
+    or a convolution: it walks its blocks itself. Small ones stay with the model, whose own are gathered throughout.
 
     Raises:
         ValueError: If there is one process only.
@@ -49,6 +51,10 @@ def shard(model: nn.Module, device: torch.device) -> None:
     if world_size() == 1:
         raise ValueError("fsdp needs several processes: start them with torchrun --nproc-per-node N")
     mesh = init_device_mesh(device.type, (world_size(),))
+    least = _num_parameters(model) * _LEAST_SHARE
+    for name in _called_modules(model):
+        if _num_parameters(module := model.get_submodule(name)) >= least:
+            fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
@@ -75,12 +81,15 @@ def whole(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, FSDPModule):
         yield
         return
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     model.set_reshard_after_forward(False)
-    model.unshard()
+    for unit in units:
+        unit.unshard()
     try:
         yield
     finally:
-        model.reshard()
+        for unit in units:
+            unit.reshard()
         model.set_reshard_after_forward(True)
 
 
@@ -106,3 +115,23 @@ def load_states(model: nn.Module, optimizer: Optimizer, states: dict[str, Any]) 
     else:
         model.load_state_dict(states["model"])
         optimizer.load_state_dict(states["optimizer"])
+
+
+def _called_modules(model: nn.Module) -> list[str]:
+    """Names of the modules below the model that its forward calls, without those inside others of them."""
+    called: list[str] = []
+    trial = copy.deepcopy(model).to("meta").eval()
+    for name, module in trial.named_modules():
+        module.register_forward_pre_hook(lambda _module, _args, name=name: called.append(name))
+    size, num_frames = cast(Any, model).img_size, cast(Any, model).num_frames
+    trial(torch.empty(1, 3, num_frames, *size, device="meta"))
+    names = dict.fromkeys(name for name in called if name)
+    return [name for name in names if not any(name[:end] in names for end in _dots(name))]
+
+
+def _dots(name: str) -> list[int]:
+    return [place for place, letter in enumerate(name) if letter == "."]
+
+
+def _num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -111,16 +111,19 @@ def finetune(
         resume = on_writer((run / CONFIG).is_file) if resume == "auto" else resume
         config = on_writer(_settle, given, run, resume=resume)
         videos = on_writer(read_data, config, run=run)
+        found = on_writer(facts, config, videos, device=device)
+        if resume:
+            on_writer(check_resumable, run, found)
         training = _prepare(config, videos, run=run, device=device, stop=stop)
         if _is_over(training.rows, config.train):
             done, of = len(training.rows), config.train.epochs
             how_many = f"all {of} epochs are done" if done == of else f"it stopped early, after epoch {done}"
             say(f"{run} is finished: {how_many}, there is nothing to resume")
             return best_row(training.rows)
-        found = on_writer(facts, config, videos, device=device)
         _report(config, found, class_names=videos[0].class_names)
         check_files(*videos, workers=config.train.workers, skip_bad=config.train.skip_bad)
-        on_writer(check_resumable, run, found) if resume else on_writer(write_config, run, config, found)
+        if not resume:
+            on_writer(write_config, run, config, found)
         with spare_cores(device, workers=config.train.workers), ExitStack() as stack:
             if is_writer():
                 settings, updates = {**config.flat(), **found}, training.learner.updates
@@ -262,7 +265,7 @@ class _Training:
         share_buffers(learner.evaluated)
         with whole(learner.model):
             result = evaluate(learner.evaluated, self.loaders[1], device=learner.device, precision=train.precision)
-        if result["failed"] and not train.skip_bad:
+        if result["failed"] and not (train.skip_bad and result["videos"] and os.path.exists(self.config.data)):
             raise VideoError(result["failed"][0])
         row |= {f"val_{name}": result[name] for name in _METRICS if name in result}
         self.rows.append({"epoch": position.epoch + 1, **row})
