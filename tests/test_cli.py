@@ -76,7 +76,7 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "ssv1"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["lr", "0.02", "0.0005"] in rows
-    assert "did you mean ssv1" in _error(capsys, ["recipes", "ssv"])
+    assert "one of k400, ssv1, ssv2, small, got 'ssv'" in _error(capsys, ["recipes", "ssv"])
 
 
 def test_finetune_help_names_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
