@@ -67,7 +67,10 @@ def test_same_seed_same_run(run_folder: Path, tmp_path: Path, train: Train) -> N
     assert (tmp_path / "again" / "last.safetensors").read_bytes() == (run_folder / "last.safetensors").read_bytes()
 
 
-def test_workers_do_not_change_the_run(run_folder: Path, tmp_path: Path, train: Train) -> None:
+def test_workers_do_not_change_the_run(
+    run_folder: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # fewer threads would add up in another order
     train(tmp_path / "workers", epochs=3, workers=1)
     assert (tmp_path / "workers" / "log.csv").read_bytes() == (run_folder / "log.csv").read_bytes()
 
@@ -265,7 +268,8 @@ def test_two_heads_are_trained_together(tmp_path: Path, train: Train) -> None:
     assert not torch.equal(model.head_dual.fc.bias, torch.zeros(2))
 
 
-def test_augmented_runs_are_repeatable(tmp_path: Path, train: Train) -> None:
+def test_augmented_runs_are_repeatable(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     settings = {"rand_augment": 1, "color_jitter_prob": 0.5, "mixup_alpha": 0.4, "cutmix_alpha": 1.0, "balance": 0.5}
     settings |= {"repeats": 2, "lr_batch": 4, "min_lr": 1e-5, "warmup_lr": 1e-4, "warmup_epochs": 1, "num_crops": 3}
     for name, workers in (("first", 0), ("again", 1)):
