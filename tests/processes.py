@@ -159,9 +159,9 @@ def send(number: signal.Signals) -> None:
 
 def record(file: Path) -> None:
     """Appends the scalars of each update to a file."""
-    from sifa_zoo.engine import train
+    from sifa_zoo.engine import training
 
-    real = train._Training._after_update
+    real = training.Training._after_update
 
     def after_update(self: Any, scalars: dict[str, float]) -> None:
         row = {name: scalars[name] for name in ("loss", "lr", "grad_norm")}
@@ -169,7 +169,7 @@ def record(file: Path) -> None:
             lines.write(json.dumps({"update": self.learner.updates, **row}) + "\n")
         real(self, scalars)
 
-    train._Training._after_update = after_update  # type: ignore[method-assign]
+    training.Training._after_update = after_update  # type: ignore[method-assign]
 
 
 def recorded(file: Path) -> dict[int, dict[str, float]]:

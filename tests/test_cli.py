@@ -91,7 +91,7 @@ def test_settings_are_printed(data: Path, tmp_path: Path, capsys: pytest.Capture
     captured = capsys.readouterr()
     for name in ("num_frames", "lr", "label_smoothing", "seed", "data", "4x1, 32, 1x1 views"):
         assert name in captured.out
-    assert "loss=" in captured.err
+    assert "waiting for data" in captured.err
     assert "best: top-1" in captured.out
 
 

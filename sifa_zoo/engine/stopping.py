@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -25,20 +26,27 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._deferring = False
+        self._process = os.getpid()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within it the first signal is only noted, and the caller must ask for it; a second one interrupts at once."""
+        """Within it the first signal is only noted, for `check`; a second one interrupts at once."""
         self._deferring = True
         try:
             yield
         finally:
             self._deferring = False
-        if self.received is not None:  # too late for the caller to ask
+        self.check()
+
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal was noted."""
+        if self.received is not None:
             raise Interrupted(self.received)
 
     def handle(self, number: int, _frame: FrameType | None = None) -> None:
-        """Notes a signal, or raises `Interrupted`."""
+        """Notes a signal, or raises `Interrupted`; does nothing in a worker that has just been forked."""
+        if os.getpid() != self._process:
+            return
         noted = self._deferring and self.received is None
         self.received = number
         if not noted:

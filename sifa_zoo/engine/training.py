@@ -61,9 +61,8 @@ class Training:
             if not position.step:  # a process draws its own numbers, the same whether the run was resumed or not
                 torch.manual_seed(random.Random(f"{train.seed} {position.epoch} {rank()}").getrandbits(63))
             try:
-                with self.stop.deferred():
-                    train_epoch(self.learner, loader, position=position, mixer=mixer, after_update=self._after_update)
-                    self._save_state()
+                train_epoch(self.learner, loader, position=position, mixer=mixer, after_update=self._after_update)
+                self._save_state()
                 self._end_epoch(start)
             except (VideoError, RuntimeError) as error:
                 if plainer := _in_one_line(error, data=self.config.data):
@@ -117,9 +116,7 @@ class Training:
             raise DataError(f"not one clip of epoch {position.epoch + 1} could be used; see the videos skipped above")
         row = {"lr": position.lr, "train_loss": position.loss / position.clips}
         row |= {"skipped": position.skipped} if train.skip_bad else {}
-        share_buffers(learner.evaluated)
-        with whole(learner.model):
-            result = evaluate(learner.evaluated, self.loaders[1], device=learner.device, precision=train.precision)
+        result = self._validate()
         if result["failed"] and not (train.skip_bad and result["videos"] and os.path.exists(self.config.data)):
             raise VideoError(result["failed"][0])
         row |= {f"val_{name}": result[name] for name in _METRICS if name in result}
@@ -131,6 +128,17 @@ class Training:
         say(f"epoch {len(self.rows)}/{train.epochs}: {values} ({time.monotonic() - start:.0f} s)")
         if result["videos"] < result["expected"]:
             say(f"validation is INCOMPLETE: {result['videos']} of {result['expected']} videos")
+
+    def _validate(self) -> dict[str, Any]:
+        """Evaluates the model; a signal ends that before the next batch, since the epoch is saved."""
+        learner, (_, loader) = self.learner, self.loaders
+        share_buffers(learner.evaluated)
+        asking = learner.evaluated.register_forward_pre_hook(lambda _model, _clips: self.stop.check())
+        try:
+            with whole(learner.model):
+                return evaluate(learner.evaluated, loader, device=learner.device, precision=learner.train.precision)
+        finally:
+            asking.remove()
 
 
 def _in_one_line(error: VideoError | RuntimeError, *, data: str) -> str | None:

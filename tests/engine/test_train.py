@@ -20,7 +20,7 @@ from tiny_videos import write_video, write_videos
 import sifa_zoo
 from sifa_zoo.config import ClipConfig, TrainConfig
 from sifa_zoo.data.videos import DataError, VideoList
-from sifa_zoo.engine import checkpoint
+from sifa_zoo.engine import checkpoint, training
 from sifa_zoo.engine import train as train_module
 from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.engine.device import spare_cores
@@ -95,14 +95,14 @@ def test_resumed_run_equals_an_unbroken_one(
 
 
 def _interrupt_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    real = train_module.train_epoch
+    real = training.train_epoch
 
     def interrupted(*args: Any, **kwargs: Any) -> None:
         real(*args, **kwargs)
         if kwargs["position"].epoch == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_module, "train_epoch", interrupted)
+    monkeypatch.setattr(training, "train_epoch", interrupted)
 
 
 def test_resume_takes_the_saved_settings(run_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -301,7 +301,7 @@ def test_what_is_in_effect_is_printed(tmp_path: Path, train: Train, capsys: pyte
         (videos / split / "red").rename(videos / split / "red left")
     train(tmp_path / "run", videos=videos, epochs=1, lr=0.4, lr_batch=8, accumulation_steps=2)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert {"global batch 4", "effective lr 0.2", "lr 0.4"} <= set(lines)
+    assert {"global_batch 4", "effective_lr 0.2", "lr 0.4"} <= set(lines)
     assert sum(line.startswith("never mirrored") and line.endswith(": red left") for line in lines) == 1
     train(tmp_path / "still", videos=videos, epochs=1, hflip=False)
     assert "mirror" not in capsys.readouterr().out
@@ -338,8 +338,9 @@ def test_several_labels_per_video(tmp_path: Path, train: Train, monkeypatch: pyt
         return tuple(VideoList(v.paths, np.eye(2, dtype=bool)[v.labels], v.class_names) for v in lists)  # type: ignore[return-value]
 
     real = train_module.read_data
+    counts = {"videos": 4, "expected": 4, "failed": ()}
     monkeypatch.setattr(train_module, "read_data", several)
-    monkeypatch.setattr(train_module, "evaluate", lambda *_, **__: {**next(scores), "failed": ()})
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: {**next(scores), **counts})
     best = train(tmp_path / "run", epochs=2, mixup_alpha=0.4, repeats=2)
     assert (best["epoch"], best["val_map"]) == (1, 80.0)
     assert best["train_loss"] == pytest.approx(math.log(2), rel=0.2)  # of questions answered by yes or no
