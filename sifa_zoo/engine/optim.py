@@ -43,7 +43,8 @@ def build_optimizer(model: nn.Module, train: TrainConfig, *, num_replicas: int =
     With layer decay the layers are those of the model's `group_matcher`, and the head learns at the full rate.
     """
     rates = effective_rates(train, num_replicas=num_replicas)
-    return create_optimizer_v2(model, train.opt, lr=rates.lr, weight_decay=train.weight_decay, momentum=train.momentum)
+    decays = {"weight_decay": train.weight_decay, "layer_decay": train.layer_decay if train.layer_decay < 1 else None}
+    return create_optimizer_v2(model, train.opt, lr=rates.lr, momentum=train.momentum, **decays)
 
 
 def build_scheduler(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sifa_zoo.config import RunConfig, TrainConfig
@@ -133,12 +134,22 @@ class Training:
         """Evaluates the model; a signal ends that before the next batch, since the epoch is saved."""
         learner, (_, loader) = self.learner, self.loaders
         share_buffers(learner.evaluated)
-        asking = learner.evaluated.register_forward_pre_hook(lambda _model, _clips: self.stop.check())
-        try:
-            with whole(learner.model):
-                return evaluate(learner.evaluated, loader, device=learner.device, precision=learner.train.precision)
-        finally:
-            asking.remove()
+        model = _Asking(learner.evaluated, self.stop)
+        with whole(learner.model):
+            return evaluate(model, loader, device=learner.device, precision=learner.train.precision)
+
+
+class _Asking(nn.Module):
+    """A model that asks for a signal before each batch; no hook, which would have it compiled again."""
+
+    def __init__(self, model: nn.Module, stop: StopSignals) -> None:
+        super().__init__()
+        self.model = model
+        self.stop = stop
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.stop.check()
+        return self.model(clips)
 
 
 def _in_one_line(error: VideoError | RuntimeError, *, data: str) -> str | None:
