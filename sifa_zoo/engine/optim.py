@@ -43,8 +43,14 @@ def build_optimizer(model: nn.Module, train: TrainConfig, *, num_replicas: int =
     With layer decay the layers are those of the model's `group_matcher`, and the head learns at the full rate.
     """
     rates = effective_rates(train, num_replicas=num_replicas)
-    decays = {"weight_decay": train.weight_decay, "layer_decay": train.layer_decay if train.layer_decay < 1 else None}
-    return create_optimizer_v2(model, train.opt, lr=rates.lr, momentum=train.momentum, **decays)
+    return create_optimizer_v2(
+        model,
+        train.opt,
+        lr=rates.lr,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        layer_decay=train.layer_decay if train.layer_decay < 1 else None,
+    )
 
 
 def build_scheduler(

@@ -144,9 +144,8 @@ def test_a_linear_probe_trains_the_classifier(options: dict[str, Any]) -> None:
     model = sifa_zoo.create_model("sifa_net_nano", num_classes=2, num_frames=frames, img_size=32, **options)
     freeze(model, linear_probe=True)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == {
-        f"{head}.fc.{part}" for head in ("head", *(["head_dual"] if options else [])) for part in ("weight", "bias")
-    }
+    heads = ("head", "head_dual") if options else ("head",)
+    assert trained == {f"{head}.fc.{part}" for head in heads for part in ("weight", "bias")}
     train_mode(model)
     assert not model.layer4.training
     assert model.training

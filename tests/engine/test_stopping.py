@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sifa_zoo.engine.stopping import Interrupted, stop_signals
+from sifa_zoo.engine.stopping import Interrupted, StopSignals, stop_signals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -20,21 +20,23 @@ def test_a_signal_interrupts(number: signal.Signals, code: int) -> None:
 
 
 def test_a_deferred_signal_waits_to_be_asked_for() -> None:
-    with stop_signals() as stop, pytest.raises(Interrupted, match="SIGTERM"), stop.deferred():
+    with stop_signals() as stop, pytest.raises(Interrupted, match="SIGTERM"):  # nobody asks: the end of the block does
+        defer(stop, signal.SIGTERM)
+    assert stop.received == signal.SIGTERM
+    with pytest.raises(Interrupted, match="SIGTERM"):
         stop.check()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.received == signal.SIGTERM
-        stop.check()
-        pytest.fail("not reached")
-    with stop_signals() as stop, pytest.raises(Interrupted), stop.deferred():
-        os.kill(os.getpid(), signal.SIGTERM)  # nobody asks: the end of the block does
 
 
 def test_a_second_signal_does_not_wait() -> None:
-    with stop_signals() as stop, pytest.raises(Interrupted, match="SIGINT"), stop.deferred():
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-        pytest.fail("not reached")
+    with stop_signals() as stop, pytest.raises(Interrupted, match="SIGINT"):
+        defer(stop, signal.SIGTERM, signal.SIGINT)
+
+
+def defer(stop: StopSignals, *numbers: signal.Signals) -> None:
+    with stop.deferred():
+        stop.check()
+        for number in numbers:
+            os.kill(os.getpid(), number)
 
 
 def test_other_threads_and_forked_workers_are_left_alone() -> None:
