@@ -24,7 +24,7 @@ class VideoList:
             `(N, num_classes)`.
         class_names: The classes in the order of the model's head.
         format: What the videos were read from, in words.
-        num_missing: Rows of the data set left out on request, because their videos do not exist.
+        missing: What the data set names but does not have, left out on request.
 
     Raises:
         ValueError: If there are not labels in range for each path.
@@ -37,7 +37,7 @@ class VideoList:
         class_names: Sequence[str],
         *,
         format: str = "",
-        num_missing: int = 0,
+        missing: Sequence[str] = (),
     ) -> None:
         labels = np.asarray(labels)
         if len(paths) != len(labels):
@@ -50,7 +50,7 @@ class VideoList:
         self.labels = labels.astype(bool if labels.ndim == 2 else np.int64)
         self.class_names = tuple(class_names)
         self.format = format
-        self.num_missing = num_missing
+        self.missing = tuple(missing)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,6 +66,10 @@ class VideoList:
         if self.multi_label:
             return self.labels.sum(0)
         return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def subset(self, chosen: np.ndarray) -> VideoList:
+        """The videos at the places, or under the booleans, of an array."""
+        return VideoList(self.paths[chosen], self.labels[chosen], self.class_names, format=self.format)
 
     def path(self, index: int) -> Path:
         """The video at a place in the list."""
