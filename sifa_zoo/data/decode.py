@@ -256,13 +256,17 @@ def _read(file: File, index: Index, canvas: _Canvas) -> _Canvas:
         if _read_at_random(file, index, canvas):
             return canvas
         index.distrust()
+        _read_in_order(file, index, _Canvas([], short_side=None))  # once: the index tells the next process, too
     canvas.clear(index.num_frames if index.known else None)
     _read_in_order(file, index, canvas)
     return canvas
 
 
 def _read_in_order(file: File, index: Index, canvas: _Canvas) -> None:
-    """Decodes from the start. A whole pass teaches the index which packet gives which frame."""
+    """Decodes from the start, to the last frame wanted or, if none is, to the end.
+
+    A whole pass teaches the index which packet gives which frame.
+    """
     passed = Pass()
     number = -1
     for frame, pts in frames_in_order(file):

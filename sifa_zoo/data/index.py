@@ -33,7 +33,7 @@ _ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1")
 _SEEK_BY_BYTE = ("mpegts", "mpeg")
 # What a packet may carry besides its data without that changing how it is decoded.
 _HARMLESS = {"skip_samples", "mpegts_stream_id", "cpb_properties", "prft", "quality_stats"}
-_VOP = b"\0\0\1\xb6"  # begins a picture of MPEG-4; two in a packet are a trick of DivX for AVI
+_VOP, _USER_DATA = b"\0\0\1\xb6", b"\0\0\1\xb2"  # begin a picture of MPEG-4, and the name of its encoder
 _NUM_COMPARED = 3  # frames decoded in two ways, to see that both are the same
 _SETTINGS = ("width", "height", "pix_fmt", "bits_per_coded_sample", "reorder_depth")
 _COLORS = ("color_range", "colorspace", "color_primaries", "color_trc")
@@ -54,6 +54,7 @@ class Index:
     # decodes from the start.
     access: str
     known: bool  # `frame_packets` and `frame_times` are those of the frames that come out
+    packed: bool  # MPEG-4 as DivX packs it into AVI: a packet may hold two pictures, the second shown by a later packet
     num_corrupt: int  # packets that are marked as damaged or do not decode
     positions: np.ndarray = field(repr=False)  # of packets in the file, int64
     sizes: np.ndarray = field(repr=False)  # of packets in bytes, int64
@@ -185,9 +186,10 @@ class _Packets:
     places: list[int] = field(default_factory=list)  # where the very bytes of the packet lie in the file, or -1
     sizes: list[int] = field(default_factory=list)
     num_corrupt: int = 0
-    plain: bool = True
+    plain: bool = True  # nothing is needed to decode a packet but its data and the stream's extradata
+    packed: bool = False
 
-    def add(self, packet: Packet, reader: Reader, is_mpeg4: bool) -> None:
+    def add(self, packet: Packet, reader: Reader, mpeg4_extradata: bytes | None) -> None:
         data = bytes(packet)
         position = -1 if packet.pos is None else packet.pos
         # The position may be that of a short header before the data.
@@ -201,7 +203,21 @@ class _Packets:
         self.sizes.append(packet.size)
         self.num_corrupt += packet.is_corrupt
         extras = {extra.data_type for extra in packet.iter_sidedata()}
-        self.plain &= extras <= _HARMLESS and not (is_mpeg4 and data.count(_VOP) > 1)
+        self.plain &= extras <= _HARMLESS
+        if mpeg4_extradata is not None:
+            # The decoder works around the mistakes of known encoders, so it must know the encoder from the start.
+            self.plain &= _encoder_name(data) in mpeg4_extradata
+            self.packed |= data.count(_VOP) > 1
+
+
+def _encoder_name(data: bytes) -> bytes:
+    """The user data of MPEG-4 at the beginning of a packet."""
+    head = data[: data.find(_VOP)]
+    start = head.find(_USER_DATA)
+    if start < 0:
+        return b""
+    stop = head.find(b"\0\0\1", start + len(_USER_DATA))
+    return head[start : stop if stop > 0 else len(head)]
 
 
 def build_index(file: File) -> Index:
@@ -212,8 +228,9 @@ def build_index(file: File) -> Index:
     with open_video(file) as source, file.reading() as reader:
         decoder = _describe(source)
         codec = source.codec.codec.canonical_name
+        mpeg4_extradata = (source.codec.extradata or b"") if codec == "mpeg4" else None
         for number, packet in enumerate(packets(source)):
-            table.add(packet, reader, codec == "mpeg4")
+            table.add(packet, reader, mpeg4_extradata)
             if len(first) < _NUM_COMPARED:
                 first += decode(source.codec, packet, number) or []
                 num_fed += 1
@@ -233,6 +250,7 @@ def build_index(file: File) -> Index:
             time_base=(time_base.numerator, time_base.denominator),
             access="order",
             known=False,
+            packed=table.packed,
             num_corrupt=table.num_corrupt,
             positions=np.array(table.places, np.int64),
             sizes=np.array(table.sizes, np.int64),
@@ -312,7 +330,7 @@ def _same(one: VideoFrame, other: VideoFrame) -> bool:
 
 def _rate(times: np.ndarray, time_base: tuple[int, int]) -> float:
     """Frames per second on average, 0 where the times do not tell."""
-    if len(times) < 2 or times[0] == NO_TIME or (np.diff(times) <= 0).any():
+    if len(times) < 2 or NO_TIME in times or (np.diff(times) <= 0).any():
         return 0.0
     return (len(times) - 1) * time_base[1] / (int(times[-1] - times[0]) * time_base[0])
 

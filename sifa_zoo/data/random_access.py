@@ -15,6 +15,9 @@ from sifa_zoo.data.index import Index
 # Decoders that can leave out frames to which no other refers; dav1d (AV1) cannot do so packet by packet.
 _SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
 
+# The packets right after a seek may lack their beginning or hold the end of another.
+_RUN_UP = 4
+
 _Run = tuple[int, int, list[int]]  # first packet, last packet, frames wanted from them
 
 
@@ -44,7 +47,8 @@ def _seek(index: Index, run: _Run, source: Source) -> Iterator[tuple[int, Packet
     """The packets of a run, found again by a seek to their place."""
     number, last, _ = run
     if number:
-        source.container.seek(int(index.positions[number]), stream=source.stream, unsupported_byte_offset=True)
+        place = int(index.positions[max(0, number - _RUN_UP)])
+        source.container.seek(place, stream=source.stream, unsupported_byte_offset=True)
     landed = False
     for packet in packets(source):
         same = packet.pos == index.positions[number] and packet.size == index.sizes[number]
@@ -71,6 +75,7 @@ def _decode_run(
     floor = int(index.key_frames[np.searchsorted(index.keys, first)])
     previous = floor - 1
     skipping = index.codec in _SKIPPING_CODECS
+    whole = _with_packed(index, missing, frame_of) if index.packed else frozenset(missing)
 
     def check(frames: list[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
         nonlocal previous
@@ -88,7 +93,7 @@ def _decode_run(
 
     for packet_number, packet in fed:
         if skipping:
-            codec.skip_frame = "DEFAULT" if packet_number in missing else "NONREF"
+            codec.skip_frame = "DEFAULT" if packet_number in whole else "NONREF"
         frames = decode(codec, packet, packet_number)
         if frames is None and frame_of[packet_number] >= floor:
             raise Disagreement
@@ -100,6 +105,21 @@ def _decode_run(
     depth = codec.reorder_depth
     codec.flush_buffers()
     codec.reorder_depth = depth
+
+
+def _with_packed(index: Index, wanted: set[int], frame_of: list[int]) -> frozenset[int]:
+    """The packets that must be decoded whole: each picture packed into another packet is handed on by those between."""
+    whole: set[int] = set()
+    chain: list[int] = []  # packets since the last reference
+    highest = -1
+    for packet, frame in enumerate(frame_of):
+        if frame > highest:
+            highest = frame
+            chain = []
+        chain.append(packet)
+        if packet in wanted:
+            whole.update(chain)
+    return frozenset(whole)
 
 
 def _frames_by_packet(index: Index) -> list[int]:
