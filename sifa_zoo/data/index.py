@@ -262,8 +262,9 @@ def build_index(file: File) -> Index:
         _know_by_times(index, table)
         if table.plain and min(table.places) >= 0 and _decodes_alike(index, reader, first, num_fed):
             index.access = "direct"
-        elif table.plain and index.container in _SEEK_BY_BYTE and min(table.positions) >= 0:
+        elif table.plain and index.container in _SEEK_BY_BYTE:
             index.positions = np.array(table.positions, np.int64)
+            index.keys = index.keys[index.positions[index.keys] >= 0]
             index.access = "seek"
     return index
 

@@ -47,11 +47,12 @@ def _seek(index: Index, run: _Run, source: Source) -> Iterator[tuple[int, Packet
     """The packets of a run, found again by a seek to their place."""
     number, last, _ = run
     if number:
-        place = int(index.positions[max(0, number - _RUN_UP)])
+        place = int(index.positions[: max(1, number - _RUN_UP)].max())
         source.container.seek(place, stream=source.stream, unsupported_byte_offset=True)
     landed = False
     for packet in packets(source):
-        same = packet.pos == index.positions[number] and packet.size == index.sizes[number]
+        position = -1 if packet.pos is None else packet.pos
+        same = position == index.positions[number] and packet.size == index.sizes[number]
         landed |= same
         if landed and not same:
             raise Disagreement
@@ -60,7 +61,7 @@ def _seek(index: Index, run: _Run, source: Source) -> Iterator[tuple[int, Packet
             number += 1
         if number > last:
             return
-        if not landed and (packet.pos is None or packet.pos > index.positions[number]):
+        if not landed and position > index.positions[number]:
             raise Disagreement
     raise Disagreement
 
