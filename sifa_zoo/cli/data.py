@@ -144,7 +144,7 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from sifa_zoo.data.formats import read_videos, write_list
+    from sifa_zoo.data.formats import read_videos, write_table
     from sifa_zoo.data.parallel import usable_cores
     from sifa_zoo.data.split import split_videos
 
@@ -156,7 +156,7 @@ def _split(args: argparse.Namespace) -> int:
     parts = split_videos(videos, val_share=args.val_share, seed=args.seed, workers=usable_cores())
     output.mkdir(parents=True, exist_ok=True)
     for split, part in parts.items():
-        write_list(files[split], part)
+        write_table(files[split], part)
         print(f"{files[split]}: {len(part)} videos of {int((part.counts > 0).sum())} classes")
     return 0
 

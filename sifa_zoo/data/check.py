@@ -11,10 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import partial
+from typing import Any
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.container import frames_in_order
-from sifa_zoo.data.decode import VideoError, VideoInfo, video_info
+from sifa_zoo.data.container import find_file, frames_in_order, open_video
+from sifa_zoo.data.decode import VideoError, VideoInfo, load_video, video_info
 from sifa_zoo.data.parallel import Stopped, parallel_map
 from sifa_zoo.data.videos import VideoList
 
@@ -133,12 +134,13 @@ def findings_csv(findings: Sequence[Finding]) -> bytes:
 def _inspect(path: str, stop: threading.Event, *, split: str, clip: ClipConfig, quick: bool) -> list[Finding]:
     try:
         info = video_info(path)
-        num_frames, num_corrupt = (info.num_frames, 0) if quick else _decode(path, stop)
+        num_corrupt = info.num_corrupt if quick else _count_corrupt(path, info, stop)
+        promised = _promised_frames(path, info)
     except VideoError as error:
         return [Finding(split, path, "undecodable", str(error).removeprefix(f"{path}: "))]
     found = {
-        "damaged": num_corrupt and f"{num_corrupt} of {num_frames} frames are made of damaged data",
-        "cut off": num_frames < info.promised_frames and f"{num_frames} of {info.promised_frames} frames are there",
+        "damaged": num_corrupt and f"{num_corrupt} of {info.num_frames} frames are made of damaged data",
+        "cut off": info.num_frames < promised and f"{info.num_frames} of {promised} frames are there",
         "short": _why_short(info, clip),
         "variable rate": info.variable_rate and "frames are not evenly spaced; --fps samples by time",
         "rotated": info.rotation and f"stored turned by {info.rotation} degrees; read upright",
@@ -146,15 +148,26 @@ def _inspect(path: str, stop: threading.Event, *, split: str, clip: ClipConfig, 
     return [Finding(split, path, kind, detail) for kind, detail in found.items() if detail]
 
 
-def _decode(path: str, stop: threading.Event) -> tuple[int, int]:
-    """How many frames come out of a video, and how many of them the decoder had to guess at."""
-    num_frames = num_corrupt = 0
-    for frame in frames_in_order(path):
+def _count_corrupt(path: str, info: VideoInfo, stop: threading.Event) -> int:
+    """Decodes all frames; returns how many of them the decoder had to guess at or could not make."""
+    if info.container == "folder":
+        frames: Iterator[Any] = (load_video(path, [number]) for number in range(info.num_frames))
+    else:
+        frames = frames_in_order(find_file(path))
+    num_corrupt = 0
+    for frame in frames:
         if stop.is_set():
             raise Stopped
-        num_frames += 1
-        num_corrupt += frame.is_corrupt
-    return num_frames, num_corrupt
+        num_corrupt += frame is None or getattr(frame, "is_corrupt", False)
+    return num_corrupt
+
+
+def _promised_frames(path: str, info: VideoInfo) -> int:
+    """Frames that the header of an MP4 or MOV file counts; those of other containers cannot be believed."""
+    if not info.container.startswith("mov,"):
+        return 0
+    with open_video(find_file(path)) as source:
+        return source.stream.frames
 
 
 def _why_short(info: VideoInfo, clip: ClipConfig) -> str | None:

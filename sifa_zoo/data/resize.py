@@ -6,8 +6,6 @@ written beside its place and renamed when it is whole, so an interrupted run goe
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import threading
@@ -22,8 +20,9 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from sifa_zoo.config import ResizeConfig
-from sifa_zoo.data.container import frames_in_order, quarter_turns
+from sifa_zoo.data.container import find_file, frames_in_order
 from sifa_zoo.data.decode import VideoError, frame_times, video_info
+from sifa_zoo.data.formats import write_table
 from sifa_zoo.data.parallel import Stopped, parallel_map
 from sifa_zoo.data.videos import DataError, VideoList, few
 
@@ -45,7 +44,7 @@ def resize_videos(
 
     Args:
         splits: The videos to copy; the name of a split is that of its list, `output/SPLIT.csv`.
-        data: Where the videos lie; their paths relative to it are kept, with the suffix `.mp4`.
+        data: Where the videos lie; their paths relative to it are kept below `output/videos`, with the suffix `.mp4`.
         output: Folder for the copies; new, empty or of an interrupted run with the same settings.
         config: How to copy.
         workers: Videos at a time.
@@ -66,7 +65,8 @@ def resize_videos(
         if reason is not None
     }
     for split, videos in splits.items():
-        _write_list(output / f"{split}.csv", videos, {s: p for s, p in places.items() if s not in failures})
+        copied = videos.subset(np.array([Path(path) not in failures for path in videos.paths], dtype=bool))
+        write_table(output / f"{split}.csv", copied, [places[Path(path)] for path in copied.paths])
     return [failures[source] for source in places if source in failures]
 
 
@@ -104,20 +104,22 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = _TICK
-        for count, frame in enumerate(frames_in_order(source), 1):
+        frames = filter(None, frames_in_order(find_file(source)))  # None: a packet that does not decode
+        for count, frame in enumerate(frames, 1):
             if stop.is_set():
                 raise Stopped
             seconds = times[count - 1] if rising else (count - 1) / info.fps
-            upright = _reformat(frame, size, reformatter)
+            upright = _reformat(frame, size, reformatter, turns=round(info.rotation / 90) % 4)
             upright.pts, upright.time_base = round(seconds / _TICK), _TICK
             container.mux(stream.encode(upright))
         container.mux(stream.encode())
     return count
 
 
-def _reformat(frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter) -> av.VideoFrame:
+def _reformat(
+    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter, *, turns: int
+) -> av.VideoFrame:
     """The frame upright and of height and width `size`, in the encoder's pixel format."""
-    turns = quarter_turns(frame)
     height, width = size[::-1] if turns % 2 else size
     resized = reformatter.reformat(
         frame, width, height, "rgb24" if turns else "yuv420p", interpolation=Interpolation.BILINEAR, threads=1
@@ -154,7 +156,9 @@ def _places(splits: Mapping[str, VideoList], data: Path, output: Path) -> dict[P
         raise DataError(f"{output} is where the originals lie; name another folder for the copies")
     if pictures := [str(source) for source in sources if source.is_dir()]:
         raise DataError(f"folders of pictures are not copied, only video files: {few(pictures)}")
-    places = {source: output / source.relative_to(root).with_suffix(".mp4") for source in dict.fromkeys(sources)}
+    places = {
+        source: output / "videos" / source.relative_to(root).with_suffix(".mp4") for source in dict.fromkeys(sources)
+    }
     names: dict[Path, Path] = {}
     for source, target in places.items():
         if other := names.get(target):
@@ -175,18 +179,3 @@ def _claim(output: Path, config: ResizeConfig) -> None:
         raise DataError(f"{output} is not empty and holds no copies of an earlier run; name another folder")
     output.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
-
-
-def _write_list(file: Path, videos: VideoList, places: Mapping[Path, Path]) -> None:
-    """A list with a header that any command takes as data; labels are names."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = np.array(videos.class_names)
-    writer.writerow(["path", *names] if videos.multi_label else ["path", "label"])
-    for path, labels in zip(map(Path, videos.paths), videos.labels, strict=True):
-        if path in places:
-            cells = labels.astype(int).tolist() if videos.multi_label else [names[labels]]
-            writer.writerow([places[path].relative_to(file.parent), *cells])
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(beside, file)

@@ -46,7 +46,10 @@ class VideoList:
             raise ValueError(f"expected {len(class_names)} labels in a row, got {labels.shape[1]}")
         if labels.ndim == 1 and len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
             raise ValueError(f"labels must be in [0, {len(class_names)}), got {sorted(set(labels.tolist()))}")
-        self.paths = np.array(list(map(os.fspath, paths)), dtype=np.dtypes.StringDType())
+        try:
+            self.paths = np.array(list(map(os.fspath, paths)), dtype=np.dtypes.StringDType())
+        except UnicodeEncodeError as error:
+            raise DataError(f"a name that is not in UTF-8: {error.object!r}; rename the file") from error
         self.labels = labels.astype(bool if labels.ndim == 2 else np.int64)
         self.class_names = tuple(class_names)
         self.format = format
@@ -54,6 +57,11 @@ class VideoList:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def num_missing(self) -> int:
+        """Videos that the data set names but does not have."""
+        return len(self.missing)
 
     @property
     def multi_label(self) -> bool:
@@ -70,6 +78,19 @@ class VideoList:
     def subset(self, chosen: np.ndarray) -> VideoList:
         """The videos at the places, or under the booleans, of an array."""
         return VideoList(self.paths[chosen], self.labels[chosen], self.class_names, format=self.format)
+
+    def with_classes(self, class_names: Sequence[str]) -> VideoList:
+        """The same videos, the same classes in another order."""
+        order = [self.class_names.index(name) for name in class_names]
+        labels = self.labels[:, order] if self.multi_label else np.argsort(order)[self.labels]
+        return VideoList(self.paths, labels, class_names, format=self.format, missing=self.missing)
+
+    def as_multi_label(self) -> VideoList:
+        """The same videos, with labels as booleans `(N, num_classes)`."""
+        if self.multi_label:
+            return self
+        labels = np.arange(len(self.class_names)) == self.labels[:, None]
+        return VideoList(self.paths, labels, self.class_names, format=self.format, missing=self.missing)
 
     def path(self, index: int) -> Path:
         """The video at a place in the list."""

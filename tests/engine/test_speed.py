@@ -40,6 +40,4 @@ def test_advice(loading: float, training: float, words: str) -> None:
 def test_copies_are_a_little_larger_than_the_input(img_size: int, short_side: int) -> None:
     clip = ClipConfig(img_size=img_size)
     assert copied_short_side(clip) == short_side
-    assert resize_command("my videos", clip).endswith(
-        f"'my videos' 'my videos_{short_side}' --short-side {short_side}"
-    )
+    assert resize_command("my videos", clip).endswith(f"'my videos' 'my videos_{short_side}' --short-side {short_side}")
