@@ -73,7 +73,7 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     if train.opt not in (optimizers := list_optimizers()):
         nearest = difflib.get_close_matches(train.opt, optimizers, n=3, cutoff=0.3) or ["adamw", "sgd"]
         raise ValueError(f"opt must be one of timm's optimisers, got {train.opt!r}; did you mean {', '.join(nearest)}?")
-    clip = _override(given["clip"], info.clip if info else _usual_clip(model, pretrained))
+    clip = _override(given["clip"], info.clip if info else usual_clip(model, pretrained))
     model_args = given["model_args"] or (info.model_args if info else {})
     chosen = {"model": model, "pretrained": pretrained, "clip": clip, "train": train, "model_args": model_args}
     return RunConfig(**{**given, **chosen})
@@ -159,7 +159,7 @@ def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
     return read_info(config.checkpoint) if config.checkpoint else None
 
 
-def _usual_clip(model: str, pretrained: bool) -> ClipConfig:
+def usual_clip(model: str, pretrained: bool) -> ClipConfig:
     if pretrained:
         return find_entry(model)[1].clip_config
     with torch.device("meta"):
