@@ -125,8 +125,8 @@ def _resize(args: argparse.Namespace) -> int:
 
     config = ResizeConfig(**given(args, ResizeConfig))
     splits = read_splits(args.data, val=args.val, **reading(args))
-    options = {"config": config, "workers": args.workers or usable_cores()}
-    failures = resize_videos(splits, Path(args.data), Path(args.output), **options)
+    workers = args.workers or usable_cores()
+    failures = resize_videos(splits, Path(args.data), Path(args.output), config=config, workers=workers)
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     total = sum(map(len, splits.values()))

@@ -77,7 +77,7 @@ def check_files(
         quick: Read every packet, but decode the first frame only: much faster, and blind to damage further on.
     """
     inspect = partial(_inspect, split=split, clip=clip, quick=quick)
-    for _, findings in parallel_map(inspect, videos.paths, workers=workers, text=f"check {split}"):
+    for _, findings in parallel_map(inspect, list(videos.paths), workers=workers, text=f"check {split}"):
         yield from findings
 
 
@@ -153,7 +153,7 @@ def _count_corrupt(path: str, info: VideoInfo, stop: threading.Event) -> int:
     if info.container == "folder":
         frames: Iterator[Any] = (load_video(path, [number]) for number in range(info.num_frames))
     else:
-        frames = frames_in_order(find_file(path))
+        frames = (frame for frame, _ in frames_in_order(find_file(path)))
     num_corrupt = 0
     for frame in frames:
         if stop.is_set():

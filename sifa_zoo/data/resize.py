@@ -104,7 +104,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = _TICK
-        frames = filter(None, frames_in_order(find_file(source)))  # None: a packet that does not decode
+        frames = (frame for frame, _ in frames_in_order(find_file(source)) if frame is not None)
         for count, frame in enumerate(frames, 1):
             if stop.is_set():
                 raise Stopped
@@ -126,7 +126,8 @@ def _reformat(
     )
     if not turns:
         return resized
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(resized.to_ndarray(), turns)), format="rgb24")
+    upright = np.ascontiguousarray(np.rot90(resized.to_ndarray(), turns), dtype=np.uint8)
+    return av.VideoFrame.from_ndarray(upright, format="rgb24")
 
 
 def _copied_size(height: int, width: int, short_side: int) -> tuple[int, int]:

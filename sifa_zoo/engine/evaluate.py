@@ -115,6 +115,6 @@ def evaluate_run(
     return {**result, **evaluated, "protocol": protocol(clip, num_clips=num_clips)}
 
 
-def protocol(clip: ClipConfig, *, num_clips: int) -> str:
+def protocol(clip: ClipConfig, *, num_clips: int, num_crops: int = 1) -> str:
     """The settings of an evaluation as the field writes them, such as `16x4, 224, 1x1 views`."""
-    return f"{clip.protocol}, {num_clips}x1 views"
+    return f"{clip.protocol}, {num_clips}x{num_crops} views"
