@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from sifa_zoo.data.check import check_splits, findings_csv
+    from sifa_zoo.data.check import check_splits, finding_lines, finding_table, findings_csv
     from sifa_zoo.data.formats import read_splits
     from sifa_zoo.data.parallel import usable_cores
     from sifa_zoo.engine.checkpoint import write_files
@@ -62,32 +61,16 @@ def _check(args: argparse.Namespace) -> int:
         findings.extend(check_splits(splits, clip=clip, workers=workers, quick=args.quick))
         unfinished = False
     finally:
-        _print_findings(findings)
+        print("\n".join([*finding_lines(findings, most=_MOST_SHOWN), "", *finding_table(findings), ""]))
         if args.csv:
             write_files({Path(args.csv): findings_csv(findings)})
         if unfinished:
             print("interrupted: not all videos were checked")
     _print_speed(args, splits["train"] if "train" in splits else next(iter(splits.values())), clip)
-    fatal = {
-        finding.path for finding in findings if finding.fatal and not (finding.kind == "missing" and args.allow_missing)
-    }
-    print(f"training would stop: {len(fatal)} videos cannot be used" if fatal else "nothing here stops training")
+    allowed = {"missing"} if args.allow_missing else set()
+    fatal = {finding.path for finding in findings if finding.fatal and finding.kind not in allowed}
+    print("training would stop, see above" if fatal else "nothing here stops training")
     return 1 if fatal else 0
-
-
-def _print_findings(findings: list[Finding]) -> None:
-    """The findings, those that stop training first, and a table of how many there are of each kind."""
-    for finding in sorted(findings, key=lambda finding: not finding.fatal)[:_MOST_SHOWN]:
-        print(finding)
-    if len(findings) > _MOST_SHOWN:
-        print(f"... and {len(findings) - _MOST_SHOWN} more; --csv FILE writes them all")
-    from sifa_zoo.data.check import KINDS
-
-    counts = Counter(finding.kind for finding in findings)
-    print(f"\n{'finding':16} {'count':>8}  stops training")
-    for kind, fatal in KINDS.items():
-        print(f"{kind:16} {counts[kind]:8}  {'yes' if fatal else 'no'}")
-    print()
 
 
 def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import partial
@@ -17,10 +17,11 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.container import find_file, frames_in_order, open_video
 from sifa_zoo.data.decode import VideoError, VideoInfo, load_video, video_info
 from sifa_zoo.data.parallel import Stopped, parallel_map
-from sifa_zoo.data.videos import VideoList
+from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 
 # Kind of finding -> whether training would stop there.
 KINDS = {
+    "classes": True,
     "missing": True,
     "undecodable": True,
     "damaged": False,
@@ -49,7 +50,7 @@ class Finding:
         return KINDS[self.kind]
 
     def __str__(self) -> str:
-        return f"{self.path or self.split}: {self.kind}: {self.detail}"
+        return f"{self.kind}: {self.detail}"
 
 
 def check_splits(
@@ -82,7 +83,11 @@ def check_files(
 
 
 def check_labels(videos: VideoList, split: str) -> list[Finding]:
-    """Classes without videos, and classes far smaller than the largest."""
+    """Too few classes to train, classes without videos, and classes far smaller than the largest."""
+    try:
+        check_trainable(videos)
+    except DataError as error:
+        return [Finding(split, "", "classes", str(error))] if split != "val" else []
     counts = dict(zip(videos.class_names, videos.counts.tolist(), strict=True))
     largest = max(counts.values(), default=0)
     empty = [f"class {name} has no video" for name, count in counts.items() if not count]
@@ -120,6 +125,24 @@ def digests(paths: Iterable[str], *, workers: int) -> dict[str, bytes]:
 def clip_span(clip: ClipConfig) -> int:
     """Frames of a video that a clip reaches over."""
     return clip.num_frames if clip.sampling == "uniform" else (clip.num_frames - 1) * clip.frame_stride + 1
+
+
+def finding_lines(findings: Iterable[Finding], *, most: int) -> list[str]:
+    """A line for each video, or split, of which something was found; those that stop training first."""
+    about: dict[str, list[Finding]] = {}
+    for finding in findings:
+        about.setdefault(finding.path or finding.split, []).append(finding)
+    order = sorted(about, key=lambda name: not any(finding.fatal for finding in about[name]))
+    lines = [f"{name}: {'; '.join(map(str, about[name]))}" for name in order]
+    more = [f"... and {len(lines) - most} more; --csv FILE writes them all"] if len(lines) > most else []
+    return [*lines[:most], *more]
+
+
+def finding_table(findings: Iterable[Finding]) -> list[str]:
+    """How many findings there are of each kind, and which kinds stop training."""
+    counts = Counter(finding.kind for finding in findings)
+    rows = [f"{kind:16} {counts[kind]:8}  {'yes' if fatal else 'no'}" for kind, fatal in KINDS.items()]
+    return [f"{'finding':16} {'count':>8}  stops training", *rows]
 
 
 def findings_csv(findings: Sequence[Finding]) -> bytes:

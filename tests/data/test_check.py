@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.check import Finding, check_duplicates, check_files, check_labels, check_splits, findings_csv
+from sifa_zoo.data.check import (
+    Finding,
+    check_duplicates,
+    check_files,
+    check_labels,
+    check_splits,
+    finding_lines,
+    finding_table,
+    findings_csv,
+)
 from sifa_zoo.data.videos import VideoList
 
 CLIP = ClipConfig(num_frames=4, frame_stride=4, img_size=32)  # spans 13 frames
@@ -60,7 +69,7 @@ def test_what_cannot_be_decoded_stops_training(not_videos, name, reason, quick):
 
 
 def test_a_quick_check_does_not_decode_the_rest(videos, monkeypatch):
-    monkeypatch.setattr("sifa_zoo.data.check._decode", None)
+    monkeypatch.setattr("sifa_zoo.data.check._count_corrupt", None)
     assert kinds(videos["damaged"], quick=True) == {}
 
 
@@ -74,8 +83,33 @@ def test_what_is_short_depends_on_the_clip(videos):
 def test_labels():
     videos = VideoList(["a"] * 21, [0] * 20 + [1], ["run", "jump", "fall"])
     assert [str(finding) for finding in check_labels(videos, "train")] == [
-        "train: labels: class fall has no video",
-        "train: labels: class jump has 1 videos, the largest class 20",
+        "labels: class fall has no video",
+        "labels: class jump has 1 videos, the largest class 20",
+    ]
+
+
+def test_one_class_stops_training():
+    videos = VideoList(["a"] * 2, [0, 0], ["run", "jump"])
+    (finding,) = check_labels(videos, "train")
+    assert finding.fatal
+    assert "at least two classes, got 1: run" in finding.detail
+    assert check_labels(videos, "val") == []
+
+
+def test_a_line_for_each_video_and_a_table():
+    findings = [Finding("train", f"{i}.mp4", "short", "1 frame") for i in range(3)]
+    findings += [Finding("train", "1.mp4", "rotated", "by 90"), Finding("val", "z.mp4", "undecodable", "empty")]
+    assert finding_lines(findings, most=3) == [
+        "z.mp4: undecodable: empty",
+        "0.mp4: short: 1 frame",
+        "1.mp4: short: 1 frame; rotated: by 90",
+        "... and 1 more; --csv FILE writes them all",
+    ]
+    table = finding_table(findings)
+    assert [line.split() for line in table if line.startswith(("short", "undecodable", "missing"))] == [
+        ["missing", "0", "yes"],
+        ["undecodable", "1", "yes"],
+        ["short", "3", "no"],
     ]
 
 
@@ -99,7 +133,6 @@ def test_all_findings_of_a_data_set_as_csv(videos, not_videos, tmp_path):
     rows = list(csv.DictReader((tmp_path / "findings.csv").open()))
     assert [(row["split"], row["kind"], row["stops_training"]) for row in rows if row["kind"] != "rotated"] == [
         ("train", "missing", "yes"),
-        ("val", "labels", "no"),
         ("train", "undecodable", "yes"),
         ("val", "duplicate", "no"),
     ]
