@@ -136,4 +136,4 @@ def test_all_findings_of_a_data_set_as_csv(videos, not_videos, tmp_path):
         ("train", "undecodable", "yes"),
         ("val", "duplicate", "no"),
     ]
-    assert {row["path"] for row in rows} == {"", "gone.mp4", str(videos["rotated"]), str(not_videos["text"])}
+    assert {row["path"] for row in rows} == {"gone.mp4", str(videos["rotated"]), str(not_videos["text"])}
