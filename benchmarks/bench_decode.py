@@ -137,7 +137,9 @@ def write_video(path: Path, codec: str, size: tuple[int, int], num_frames: int, 
     generator = np.random.default_rng(0)
     texture = np.zeros((height + 64, width + num_frames + 64, 3))
     for scale in (4, 16, 64):
-        coarse = generator.normal(0, 12 * math.sqrt(scale), (texture.shape[0] // scale + 2, texture.shape[1] // scale + 2, 3))
+        coarse = generator.normal(
+            0, 12 * math.sqrt(scale), (texture.shape[0] // scale + 2, texture.shape[1] // scale + 2, 3)
+        )
         fine = torch.nn.functional.interpolate(
             torch.from_numpy(coarse).permute(2, 0, 1)[None], texture.shape[:2], mode="bicubic"
         )
@@ -200,7 +202,11 @@ def timed(call: Callable[[], object]) -> Cost:
 def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> dict:
     info = video_info(path)
     scale = SHORT_SIDE / min(info.height, info.width)
-    size = (SHORT_SIDE, round(info.width * scale)) if info.height <= info.width else (round(info.height * scale), SHORT_SIDE)
+    size = (
+        (SHORT_SIDE, round(info.width * scale))
+        if info.height <= info.width
+        else (round(info.height * scale), SHORT_SIDE)
+    )
     truth = decode_all(path)
     checked = [draw(path, kind, seed) for seed in range(3)]
     row: dict = {"file": Path(path).name, "draw": kind, "cpu_ms": {}, "wall_ms": {}, "wrong": {}}
@@ -320,10 +326,14 @@ def main() -> None:
             print(f"\nbest / ours, CPU: geometric mean {result['geometric_mean']:.2f}, minimum {result['minimum']:.2f}")
         if not args.no_loader:
             rates = result["clips_per_second"] = scaling(paths, 64)
-            print(f"loader: {rates[1]:.0f} clips/s with 1 worker, {rates[2]:.0f} with 2: {rates[2] / rates[1]:.2f} times")
+            print(
+                f"loader: {rates[1]:.0f} clips/s with 1 worker, {rates[2]:.0f} with 2: {rates[2] / rates[1]:.2f} times"
+            )
         if args.soak:
             result["soak_mb"] = soak(paths, args.soak)
-            print(f"{args.soak} draws: {', '.join(f'{mb:.0f}' for mb in result['soak_mb'])} MB at start, middle and end")
+            print(
+                f"{args.soak} draws: {', '.join(f'{mb:.0f}' for mb in result['soak_mb'])} MB at start, middle and end"
+            )
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2) + "\n")

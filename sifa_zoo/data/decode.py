@@ -24,10 +24,10 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from sifa_zoo.data.container import File, VideoError, find_file, frames_in_order
-from sifa_zoo.data.index import Index, Pass, turns, upright_size
+from sifa_zoo.data.index import Disagreement, Index, Pass, turns, upright_size
 from sifa_zoo.data.index_cache import find_index, save_index
 from sifa_zoo.data.pictures import find_folder, read_pictures, resized
-from sifa_zoo.data.random_access import Disagreement, frames_at_random
+from sifa_zoo.data.random_access import frames_at_random
 
 __all__ = ["Frames", "VideoError", "VideoInfo", "frame_times", "load_frames", "load_video", "video_info"]
 

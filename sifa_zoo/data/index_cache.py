@@ -28,7 +28,7 @@ from sifa_zoo.data.container import File, find_file
 from sifa_zoo.data.index import Index, build_index
 
 _VERSION = 1
-_ARRAYS = ("positions", "sizes", "keys", "key_frames", "frame_packets", "frame_times")
+_ARRAYS = ("positions", "sizes", "checksums", "keys", "key_frames", "frame_packets", "frame_times")
 _MEMORY_SIZE = 8192  # about 10 KB each for clips of ten seconds
 
 

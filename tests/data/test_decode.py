@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from sifa_zoo.data import decode, index_cache
+from sifa_zoo.data import index_cache, random_access
 from sifa_zoo.data.container import find_file
 from sifa_zoo.data.decode import VideoError, load_video, video_info
 from sifa_zoo.data.index_cache import find_index
@@ -18,12 +18,14 @@ from sifa_zoo.data.index_cache import find_index
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
     **dict.fromkeys(("transport_stream", "raw", "gif", "uneven_times", "late_start", "rotated"), 40),
+    **dict.fromkeys(("packed", "flv", "program_stream", "mpeg2_in_avi", "without_keyframe_table", "intra_refresh"), 40),
     "one_frame": 1,
     "colon": 3,
     "damaged": None,
     "truncated": None,
 }
-BY_TIME = ("long_gop", "short_gop", "open_gop", "fragmented", "vp9", "uneven_times", "late_start", "rotated")
+AT_ONCE = ("long_gop", "short_gop", "open_gop", "fragmented", "vp9", "uneven_times", "late_start", "rotated")
+AFTER_A_PASS = ("mpeg4_b_frames", "mpeg4_in_mp4", "packed", "raw", "gif", "flv", "mpeg2_in_avi")
 
 
 def decode_all(path: Path) -> np.ndarray:
@@ -56,31 +58,70 @@ def test_any_frames_equal_those_of_a_whole_pass(videos, name):
     assert video_info(videos[name]).num_frames == len(truth) == (NAMES[name] or len(truth))
 
 
-@pytest.mark.parametrize("name", BY_TIME)
-def test_good_files_are_read_by_time(videos, name):
+def access(path: Path) -> str:
+    index = find_index(find_file(path))
+    return index.access if index.known else "not known"
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_good_files_are_read_at_random_at_once(videos, name):
     load_video(videos[name], [3, 35])
-    assert find_index(find_file(videos[name])).access == "direct"
+    assert access(videos[name]) == "direct"
 
 
-def test_uncommon_codecs_are_read_by_time_once_proven(videos):
-    path = videos["mpeg4_in_mp4"]
-    assert not decode._find_index(path).by_time
-    assert video_info(path).num_frames == 40
-    assert decode._find_index(path).by_time
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [*((name, "direct") for name in AFTER_A_PASS), ("transport_stream", "seek"), ("program_stream", "seek")],
+)
+def test_other_files_are_read_at_random_after_a_whole_pass(videos, name, way):
+    assert access(videos[name]) == "not known"
+    truth = decode_all(videos[name])
+    assert video_info(videos[name]).num_frames == len(truth)
+    for numbers in ([35, 38], [4], [len(truth) - 1, 0]):
+        np.testing.assert_array_equal(load_video(videos[name], numbers), truth[numbers])
+    assert access(videos[name]) == way
+
+
+@pytest.mark.parametrize("name", ["mpeg2_in_avi", "transport_stream", "program_stream", "flv", "short_gop"])
+def test_few_packets_are_decoded_for_a_late_frame(videos, name, monkeypatch):
+    video_info(videos[name])
+    decoded = []
+    decode_packet = random_access.decode
+    monkeypatch.setattr(random_access, "decode", lambda *args: decoded.append(args) or decode_packet(*args))
+    load_video(videos[name], [36])
+    assert 1 <= len(decoded) <= 20  # of 40
+
+
+@pytest.mark.parametrize("name", ["mpeg2_in_avi", "transport_stream"])
+def test_an_index_that_lies_is_found_out(videos, name):
+    truth = decode_all(videos[name])
+    video_info(videos[name])
+    index = find_index(find_file(videos[name]))
+    index.positions = np.roll(index.positions, 1)
+    np.testing.assert_array_equal(load_video(videos[name], [36, 2]), truth[[36, 2]])
+    assert access(videos[name]) == "order"
+
+
+@pytest.mark.parametrize("name", ["without_keyframe_table", "intra_refresh"])
+def test_keyframes_that_are_none(videos, name):
+    truth = decode_all(videos[name])
+    for number in range(39, 0, -5):
+        np.testing.assert_array_equal(load_video(videos[name], [number])[0], truth[number])
 
 
 def test_damage_is_noticed_and_read_in_order(videos, capfd):
     assert 0 < video_info(videos["truncated"]).num_frames < 40
     load_video(videos["damaged"])
-    assert not decode._find_index(videos["damaged"]).by_time
+    assert access(videos["damaged"]) == "order"
+    assert not video_info(videos["damaged"]).random_access
     assert capfd.readouterr() == ("", "")
 
 
 def test_far_frames_are_reached_by_seeking(videos):
-    index = decode._find_index(videos["short_gop"])
+    index = find_index(find_file(videos["short_gop"]))
     runs = list(index.runs([0, 4, 35]))
-    assert [numbers for _, numbers in runs] == [[0, 4], [35]]
-    assert runs[0][0] == index.key_times[0] < runs[1][0] == index.key_times[3]
+    assert [numbers for *_, numbers in runs] == [[0, 4], [35]]
+    assert runs[0][0] == index.keys[0] < runs[1][0] == index.keys[3]
 
 
 @pytest.mark.parametrize("name", ["long_gop", "mpeg4_b_frames", "truncated"])
@@ -151,8 +192,8 @@ def test_video_info(videos):
 
 def test_index_is_built_once_for_a_file_and_again_when_it_changes(tmp_path, videos, monkeypatch):
     opened = []
-    packets = decode._packets
-    monkeypatch.setattr(decode, "_packets", lambda source: opened.append(source) or packets(source))
+    build = index_cache.build_index
+    monkeypatch.setattr(index_cache, "build_index", lambda file: opened.append(file) or build(file))
     path = tmp_path / "video.mp4"
     path.write_bytes(videos["long_gop"].read_bytes())
     assert [video_info(path).num_frames for _ in range(3)] == [40] * 3
@@ -168,7 +209,7 @@ def test_index_is_built_once_for_a_file_and_again_when_it_changes(tmp_path, vide
     ("name", "reason"),
     [
         ("missing", "no such file"),
-        ("folder", "is a folder, expected a video file"),
+        ("folder", "is a folder without pictures, expected a video file or a folder of pictures"),
         ("empty", "the file is empty"),
         ("text", "not a video that FFmpeg can open"),
         ("audio", "no video stream, the file holds only audio"),
