@@ -3,14 +3,14 @@
     python benchmarks/bench_decode.py [VIDEO ...] [--json FILE] [--rounds N] [--soak N] [--no-loader]
 
 A clip is 16 frames at stride 4 from a random start, or the middles of 8 uniform segments, scaled to a short side of
-256. Each reader opens the file for each clip, as a data set does, decodes with one thread and scales in the cheapest way
-that it has; torchcodec counts with the faster of its two seek modes. Ours has its index already, as in all epochs but the
-first; "first" is the time with the index still to be built. Rounds are interleaved, figures are medians, CPU seconds are
-those of all threads of the process. A wrong frame is one that looks more like another frame of a sequential decode than
-like its own; ours must equal its own bit for bit.
+256. Each reader opens the file for each clip, as a data set does, decodes with one thread and scales in the cheapest
+way that it has; torchcodec counts with the faster of its two seek modes. Ours has its index already, as in all epochs
+but the first; "first" is the time with the index still to be built. Rounds are interleaved, figures are medians, CPU
+seconds are those of all threads of the process. A wrong frame is one that looks more like another frame of a sequential
+decode than like its own; ours must equal its own bit for bit.
 
-Besides the videos given, others are written: MPEG-4 in AVI, H.264 with long and short groups, with and without B-frames,
-240p to 1080p. Readers that are not installed are named and left out.
+Besides the videos given, others are written: MPEG-4 in AVI, H.264 with long and short groups, with and without
+B-frames, 240p to 1080p. Readers that are not installed are named and left out.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV is not to talk
 
 import av
 import numpy as np
@@ -77,6 +79,7 @@ def torchcodec(mode: str) -> Reader:
 
 def decord() -> Reader:
     library = importlib.import_module("decord")
+    library.logging.set_level(library.logging.ERROR)
 
     def read(path: str, frames: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         height, width = size or (-1, -1)

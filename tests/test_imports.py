@@ -14,7 +14,7 @@ ALLOWED = {  # area: what it may import of ours, besides itself and config
     "manifest": set(),
     "weights": {"hub", "manifest", "models"},
     "registry": {"hub", "manifest", "models", "weights"},
-    **dict.fromkeys(DECODER, set()),
+    **{module: set() for module in DECODER},
     "data/sampling": set(),
     "data/motion": set(),
     "data": set(),

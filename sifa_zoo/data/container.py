@@ -103,6 +103,7 @@ def open_video(file: File) -> Iterator[Source]:
         # `file:` keeps a colon in a name from naming a protocol; the whitelist keeps playlists off the network.
         container = av.open(
             f"file:{path}" if file.data is None else io.BytesIO(file.data),
+            mode="r",
             options={"protocol_whitelist": "file"},
             metadata_errors="replace",
         )
@@ -164,8 +165,14 @@ def decode(codec: VideoCodecContext, packet: Packet | None, number: int = 0) -> 
         return None
 
 
+def packet_of(frame: VideoFrame) -> int:
+    """The number of the packet that a frame decoded by `decode` comes from."""
+    assert frame.pts is not None
+    return frame.pts
+
+
 def frames_in_order(file: File) -> Iterator[tuple[VideoFrame | None, int | None]]:
-    """All frames as the decoder puts them out, each with its packet's time; None for each packet that does not decode."""
+    """All frames as the decoder puts them out, each with its packet's time; None for a packet that does not decode."""
     times: list[int | None] = []
     with open_video(file) as source:
         for number, packet in enumerate(packets(source)):
@@ -174,6 +181,6 @@ def frames_in_order(file: File) -> Iterator[tuple[VideoFrame | None, int | None]
             if frames is None:
                 yield None, None
             for frame in frames or []:
-                yield frame, times[frame.pts]
+                yield frame, times[packet_of(frame)]
         for frame in decode(source.codec, None) or []:
-            yield frame, times[frame.pts]
+            yield frame, times[packet_of(frame)]

@@ -243,11 +243,16 @@ class _Canvas:
             self.image[place] = rgb
 
     def _to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
-        # A reformatter per frame takes twice the time, and without `threads` it starts threads of its own.
-        settings = {"interpolation": Interpolation.BILINEAR, "threads": 1}
         if frame.format.name in _SCALED_FIRST:
-            frame = self._scaler.reformat(frame, width, height, **settings)
-        return self._converter.reformat(frame, width, height, "rgb24", **settings).to_ndarray()
+            frame = self._reformat(self._scaler, frame, width, height, frame.format.name)
+        return self._reformat(self._converter, frame, width, height, "rgb24").to_ndarray()
+
+    @staticmethod
+    def _reformat(
+        reformatter: VideoReformatter, frame: av.VideoFrame, width: int, height: int, pixels: str
+    ) -> av.VideoFrame:
+        # A reformatter per frame takes twice the time, and without `threads` it starts threads of its own.
+        return reformatter.reformat(frame, width, height, pixels, interpolation=Interpolation.BILINEAR, threads=1)
 
 
 def _read(file: File, index: Index, canvas: _Canvas) -> _Canvas:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from av.codec import CodecContext
@@ -22,7 +23,17 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from sifa_zoo.data.container import File, Reader, Source, VideoError, decode, open_video, packets, use_one_thread
+from sifa_zoo.data.container import (
+    File,
+    Reader,
+    Source,
+    VideoError,
+    decode,
+    open_video,
+    packet_of,
+    packets,
+    use_one_thread,
+)
 
 NO_TIME = -(2**63)
 
@@ -162,11 +173,11 @@ class Pass:
         self._faulty_pts = self._faulty_dts = 0
 
     def add(self, frame: VideoFrame, pts: int | None) -> None:
-        self.packets.append(frame.pts)
+        self.packets.append(packet_of(frame))
         self.times.append(self._best_effort(pts, frame.dts))
         self.num_corrupt += frame.is_corrupt
         if frame.key_frame:
-            self.keys.append(frame.pts)
+            self.keys.append(packet_of(frame))
 
     def _best_effort(self, pts: int | None, dts: int | None) -> int:
         """FFmpeg's best effort to tell a frame's time: whichever of both times went back less often so far."""
@@ -251,7 +262,7 @@ def build_index(file: File) -> Index:
         if not first:
             raise VideoError(f"{file.path}: not one frame of its {codec} stream can be decoded, the file is damaged")
         rate = source.stream.average_rate or source.stream.guessed_rate
-        time_base = source.stream.time_base
+        time_base = source.stream.time_base or Fraction(1)
         index = Index(
             container=source.container.format.name,
             codec=codec,

@@ -87,7 +87,7 @@ def _list_folder(path: str, mtime_ns: int) -> Folder:
                 continue
             if entry.is_dir() or not entry.name.lower().endswith(_SUFFIXES):
                 raise VideoError(
-                    f"{path}: is a folder with {entry.name!r} in it, expected a video file or a folder of pictures alone"
+                    f"{path}: is a folder with {entry.name!r} in it, expected a video file or a folder of pictures"
                 )
             names.append(entry.name)
             num_bytes += entry.stat().st_size

@@ -1,15 +1,16 @@
-"""Decodes frames of a video from keyframes on, and checks that they are the frames that decoding everything would give."""
+"""Decodes frames from keyframes on, and checks that they are those that decoding the whole video would give."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from sifa_zoo.data.container import File, Source, decode, open_video, packets
+from sifa_zoo.data.container import File, Source, decode, open_video, packet_of, packets
 from sifa_zoo.data.index import Disagreement, Index
 
 # Decoders that can leave out frames to which no other refers; dav1d (AV1) cannot do so packet by packet.
@@ -18,6 +19,7 @@ _SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
 # The packets right after a seek may lack their beginning or hold the end of another.
 _RUN_UP = 4
 
+_Part = Literal["DEFAULT", "NONREF"]
 _Run = tuple[int, int, list[int]]  # first packet, last packet, frames wanted from them
 
 
@@ -76,21 +78,22 @@ def _decode_run(
     def check(frames: list[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
         nonlocal previous
         for frame in frames:
-            number = frame_of[frame.pts]
+            number = frame_of[packet_of(frame)]
             if number < floor:
                 continue
             # Damage is concealed with whatever was decoded before, so only decoding everything gives the same pixels.
             if frame.is_corrupt or number <= previous:
                 raise Disagreement
             previous = number
-            if frame.pts in missing:
-                missing.remove(frame.pts)
+            if packet_of(frame) in missing:
+                missing.remove(packet_of(frame))
                 yield number, frame
 
     for packet_number, packet in fed:
-        if not plan[packet_number - first]:
+        part = plan[packet_number - first]
+        if part is None:
             continue
-        codec.skip_frame = plan[packet_number - first]
+        codec.skip_frame = part
         frames = decode(codec, packet, packet_number)
         if frames is None and frame_of[packet_number] >= floor:
             raise Disagreement
@@ -104,14 +107,14 @@ def _decode_run(
     codec.reorder_depth = depth
 
 
-def _plan(index: Index, wanted: set[int], frame_of: list[int], *, run: _Run) -> list[str]:
-    """What to decode of each packet of a run: "DEFAULT" all, "NONREF" references only, "" nothing of it."""
+def _plan(index: Index, wanted: set[int], frame_of: list[int], *, run: _Run) -> list[_Part | None]:
+    """What to decode of each packet of a run: all, references only, or None: keep it from the decoder."""
     first, last, _ = run
     if index.codec not in _SKIPPING_CODECS:
         return ["DEFAULT"] * (last + 1 - first)
     if not index.packed:
         return ["DEFAULT" if packet in wanted else "NONREF" for packet in range(first, last + 1)]
-    plan = ["DEFAULT"] * (last + 1 - first)
+    plan: list[_Part | None] = ["DEFAULT"] * (last + 1 - first)
     for row in _packed_rows(frame_of, first, last):
         # A picture in the packet before its own is handed on from packet to packet, each of which must be decoded
         # for that; the first that is not ends it. What then comes must be kept from the decoder, as the last packet of
@@ -119,7 +122,7 @@ def _plan(index: Index, wanted: set[int], frame_of: list[int], *, run: _Run) -> 
         if all(frame_of[packet] >= 0 for packet in row):
             needed = max((place for place, packet in enumerate(row) if packet in wanted), default=0)
             for place, packet in enumerate(row[needed + 1 :]):
-                plan[packet - first] = "" if place else "NONREF"
+                plan[packet - first] = None if place else "NONREF"
     return plan
 
 

@@ -69,7 +69,7 @@ def _damage(source: Path, path: Path) -> Path:
 
 
 def _pack(source: Path, path: Path) -> Path:
-    """A copy of MPEG-4 with B-frames as DivX packs it: each B-frame in the packet before its own, which it leaves empty."""
+    """A copy of MPEG-4 as DivX packs it: each B-frame in the packet before its own."""
     with av.open(str(source)) as container:
         stream = container.streams.video[0]
         extradata = stream.codec_context.extradata + b"\0\0\1\xb2DivX503b1393p"

@@ -118,8 +118,14 @@ def test_random_clips_in_time_of_a_variable_rate():
         ({"fps": 0.0, "times": STEADY}, "fps must be positive, got fps = 0.0"),
         ({"fps": float("nan"), "times": STEADY}, "fps must be positive, got fps = nan"),
         ({"fps": 5.0, "times": STEADY[:9]}, "times must be one per frame, got num_video_frames = 10, 9 times"),
-        ({"fps": 5.0, "times": [*STEADY[:9], float("nan")]}, "times must be known for sampling by fps, frame 9 has none"),
-        ({"fps": 5.0, "times": STEADY, "sampling": "uniform"}, "fps is for dense sampling; uniform segments know no rate"),
+        (
+            {"fps": 5.0, "times": [*STEADY[:9], float("nan")]},
+            "times must be known for sampling by fps, frame 9 has none",
+        ),
+        (
+            {"fps": 5.0, "times": STEADY, "sampling": "uniform"},
+            "fps is for dense sampling; uniform segments know no rate",
+        ),
         ({"sampling": "sparse"}, "sampling must be dense or uniform, got sampling = 'sparse'"),
     ],
 )
