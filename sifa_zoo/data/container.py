@@ -29,6 +29,17 @@ class VideoError(ValueError):
     """A file that cannot be read as a video; the message begins with its path."""
 
 
+class NamedBytes(bytes):
+    """The bytes of a video file, with the name that errors are to call them by."""
+
+    name: str
+
+    def __new__(cls, data: bytes, name: str) -> NamedBytes:
+        named = super().__new__(cls, data)
+        named.name = name
+        return named
+
+
 @dataclass(frozen=True)
 class File:
     """A video file as it is at this moment, or the bytes of one."""
@@ -78,9 +89,10 @@ class Source:
         return self.stream.codec_context
 
 
-def find_file(path: str | os.PathLike[str] | bytes, *, name: str = "<bytes>") -> File:
-    """The file at a path, or of bytes, which errors then call by `name`."""
+def find_file(path: str | os.PathLike[str] | bytes) -> File:
+    """The file at a path, or of bytes."""
     if isinstance(path, bytes):
+        name = path.name if isinstance(path, NamedBytes) else "<bytes>"
         if not path:
             raise VideoError(f"{name}: the file is empty")
         return File(name, len(path), 0, path)

@@ -23,13 +23,13 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from sifa_zoo.data.container import File, VideoError, find_file, frames_in_order
+from sifa_zoo.data.container import File, NamedBytes, VideoError, find_file, frames_in_order
 from sifa_zoo.data.index import Disagreement, Index, Pass, turns, upright_size
 from sifa_zoo.data.index_cache import find_index, save_index
 from sifa_zoo.data.pictures import find_folder, read_pictures, resized
 from sifa_zoo.data.random_access import frames_at_random
 
-__all__ = ["Frames", "VideoError", "VideoInfo", "frame_times", "load_frames", "load_video", "video_info"]
+__all__ = ["Frames", "NamedBytes", "VideoError", "VideoInfo", "frame_times", "load_frames", "load_video", "video_info"]
 
 # Scaled in their own format and then made RGB, which takes a third of the time of doing both at once.
 _SCALED_FIRST = ("yuv420p", "yuvj420p")
@@ -89,7 +89,8 @@ def load_video(path: Video, frames: Sequence[int] | None = None, short_side: int
     """Decodes frames of a video.
 
     Args:
-        path: The video file, a folder of pictures, or the bytes of a video file.
+        path: The video file, a folder of pictures, or the bytes of a video file (`NamedBytes`, if errors are to name
+            them).
         frames: Frame numbers in any order, repeats allowed; numbers beyond the end give the last frame. None: all.
         short_side: Resize so that the shorter side has this many pixels, keeping the aspect ratio. None: as stored.
 

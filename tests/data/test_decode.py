@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import os
 import random
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from sifa_zoo.data import index_cache, random_access
 from sifa_zoo.data.container import find_file
-from sifa_zoo.data.decode import VideoError, load_video, video_info
+from sifa_zoo.data.decode import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
 from sifa_zoo.data.index_cache import find_index
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
@@ -181,11 +183,80 @@ def test_size_may_change_within_the_video(tmp_path, write_video):
     assert load_video(path, [8, 1], short_side=32).shape == (2, 48, 32, 3)
 
 
+def sequential_times(path: Path) -> list[float]:
+    with av.open(f"file:{path}") as container:
+        container.flags &= ~1  # times that are not in the file are not to be made up
+        return [math.nan if frame.time is None else frame.time for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(
+    "name", ["long_gop", "short_gop", "transport_stream", "flv", "uneven_times", "late_start", "vp9"]
+)
+def test_times_are_those_of_the_frames(videos, name):
+    times = sequential_times(videos[name])
+    np.testing.assert_allclose(frame_times(videos[name]), times, rtol=0, atol=1e-9)
+    frames = load_frames(videos[name], [30, 2, 99], short_side=24)
+    np.testing.assert_array_equal(frames.images, load_video(videos[name], [30, 2, 99], short_side=24))
+    np.testing.assert_array_equal(frames.numbers, [30, 2, 39])
+    np.testing.assert_array_equal(frames.pts_seconds, frame_times(videos[name])[[30, 2, 39]])
+
+
+def test_times_where_packets_lack_them(videos):
+    # In AVI only the order of decoding has times, which is FFmpeg's best effort for frames as well.
+    times = frame_times(videos["mpeg4_b_frames"])
+    assert len(times) == 40
+    assert (np.diff(times[np.isfinite(times)]) > 0).all()
+    assert video_info(videos["mpeg4_b_frames"]).fps == pytest.approx(25)
+    assert len(load_frames(videos["mpeg4_b_frames"]).pts_seconds) == 40
+
+
+def test_bytes_are_read_like_the_file(videos):
+    for name in ("long_gop", "mpeg4_b_frames", "transport_stream", "packed"):
+        data = videos[name].read_bytes()
+        np.testing.assert_array_equal(load_video(data, [35, 2]), load_video(videos[name], [35, 2]))
+        assert video_info(data) == video_info(videos[name])
+    for data, reason in ((b"", "the file is empty"), (b"Not a video.\n" * 40, "not a video that FFmpeg can open")):
+        with pytest.raises(VideoError, match=f"<bytes>: {reason}"):
+            load_video(data)
+
+
+def test_bytes_have_the_name_that_is_given():
+    with pytest.raises(VideoError, match="shard-000.tar/7.mp4: not a video that FFmpeg can open"):
+        load_video(NamedBytes(b"Not a video." * 40, "shard-000.tar/7.mp4"))
+
+
+def draw_many(path: Path, seed: int) -> int:
+    generator = random.Random(seed)
+    return sum(int(load_video(path, [generator.randrange(40)])[0, 4, 4, 0]) for _ in range(20))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers(videos, method):
+    paths = [videos["long_gop"], videos["mpeg4_b_frames"], videos["transport_stream"]] * 2
+    here = [draw_many(path, seed) for seed, path in enumerate(paths)]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        there = pool.starmap_async(draw_many, list(zip(paths, range(len(paths)), strict=True)))
+        assert there.get(timeout=120) == here
+
+
+def test_no_file_stays_open(videos):
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("long_gop", "mpeg4_b_frames", "transport_stream", "damaged"):
+        load_video(videos[name], [20])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_video_info(videos):
     info = video_info(videos["short_gop"])
     assert (info.num_frames, info.height, info.width) == (40, 48, 80)
     assert info.fps == pytest.approx(25)
     assert info.duration_seconds == pytest.approx(1.6)
+    assert (info.codec, info.container, info.rotation) == ("h264", "matroska,webm", 0)
+    assert info.num_bytes == videos["short_gop"].stat().st_size
+    assert (info.num_corrupt, info.variable_rate, info.random_access) == (0, False, True)
+    assert video_info(videos["rotated"]).rotation == -90
+    assert video_info(videos["uneven_times"]).variable_rate
+    assert video_info(videos["truncated"]).num_corrupt > 0
     last_time = (39 + 39 * 39 // 9) / 25
     assert video_info(videos["uneven_times"]).fps == pytest.approx(39 / last_time)
 
