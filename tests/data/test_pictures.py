@@ -78,6 +78,27 @@ def test_turned_pictures_are_upright(tmp_path):
     assert (upright[:, 12:, 1] == 200).all()
 
 
+def test_common_jpeg_is_what_pillow_gives(tmp_path):
+    folder = write_pictures(tmp_path / "video", ["1.jpg", "2.jpg"], size=(320, 240), quality=95, subsampling=0)
+    for name, frame in zip(("1.jpg", "2.jpg"), load_video(folder), strict=True):
+        np.testing.assert_allclose(frame, np.asarray(Image.open(folder / name)), atol=4)
+
+
+@pytest.mark.parametrize(("mode", "settings"), [("L", {}), ("CMYK", {}), ("RGB", {"progressive": True})])
+def test_other_jpeg(tmp_path, mode, settings):
+    picture = Image.fromarray(np.full((24, 40, 3), 120, np.uint8)).convert(mode)
+    (tmp_path / "video").mkdir()
+    picture.save(tmp_path / "video" / "1.jpg", **settings)
+    np.testing.assert_allclose(load_video(tmp_path / "video"), 120, atol=3)
+
+
+def test_a_truncated_jpeg_is_an_error(tmp_path):
+    folder = write_pictures(tmp_path / "video", ["1.jpg"], size=(320, 240))
+    (folder / "1.jpg").write_bytes((folder / "1.jpg").read_bytes()[:-100])
+    with pytest.raises(VideoError, match=r"video: the picture '1.jpg' cannot be read \(image file is truncated"):
+        load_video(folder)
+
+
 def test_a_new_picture_is_seen(tmp_path):
     folder = write_pictures(tmp_path / "video", ["1.png"])
     assert video_info(folder).num_frames == 1
@@ -98,7 +119,7 @@ def test_error_names_folder_and_reason(tmp_path):
         video_info(mixed)
     broken = write_pictures(tmp_path / "broken", ["1.png", "2.png"])
     (broken / "2.png").write_bytes((broken / "2.png").read_bytes()[:60])
-    with pytest.raises(VideoError, match=r"broken: the picture '2.png' cannot be decoded"):
+    with pytest.raises(VideoError, match=r"broken: the picture '2.png' cannot be read"):
         load_video(broken)
     (broken / "1.png").write_text("no picture")
     with pytest.raises(VideoError, match=r"broken: the picture '1.png' cannot be read"):
