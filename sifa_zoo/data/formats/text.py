@@ -67,7 +67,7 @@ def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[st
     reader = csv.reader(io.StringIO(read_text(file), newline=""), delimiter=delimiter or ",")
     try:
         for cells in reader:
-            if any(cells) and not all(map(str.isspace, cells)):
+            if len(cells) > 1 or (cells and cells[0].strip()):
                 yield reader.line_num, cells
     except csv.Error as error:
         raise DataError(f"{file}, line {reader.line_num}: {error}") from error
