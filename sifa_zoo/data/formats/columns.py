@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress, islice
@@ -66,12 +67,12 @@ def read_columns(file: Path) -> Columns:
     lower = [name.lower() for name in header]
     if twice := sorted({name for name in lower if lower.count(name) > 1}):
         raise DataError(f"{file} has columns of the same name: {', '.join(name or 'without one' for name in twice)}")
-    numbers: list[int] = []
+    numbers = array("q")
     columns: list[list[str]] = [[] for _ in header]
     faults = []
     while block := list(islice(rows, _BLOCK)):
         faults += [(n, f"expected {len(header)} cells, got {len(row)}") for n, row in block if len(row) != len(header)]
-        numbers += [number for number, _ in block]
+        numbers.extend(number for number, _ in block)
         for column, cells in zip(columns, zip(*(row for _, row in block), strict=False), strict=False):
             column.extend(map(str.strip, cells))
     if faults:

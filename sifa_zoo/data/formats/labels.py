@@ -43,11 +43,10 @@ def read_class_list(file: Path) -> ClassList:
     Raises:
         DataError: If a line cannot be used or a class comes twice.
     """
-    line_numbers, lines = read_lines(file)
     numbered = file.name.lower() == "classind.txt"
     numbers: dict[int, str] = {}
     faults = []
-    for line_number, line in zip(line_numbers, lines, strict=True):
+    for line_number, line in read_lines(file):
         number, _, name = line.partition(" ") if numbered else (str(len(numbers)), "", line)
         name = composed(name.strip())
         if not number.isdecimal() or not name:
@@ -56,7 +55,7 @@ def read_class_list(file: Path) -> ClassList:
             faults.append((line_number, f"{line} comes twice"))
         else:
             numbers[int(number)] = name
-    if not lines:
+    if not numbers and not faults:
         faults.append((1, "expected the names of the classes, one per line, got an empty file"))
     if faults:
         refuse_lines(file, faults)

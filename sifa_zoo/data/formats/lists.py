@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,19 +59,19 @@ def _lists_in(folder: Path) -> dict[str, Path]:
 
 
 def _read_lines(file: Path) -> tuple[Rows, bool]:
-    numbers, lines = read_lines(file)
-    paths, labels = [], []
-    for line in lines:
+    numbers, paths, labels, faults = array("q"), [], [], []
+    known: dict[str, str] = {}  # a label is one string however often it comes
+    for number, line in read_lines(file):
         pair = line.rsplit("\t" if "\t" in line else None, 1)
-        paths.append(pair[0].rstrip() if len(pair) > 1 else "")
-        labels.append(pair[-1].lstrip())
-    no_labels = {label for label in set(labels) if label.lower().endswith(_ENDINGS)}  # paths with spaces
-    if no_labels or "" in paths:
-        faults = [
-            (number, f"expected `path label`, got {line!r}")
-            for number, line, path, label in zip(numbers, lines, paths, labels, strict=True)
-            if not path or label in no_labels
-        ]
+        label = pair[-1].lstrip()
+        if label not in known:
+            known[label] = "" if label.lower().endswith(_ENDINGS) else label  # a path with spaces and no label
+        numbers.append(number)
+        paths.append(pair[0].rstrip())
+        labels.append(known[label])
+        if len(pair) < 2 or not known[label]:
+            faults.append((number, f"expected `path label`, got {line!r}"))
+    if faults:
         return Rows(file, numbers, (), (), faults=faults), False
     heads = _without_frames(file, paths)
     return Rows(file, numbers, heads or paths, labels), heads is not None

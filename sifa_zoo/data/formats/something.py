@@ -11,7 +11,7 @@ from sifa_zoo.data.formats.labels import ClassList, composed, read_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.search import videos_by_stem
 from sifa_zoo.data.formats.splits import annotation_files, beside, pick_split
-from sifa_zoo.data.formats.text import read_cells, read_text, refuse_lines
+from sifa_zoo.data.formats.text import open_text, read_cells, refuse_lines
 from sifa_zoo.data.videos import DataError, VideoList
 
 
@@ -118,9 +118,14 @@ def _labels_json(folder: Path) -> ClassList | None:
     return ClassList(file, tuple(order[number] for number in sorted(order)), order)
 
 
+def _load(file: Path) -> Any:
+    with open_text(file) as opened:
+        return json.load(opened)
+
+
 def _read_json(file: Path, kind: type) -> Any:
     try:
-        content = json.loads(read_text(file))
+        content = _load(file)
     except ValueError as error:
         if isinstance(error, DataError):
             raise
