@@ -122,11 +122,15 @@ class RunConfig:
     model_args: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     pretrained: bool = False
+    format: str | None = None
+    remap: str | None = None
+    allow_missing: bool = False
+    fold: int = 1
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
         """The inverse of `dataclasses.asdict`; other keys are left out."""
-        known = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
         return cls(**{**known, "clip": ClipConfig(**known["clip"]), "train": TrainConfig(**known["train"])})
 
     @property

@@ -2,5 +2,6 @@
 
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.read import FORMATS, read_videos
+from sifa_zoo.data.formats.remap import BY_INDEX
 
-__all__ = ["FORMATS", "VIDEO_SUFFIXES", "read_videos"]
+__all__ = ["BY_INDEX", "FORMATS", "VIDEO_SUFFIXES", "read_videos"]

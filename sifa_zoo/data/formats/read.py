@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from sifa_zoo.data.formats.folders import ClassFolders
+from sifa_zoo.data.formats.folders import ClassFolders, split_folders
 from sifa_zoo.data.formats.hmdb51 import Hmdb51
 from sifa_zoo.data.formats.kinetics import Kinetics
 from sifa_zoo.data.formats.lists import ListFile
@@ -39,10 +39,10 @@ class Format(Protocol):
         """
 
 
-# Files of known data sets have names and headers of their own; what has not is told apart among the general ones.
+_FOLDERS = ClassFolders()
+_LISTS: tuple[Format, ...] = (ListFile(), Table())
 _KNOWN_SETS: tuple[Format, ...] = (Kinetics(), SomethingV1(), SomethingV2(), Ucf101(), Hmdb51())
-_GENERAL: tuple[Format, ...] = (ClassFolders(), ListFile(), Table())
-FORMATS: dict[str, Format] = {format.name: format for format in (*_GENERAL, *_KNOWN_SETS)}
+FORMATS: dict[str, Format] = {format.name: format for format in (_FOLDERS, *_LISTS, *_KNOWN_SETS)}
 
 
 def read_videos(
@@ -99,13 +99,18 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 def _choose(data: Path, name: str | None) -> Format:
-    """The format that is named, or the only one that fits."""
+    """The format that is named, or the only one that fits.
+
+    Known data sets have names and headers of their own, so they come first. Beside lists, folders of videos are but
+    where the videos lie, unless they are named train and val.
+    """
     if name is not None:
         format = FORMATS[name]
         if not format.recognise(data):
             raise DataError(f"{data} does not look like {format.title}; expected {format.expected}")
         return format
-    for formats in (_KNOWN_SETS, _GENERAL):
+    folders = (_FOLDERS,) if data.is_dir() and split_folders(data) else ()
+    for formats in (_KNOWN_SETS, (*folders, *_LISTS), (_FOLDERS,)):
         fitting = [format for format in formats if format.recognise(data)]
         if len(fitting) > 1:
             names = " and ".join(f"{format.title} (--format {format.name})" for format in fitting)
