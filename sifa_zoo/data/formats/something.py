@@ -78,7 +78,7 @@ class SomethingV2:
         file = data if data.is_file() else pick_split(data, annotation_files(data, "*.json"), wish.split)
         entries = _read_json(file, list)
         faults = [
-            (number, f"expected id and template, got {json.dumps(entry)[:80]}{_TEST_HINT if 'id' in entry else ''}")
+            (number, f"expected id and template, got {json.dumps(entry)[:80]}{_test_hint(entry)}")
             for number, entry in enumerate(entries, 1)
             if not isinstance(entry, dict) or not entry.get("id") or not isinstance(entry.get("template"), str)
         ]
@@ -90,6 +90,10 @@ class SomethingV2:
 
 
 _TEST_HINT = " (the test part has no labels)"
+
+
+def _test_hint(entry: Any) -> str:
+    return _TEST_HINT if isinstance(entry, dict) and "template" not in entry else ""
 
 
 def _has_templates(file: Path) -> bool:

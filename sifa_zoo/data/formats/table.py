@@ -74,9 +74,6 @@ class Table:
         rows.faults += [
             (n, "the path is missing") for n, path in zip(rows.numbers, rows.paths, strict=True) if not path
         ]
-        if not several:
-            pairs = zip(rows.numbers, rows.labels, strict=True)
-            rows.faults += [(number, "the label is missing") for number, label in pairs if not label]
         rows.faults.sort()
         return make_videos(rows, wish, format=f"{self.title}{', several labels per video' if several else ''}")
 
@@ -93,6 +90,7 @@ def _read_labels(columns: Columns, rows: Rows, *, known: Sequence[str] | None) -
     parts = {cell: (cell,) if composed(cell) in names else _split_labels(cell) for cell in different}
     if all(parts[cell] == (cell,) for cell in different if cell):
         rows.labels = cells
+        rows.faults += [(n, "the label is missing") for n, cell in zip(rows.numbers, cells, strict=True) if not cell]
     else:
         rows.labels = [parts[cell] for cell in cells]
 
