@@ -17,7 +17,7 @@ _CLASS_LISTS = ("classes.txt", "classInd.txt")
 class ClassList:
     """The classes of a data set in their order, and what the numbers stand for that may be labels in their place."""
 
-    file: Path
+    file: Path | str
     names: tuple[str, ...]
     numbers: dict[int, str]
 
@@ -43,10 +43,14 @@ def read_class_list(file: Path) -> ClassList:
     Raises:
         DataError: If a line cannot be used or a class comes twice.
     """
-    numbered = file.name.lower() == "classind.txt"
+    return parse_class_list(read_lines(file), file=file, numbered=file.name.lower() == "classind.txt")
+
+
+def parse_class_list(lines: Iterable[tuple[int, str]], *, file: Path | str, numbered: bool = False) -> ClassList:
+    """A class list from its numbered lines; otherwise as `read_class_list`."""
     numbers: dict[int, str] = {}
     faults = []
-    for line_number, line in read_lines(file):
+    for line_number, line in lines:
         number, _, name = line.partition(" ") if numbered else (str(len(numbers)), "", line)
         name = composed(name.strip())
         if not number.isdecimal() or not name:

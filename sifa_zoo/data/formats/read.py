@@ -117,6 +117,8 @@ def _choose(data: Path, name: str | None) -> Format:
             raise DataError(f"{data} could be {names}: say which")
         if fitting:
             return fitting[0]
+    if data.suffix == ".tar" or any(data.glob("*.tar")) or any(data.glob("train/*.tar")):
+        raise DataError(f"{data} holds shards, which are no list of videos but a stream: read them with ShardDataset")
     if data.is_file() and data.suffix.lower() not in (".txt", ".csv", ".tsv", ".lst"):
         raise DataError(f"{data} is in none of the known formats: {_known()}")
     return FORMATS["list" if data.is_file() else "folders"]  # whose error tells what is missing

@@ -77,7 +77,7 @@ def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[st
             raise DataError(f"{file}, line {reader.line_num}: {error}") from error
 
 
-def refuse_lines(file: Path, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:
+def refuse_lines(file: Path | str, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:
     """Refuses a file for its faulty lines: each is named, at most twenty.
 
     Raises:
