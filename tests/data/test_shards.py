@@ -70,6 +70,7 @@ def test_samples_are_those_of_the_files(folder, videos):
         assert (label, index) == (wanted_label, place // PER_SHARD << 32 | place % PER_SHARD)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("seed", [None, 0])
 def test_workers_give_each_sample_once(folder, workers, seed):

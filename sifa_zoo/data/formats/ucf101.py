@@ -49,9 +49,7 @@ class Ucf101:
                 faults.append((number, f"expected `Class/v_x.avi` or `Class/v_x.avi number`, got {line!r}"))
             elif class_list and len(field) == 2 and class_list.numbers.get(int(field[1])) != folder:
                 other = class_list.numbers.get(int(field[1]), "no class")
-                faults.append(
-                    (number, f"{folder} has the number {field[1]}, which is {other} in {class_list.file.name}")
-                )
+                faults.append((number, f"{folder} has the number {field[1]}, which is {other} in {class_list.file}"))
         labels = [video.partition("/")[0] for video in videos]
         there = videos_by_stem(data) if not faults else {}
         paths = [

@@ -35,7 +35,7 @@ def test_folds(ucf101, rows):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Archery/v_Archery_g01_c01.avi 2\n", "line 1: Archery has the number 2, which is Biking in classInd.txt"),
+        ("Archery/v_Archery_g01_c01.avi 2\n", "line 1: Archery has the number 2, which is Biking in .*classInd.txt"),
         ("\nv_Archery_g01_c01.avi 1\n", "line 2: expected `Class/v_x.avi` or `Class/v_x.avi number`, got 'v_Archery"),
         ("Archery/v_Archery_g09_c01.avi 1\n", "1 of 1 videos .* do not exist: line 1: Archery/v_Archery_g09_c01.avi"),
     ],
