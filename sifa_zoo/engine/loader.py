@@ -10,7 +10,7 @@ import signal
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sifa_zoo.data.datasets import ClipDataset
@@ -36,10 +36,17 @@ def clip_loader(
     *,
     batch_size: int,
     sampler: ClipSampler | None = None,
+    shard: bool = False,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> DataLoader:
-    """A loader of `Batch`es of the clips that the sampler names; without one, of each video in order."""
+    """A loader of `Batch`es of the clips that the sampler names; without one, of each video in order.
+
+    With `shard`, each process under `torch.distributed` has its share of these, and no video comes twice.
+    """
+    if shard and distributed.is_available() and distributed.is_initialized():
+        ranks = {"rank": distributed.get_rank(), "num_replicas": distributed.get_world_size()}
+        sampler = ClipSampler(dataset.videos, **ranks)
     training = sampler is not None and sampler.seed is not None
     return DataLoader(
         _Failsafe(dataset),

@@ -116,8 +116,8 @@ def finetune(
     with spare_cores(device, workers=config.train.workers):
         rows = _train(net, optimizer, run=run, rows=rows, config=config, loaders=loaders)
     best = best_row(rows)
-    name = metric(best)
-    print(f"best: {name} {best[name]:.1f} % after epoch {best['epoch']}; weights in {run / BEST}")
+    name = {"val_top1": "top-1", "val_map": "mAP"}[metric(best)]
+    print(f"best: {name} {best[metric(best)]:.1f} % after epoch {best['epoch']}; weights in {run / BEST}")
     return best
 
 
@@ -134,7 +134,7 @@ def _val_loader(config: RunConfig, videos: VideoList, *, device: torch.device) -
     transform = eval_transform(clip, num_crops=train.num_crops)
     dataset = ClipDataset(videos, clip, transform, num_clips=train.num_clips, num_crops=train.num_crops)
     batch_size = max(1, train.batch_size // (train.num_clips * train.num_crops))
-    return clip_loader(dataset, batch_size=batch_size, workers=train.workers, device=device)
+    return clip_loader(dataset, batch_size=batch_size, shard=True, workers=train.workers, device=device)
 
 
 def _report(config: RunConfig, train_videos: VideoList, val_videos: VideoList, *, device: torch.device) -> None:
