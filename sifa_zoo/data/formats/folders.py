@@ -7,10 +7,8 @@ from pathlib import Path
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES, entries_of, holds_pictures, is_folder, is_video
 from sifa_zoo.data.formats.labels import composed
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.data.formats.splits import SPLITS, pick_split, split_files
+from sifa_zoo.data.formats.splits import SPLITS, pick_split
 from sifa_zoo.data.videos import DataError, VideoList, few
-
-_LISTS = (".txt", ".csv", ".tsv")
 
 
 def split_folders(data: Path) -> dict[str, Path]:
@@ -35,13 +33,8 @@ class ClassFolders:
     expected = "CLASS/VIDEO, or train/CLASS/VIDEO and val/CLASS/VIDEO"
 
     def recognise(self, data: Path) -> bool:
-        """Whether some folder inside holds videos, by itself or as a split.
-
-        Folders without splits beside a list `train` are where that list's videos are.
-        """
+        """Whether some folder inside holds videos, by itself or as a split."""
         if not data.is_dir():
-            return False
-        if any("train" in split_files(data, f"*{suffix}") for suffix in _LISTS) and not _splits(data):
             return False
         parts = [data, *(data / name for names in SPLITS.values() for name in names if (data / name).is_dir())]
         folders = (entry for part in parts for entry in entries_of(part) if is_folder(entry))
