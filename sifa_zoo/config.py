@@ -207,6 +207,10 @@ class RunConfig:
     checkpoint: str | None = None
     pretrained: bool = False
     recipe: str | None = None
+    format: str | None = None
+    remap: str | None = None
+    allow_missing: bool = False
+    fold: int = 1
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
@@ -255,6 +259,25 @@ class WeightsInfo:
         values = {key: value for key, value in json.loads(text).items() if key in known}
         values |= {"clip": ClipConfig(**values["clip"]), "class_names": tuple(values["class_names"])}
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class ResizeConfig:
+    """How videos are copied to decode faster.
+
+    Raises:
+        ValueError: If a value is out of range; the message says what is allowed.
+    """
+
+    short_side: int = _setting(256, "short side of the copies in pixels; smaller videos keep their size")
+    crf: int = _setting(18, "x264's quality, 0 (lossless) to 51; 18 is hard to tell from the original")
+    gop_size: int = _setting(24, "frames from one keyframe to the next: few make random access quick, many small files")
+
+    def __post_init__(self) -> None:
+        _refuse_below(self, 32, "short_side")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf must be in [0, 51], got {self.crf}")
+        _refuse_below(self, 1, "gop_size")
 
 
 def _refuse_below(config: Any, least: int, *names: str) -> None:

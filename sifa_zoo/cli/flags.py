@@ -41,6 +41,20 @@ def given(args: argparse.Namespace, config: type) -> dict[str, Any]:
     return {f.name: getattr(args, f.name) for f in dataclasses.fields(config) if hasattr(args, f.name)}
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How data is read: the keyword arguments of `read_videos` that people set."""
+    parser.add_argument("--format", metavar="NAME", help="what DATA is (default: found out from its files)")
+    remap_help = "`index`, or a file of `label of the data,class of the weights`, where labels and classes disagree"
+    parser.add_argument("--remap", metavar="FILE", help=remap_help)
+    parser.add_argument("--allow-missing", action="store_true", help="leave out videos that do not exist, and say so")
+    parser.add_argument("--fold", type=int, default=1, help="of UCF101 and HMDB51: 1, 2 or 3 (default: 1)")
+
+
+def reading(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of `add_reading` as keyword arguments."""
+    return {name: getattr(args, name) for name in ("format", "remap", "allow_missing", "fold")}
+
+
 def add_model_args(parser: argparse.ArgumentParser) -> None:
     text = "arguments of the model's constructor, such as dilation=2"
     parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=text)

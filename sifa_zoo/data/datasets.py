@@ -58,7 +58,7 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
     Raises:
         ValueError: If `num_clips` or `num_crops` is less than 1, or more for training; on access, if the transform
             gives another number of crops.
-        VideoError: On access, if a video cannot be decoded.
+        VideoError: On access, if a video cannot be decoded, or has no times where `clip.fps` needs them.
 
     Example:
         >>> clip = ClipConfig(img_size=112)
@@ -136,7 +136,7 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
     ) -> list[int]:
         timing: dict[str, Any] = {}
         if self.clip.fps is not None and self.clip.sampling == "dense":
-            timing = {"fps": self.clip.fps, "times": decode.frame_times(path)}  # type: ignore[attr-defined]
+            timing = {"fps": self.clip.fps, "times": _times(path)}
         return clip_indices(
             num_video_frames,
             num_frames=self.clip.num_frames,
@@ -147,6 +147,15 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
             generator=generator,
             **timing,
         )
+
+
+def _times(path: Path) -> np.ndarray:
+    times = decode.frame_times(path)  # type: ignore[attr-defined]
+    if not np.isfinite(times).all():
+        raise VideoError(
+            f"{path}: does not tell when its frames are shown, which fps needs; leave fps out or convert it"
+        )
+    return times
 
 
 def _load(path: Path, indices: list[int], short_side: int) -> Tensor:

@@ -73,6 +73,10 @@ def evaluate_run(
     data: str | os.PathLike[str],
     *,
     split: str = "val",
+    format: str | None = None,
+    remap: str | os.PathLike[str] | None = None,
+    allow_missing: bool = False,
+    fold: int = 1,
     num_clips: int | None = None,
     batch_size: int = 8,
     workers: int = 2,
@@ -84,7 +88,8 @@ def evaluate_run(
     Args:
         run: A run folder, a weights file of one, or the name of a model with weights.
         data: As for `finetune`.
-        split: "train" or "val"; of no account for a single list or class folder.
+        split: "train", "val" or "test"; of no account for a single list or class folder.
+        format, remap, allow_missing, fold: As for `read_videos`.
         num_clips: Clips per video; None takes what the run was validated with.
         batch_size: Clips per step; the clips of one video stay together.
         workers: Processes that decode videos.
@@ -107,7 +112,8 @@ def evaluate_run(
     num_clips = num_clips or settings.get("num_clips", 1)
     precision = precision or settings.get("precision", "fp32")
     clip = clip_config(model)
-    videos = read_videos(data, split, class_names=settings["label_names"])
+    names = settings["label_names"]
+    videos = read_videos(data, split, names, format=format, remap=remap, allow_missing=allow_missing, fold=fold)
     dataset = ClipDataset(videos, clip, eval_transform(clip), num_clips=num_clips)
     loader = clip_loader(dataset, batch_size=max(1, batch_size // num_clips), workers=workers, device=device)
     with spare_cores(device, workers=workers):

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.optim import list_optimizers
 from torch import nn
 
 from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
 from sifa_zoo.data.datasets import check_videos
-from sifa_zoo.data.formats import read_videos
+from sifa_zoo.data.formats import BY_INDEX, read_videos
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, is_temporary, read_info, weights_path
 from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size
@@ -63,6 +64,8 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     for name in ("data", "val", "checkpoint"):
         if given[name] is not None and not os.fspath(given[name]).startswith(SCHEMES):
             given[name] = os.path.abspath(given[name])
+    if given.get("remap") not in (None, BY_INDEX):
+        given["remap"] = os.path.abspath(given["remap"])
     if saved:
         return _settle_resumed(given, saved)
     info = read_info(given["checkpoint"]) if given["checkpoint"] else None
@@ -77,23 +80,31 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     if train.opt not in (optimizers := list_optimizers()):
         nearest = difflib.get_close_matches(train.opt, optimizers, n=3, cutoff=0.3) or ["adamw", "sgd"]
         raise ValueError(f"opt must be one of timm's optimisers, got {train.opt!r}; did you mean {', '.join(nearest)}?")
-    usual = _override(recipe.clip, info.clip if info else _usual_clip(model, pretrained))
+    usual = _override(recipe.clip, info.clip if info else usual_clip(model, pretrained))
     clip = _override(given["clip"], usual)
     model_args = given["model_args"] or (info.model_args if info else {})
     chosen = {"model": model, "pretrained": pretrained, "clip": clip, "train": train, "model_args": model_args}
-    return RunConfig(**{**given, **chosen})
+    return RunConfig(**{name: value for name, value in {**given, **chosen}.items() if value is not None})
 
 
 def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList, VideoList]:
-    """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones."""
-    train_videos = read_videos(config.data, "train")
+    """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones.
+
+    A remap leads to the classes of the run or checkpoint, so there it must have them.
+    """
+    how: dict[str, Any] = {name: getattr(config, name) for name in ("format", "remap", "allow_missing", "fold")}
     info = _start_info(config, run)
+    train_videos = read_videos(config.data, "train", info.class_names if info and config.remap else None, **how)
     if info and set(info.class_names) == set(train_videos.class_names):
-        train_videos = read_videos(config.data, "train", class_names=info.class_names)
+        train_videos = train_videos.with_classes(info.class_names)
     elif (run / LAST).exists():
         raise DataError(f"the classes of {config.data} are no longer those of the run in {run}; start a new --output")
     check_trainable(train_videos)
-    val_videos = read_videos(config.val or config.data, "val", class_names=train_videos.class_names)
+    how |= {"format": None} if config.val else {}
+    val_videos = read_videos(config.val or config.data, "val", train_videos.class_names, **how)
+    if val_videos.multi_label and not train_videos.multi_label:
+        raise DataError("validation videos have several labels each, but training videos have one")
+    val_videos = val_videos.as_multi_label() if train_videos.multi_label else val_videos
     train_paths, val_paths = (
         {os.path.realpath(path) for path in videos.paths} for videos in (train_videos, val_videos)
     )
@@ -132,7 +143,7 @@ def check_files(*lists: VideoList, workers: int, skip_bad: bool = False) -> None
     Raises:
         DataError: If there are such, and they are not to be skipped.
     """
-    mine = [_share(videos, rank=rank(), num_replicas=world_size()) for videos in lists]
+    mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
     bad = gather_rows([line for videos in mine for line in check_videos(videos, workers=workers)])
     on_writer(_name_bad_files, bad, total=sum(map(len, lists)), skip_bad=skip_bad)
 
@@ -145,11 +156,6 @@ def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
         raise DataError(f"{counts}; mend or remove them to train, or leave them out with --skip-bad")
     if bad:
         print(f"warning: {counts} and will be skipped", file=sys.stderr)
-
-
-def _share(videos: VideoList, *, rank: int, num_replicas: int) -> VideoList:
-    part = slice(rank, None, num_replicas)
-    return VideoList(videos.paths[part], videos.labels[part], videos.class_names)
 
 
 def _override(given: Any, base: Any) -> Any:
@@ -176,7 +182,8 @@ def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
     return read_info(config.checkpoint) if config.checkpoint else None
 
 
-def _usual_clip(model: str, pretrained: bool) -> ClipConfig:
+def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
+    """How clips are cut for a model, or for its weights."""
     if pretrained:
         return find_entry(model)[1].clip_config
     with torch.device("meta"):

@@ -166,6 +166,12 @@ def test_fps_asks_for_frames_by_their_times(video_list, monkeypatch):
             assert calls.pop() == expected
 
 
+def test_fps_needs_times(video_list, monkeypatch):
+    monkeypatch.setattr(datasets.decode, "frame_times", lambda path: np.full(40, np.nan), raising=False)
+    with pytest.raises(VideoError, match="does not tell when its frames are shown, which fps needs"):
+        ClipDataset(video_list, replace(CLIP, fps=30.0), eval_transform(CLIP))[0]
+
+
 def test_views_are_clips_times_crops(video_list):
     one = ClipDataset(video_list, CLIP, eval_transform(CLIP), num_clips=2)
     dataset = ClipDataset(video_list, CLIP, eval_transform(CLIP, num_crops=3), num_clips=2, num_crops=3)
