@@ -148,11 +148,6 @@ def move(source: Path, target: Path) -> None:
     os.rename(source, target)
 
 
-def kill_workers() -> None:
-    for process in multiprocessing.active_children():
-        process.kill()
-
-
 def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
