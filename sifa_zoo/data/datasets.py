@@ -30,7 +30,7 @@ def check_videos(videos: VideoList, *, workers: int = 0) -> list[str]:
     return [reason for reason in reasons if reason is not None]
 
 
-class ClipDataset(Dataset[tuple[Tensor, int, int]]):
+class ClipDataset(Dataset[tuple[Tensor, Tensor, int]]):
     """Clips of the videos in a list, with label and place in the list: `(clips, label, index)`.
 
     For training (`seed` given) clips are one random clip, float32 `(C, T, H, W)`. All that is random, the transform
@@ -80,8 +80,8 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         """Gives each epoch other clips; call it before iterating, as with a `DistributedSampler`."""
         self._epoch.fill_(epoch)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        path, label = self.videos.path(index), int(self.videos.labels[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        path, label = self.videos.path(index), torch.as_tensor(self.videos.labels[index])
         clips = self._eval_clips(path) if self.seed is None else self._train_clip(path, index)
         return clips, label, index
 

@@ -10,7 +10,7 @@ import signal
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from sifa_zoo.data.datasets import ClipDataset
@@ -34,22 +34,27 @@ def clip_loader(
     *,
     batch_size: int,
     shuffle_seed: int | None = None,
+    shard: bool = False,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> DataLoader:
     """A loader of `Batch`es.
 
     With `shuffle_seed` the videos come in another order in each epoch, as told by `loader.sampler.set_epoch(epoch)`.
+    Without it they come in order. With `shard`, each process under `torch.distributed` has its share of them, and none
+    comes twice.
     """
-    sampler: DistributedSampler | None = None
+    sampler: DistributedSampler | range | None = None
     if shuffle_seed is not None:
         sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=shuffle_seed)
+    elif shard and distributed.is_available() and distributed.is_initialized():
+        sampler = range(distributed.get_rank(), len(dataset), distributed.get_world_size())
     return DataLoader(
         _Failsafe(dataset),
         batch_size=batch_size,
         sampler=sampler,
         # BatchNorm cannot normalise a lone last clip; shuffling leaves out another one in each epoch
-        drop_last=sampler is not None and len(dataset) > batch_size and len(dataset) % batch_size == 1,
+        drop_last=shuffle_seed is not None and len(dataset) > batch_size and len(dataset) % batch_size == 1,
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_parent,

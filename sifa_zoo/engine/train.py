@@ -181,7 +181,7 @@ def _train(
     )
     val_set = ClipDataset(videos[1], clip, eval_transform(clip), num_clips=train.num_clips)
     val_batch = max(1, train.batch_size // train.num_clips)
-    val_loader = clip_loader(val_set, batch_size=val_batch, workers=train.workers, device=device)
+    val_loader = clip_loader(val_set, batch_size=val_batch, shard=True, workers=train.workers, device=device)
     scheduler = _cosine(optimizer, train, updates=_updates(loader, train))
     for epoch in range(len(rows), train.epochs):
         start = time.monotonic()
