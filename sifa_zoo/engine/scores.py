@@ -106,7 +106,7 @@ def gather(shards: Sequence[VideoScores]) -> VideoScores:
         everyone: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(everyone, shards)
         shards = [shard for part in everyone for shard in part]
-    failed = tuple(sorted({line for shard in shards for line in shard.failed}))
+    failed = tuple(sorted(line for shard in shards for line in shard.failed))
     shards = [shard for shard in shards if len(shard)]
     if not shards:
         return VideoScores(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(0), failed)
