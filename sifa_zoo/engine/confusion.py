@@ -14,6 +14,7 @@ _COUNTED = 20  # with more there is none for the counts
 _NAME_WIDTH = 180
 _TICKS = 10  # about as many numbers along an axis instead of names
 _GAP = 10
+_TITLE = "true class in rows, predicted in columns"
 _INK, _PAPER, _GRID = "#333333", "#ffffff", "#e3e8ee"
 _LIGHT, _DARK = np.array([247, 250, 253]), np.array([8, 64, 129])
 
@@ -30,19 +31,21 @@ def confusion_csv(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
     """Counts `(C, C)` as PNG, a cell darker the larger its share of its row: its true class.
 
-    Up to 40 classes have their names beside them, up to 20 the counts in the cells; more have numbers, from 0, along
-    the axes.
+    Up to 40 classes have their names beside them, up to 20 the counts in the cells. More have numbers, from 0, along
+    the axes, and are as dark as the root of the share, so that rare confusions show.
     """
     count = len(matrix)
     cell = _cell_size(count)
     names = count <= _NAMED
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    colours = (_LIGHT + shares[..., None] * (_DARK - _LIGHT)).round().astype(np.uint8)
+    weights = shares[..., None] if names else np.sqrt(shares[..., None])
+    colours = (_LIGHT + weights * (_DARK - _LIGHT)).round().astype(np.uint8)
     cells = Image.fromarray(colours).resize((cell * count, cell * count), Image.Resampling.NEAREST)
     font = ImageFont.load_default(13)
     margin = _widest(class_names, font) + 2 * _GAP if names else 60
     title = 26
-    image = Image.new("RGB", (margin + cells.width + 30, margin + cells.height + title + _GAP), _PAPER)
+    width = max(margin + cells.width + 30, round(font.getlength(_TITLE)) + 2 * _GAP)
+    image = Image.new("RGB", (width, margin + cells.height + title + _GAP), _PAPER)
     image.paste(cells, (margin, title))
     draw = ImageDraw.Draw(image)
     if cell >= 12:
@@ -55,7 +58,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
         draw.text((margin - _GAP, title + middle), shorten(name, font, _NAME_WIDTH), _INK, font, anchor="rm")
     bottom = title + cells.height
     _paste_columns(image, labels, font=font, left=margin, top=bottom + 6, cell=cell, upright=not names)
-    draw.text((margin, title - 7), "true class in rows, predicted in columns", _INK, font, anchor="ls")
+    draw.text((_GAP, title - 9), _TITLE, _INK, font, anchor="ls")
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

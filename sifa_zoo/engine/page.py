@@ -35,7 +35,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { color: var(--faint); font-weight: 600; white-space: nowrap; }
-tbody th { font-weight: 500; min-width: 6.5rem; }
+tbody th { font-weight: 500; min-width: 7.5rem; }
 td, tbody th { overflow-wrap: anywhere; max-width: 26rem; }
 td:not(.number) { min-width: 4rem; }
 @media (max-width: 30rem) { section { padding: .75rem; } table { font-size: .85rem; } th, td { padding: .3rem; } }

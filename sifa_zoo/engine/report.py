@@ -28,7 +28,7 @@ FIGURES = {  # key of the result -> name and unit
     "clip_top5": ("clip top-5", "%"),
     "loss": ("loss", ""),
 }
-_MISTAKES = 12
+_MISTAKES, _CONFUSIONS = 12, 10
 _STRIP_FRAMES, _STRIP_SIDE = 4, 96  # frames, pixels
 _SHOWN = 20  # rows of a table before the rest is folded away
 
@@ -56,7 +56,7 @@ def report_html(
         _missing(result, videos),
         tiles({name: figure_text(key, result[key]) for key, (name, _) in FIGURES.items() if key in result}),
         _mistakes(result, videos),
-        _confusion(result, matrix),
+        _confusion(result, classes, matrix),
         _classes(classes),
         _curves(Path(result["run"])),
         _settings(result),
@@ -76,9 +76,9 @@ def _missing(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
         return ""
     lacking = result["expected"] - result["videos"]
     bad = [(row["path"], row["error"]) for row in videos if row["error"]]
-    text = f"{lacking} of {result['expected']} videos were not evaluated, so the figures do not compare with others."
+    text = f"Not evaluated: {lacking} of {result['expected']} videos. The figures do not compare with others."
     absent = lacking - len(bad)
-    more = paragraph(f"{absent} of them do not exist and were left out on request.") if absent else ""
+    more = paragraph(f"Left out on request, because they do not exist: {absent}.") if absent else ""
     listed = table(["video", "why"], bad[:_SHOWN], caption="videos that were not evaluated") if bad else ""
     rest = paragraph(f"and {len(bad) - _SHOWN} more in videos.csv") if len(bad) > _SHOWN else ""
     return section("INCOMPLETE", paragraph(text), more, listed, rest, css="banner")
@@ -116,12 +116,17 @@ def _strip(path: Path, name: str) -> str:
     return picture(buffer.getvalue(), kind="jpeg", alt=f"{_STRIP_FRAMES} frames of {name}")
 
 
-def _confusion(result: Mapping[str, Any], matrix: bytes | None) -> str:
+def _confusion(result: Mapping[str, Any], classes: Sequence[Row], matrix: bytes | None) -> str:
+    """The matrix, and in words what is confused most often."""
     if matrix is None:
         return ""
     text = "A row per true class, a column per predicted class; the darker, the larger the share of the row."
     alt = f"confusion matrix of {result['classes']} classes; confusion.csv holds its counts"
-    return section("Confusion matrix", paragraph(text, css="faint"), wide_picture(matrix, alt=alt))
+    confused = sorted((row for row in classes if row["times"]), key=lambda row: -row["times"])[:_CONFUSIONS]
+    rows = [(row["class"], row["confused_with"], row["times"], row["count"]) for row in confused]
+    headers = ["true class", "predicted", "times", "of"]
+    listed = table(headers, rows, numbers=(2, 3), caption="most frequent confusions") if rows else ""
+    return section("Confusion matrix", paragraph(text, css="faint"), wide_picture(matrix, alt=alt), listed)
 
 
 def _classes(classes: Sequence[Row]) -> str:
@@ -154,7 +159,7 @@ def _curves(run: Path) -> str:
 def _settings(result: Mapping[str, Any]) -> str:
     facts = {name: result[name] for name in ("run", "weights_sha256", "root", "format", "classes", "protocol")}
     facts |= result["settings"] | {f"version of {name}": version for name, version in result["versions"].items()}
-    rows = [(name.replace("_", " "), _plain(value)) for name, value in facts.items()]
+    rows = [(name.replace("_", " "), _plain(value)) for name, value in facts.items() if value != ""]
     return section("What was evaluated", table(["setting", "value"], rows, caption="settings of the evaluation"))
 
 

@@ -100,7 +100,7 @@ def test_the_report(evaluated: tuple[Path, dict[str, Any]]) -> None:
     assert all(str(attrs["src"]).startswith("data:image/") and attrs["alt"] for attrs in pictures)
     assert not re.search(r"(?:src|href)=\"(?!data:)|url\(|@import", content)
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
-    for text in ("INCOMPLETE", "1 of 4 videos were not evaluated", EVIL.replace("/", "_"), "wrong.mp4", "66.67 %"):
+    for text in ("INCOMPLETE", "Not evaluated: 1 of 4 videos", EVIL.replace("/", "_"), "wrong.mp4", "66.67 %"):
         assert text in page.text
 
 
@@ -139,7 +139,7 @@ def test_multi_label(run_folder: Path, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["map"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
     page = Page((tmp_path / "out" / "report.html").read_text())
-    assert "1 of them do not exist and were left out" in page.text
+    assert "because they do not exist: 1." in page.text
     assert "is: none of the classes" in page.text
 
 
