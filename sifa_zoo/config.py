@@ -1,8 +1,8 @@
 """Settings as frozen dataclasses: one field is one command-line flag, and each class checks itself.
 
 `ClipConfig` says how a clip is cut from a video and turned into model input; it travels with the weights.
-`TrainConfig` says how a model is fine-tuned; it is saved in the run folder. `WeightsInfo` is what weights say of
-themselves.
+`TrainConfig` says how a model is fine-tuned, `AugmentConfig` is the part of it that changes clips; it is saved in the
+run folder. `WeightsInfo` is what weights say of themselves.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SAMPLINGS = ("dense", "uniform")
+NUM_CROPS = (1, 3)
 METADATA_KEY = "sifa_zoo"
 
 
@@ -33,6 +34,9 @@ class ClipConfig:
 
     num_frames: int = _setting(16, "frames per clip, a multiple of 4")
     frame_stride: int = _setting(4, "distance between neighbouring frames of a dense clip, in frames of the video")
+    fps: float | None = _setting(
+        None, "dense: frames frame_stride / fps seconds apart, whatever the video's rate; or none"
+    )
     sampling: str = _setting("dense", "dense: frames at frame_stride; uniform: a frame per equal segment of the video")
     img_size: int = _setting(224, "height and width of the model's input, in pixels")
     crop_pct: float = _setting(1.0, "evaluation: img_size / short side before the centre crop")
@@ -46,6 +50,8 @@ class ClipConfig:
             raise ValueError(f"frame_stride must be at least 1, got {self.frame_stride}")
         if self.sampling not in SAMPLINGS:
             raise ValueError(f"sampling must be one of {SAMPLINGS}, got {self.sampling!r}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ValueError(f"fps must be in (0, 1000], or None for the video's own frames, got {self.fps}")
         if self.img_size < 32:
             raise ValueError(f"img_size must be at least 32, got {self.img_size}")
         if not 0 < self.crop_pct <= 1:
@@ -60,8 +66,9 @@ class ClipConfig:
 
     @property
     def protocol(self) -> str:
-        """The settings as the field writes them, such as `16x4, 224`."""
-        spread = f"x{self.frame_stride}" if self.sampling == "dense" else " uniform"
+        """The settings as the field writes them, such as `16x4, 224` or `16x4 @30fps, 224`."""
+        rate = f" @{self.fps:g}fps" if self.fps else ""
+        spread = f"x{self.frame_stride}{rate}" if self.sampling == "dense" else " uniform"
         return f"{self.num_frames}{spread}, {self.img_size}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,8 +77,56 @@ class ClipConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a model is fine-tuned. Rates are per optimiser step at this batch size; nothing is scaled behind the back.
+class AugmentConfig:
+    """How training clips are changed at random, all frames of a clip alike, and which clips an epoch has.
+
+    Raises:
+        ValueError: If a value is out of range; the message says what is allowed.
+    """
+
+    crop_scale: float = _setting(0.5, "smallest share of the frame that a random resized crop keeps")
+    crop_ratio: float = _setting(4 / 3, "largest width / height of such a crop, and its inverse the smallest")
+    hflip: bool = _setting(True, "mirror half of the clips; classes that differ only in left and right change places")
+    rand_augment: int = _setting(0, "RandAugment: operations per clip; 0 turns it off")
+    rand_augment_magnitude: int = _setting(9, "RandAugment: strength of its operations, 0 to 30")
+    color_jitter: tuple[float, float, float, float] = _setting(
+        (0.4, 0.4, 0.4, 0.1), "largest changes of brightness, contrast, saturation (factors) and hue (turns)"
+    )
+    color_jitter_prob: float = _setting(0.0, "share of clips with colour jitter")
+    grayscale_prob: float = _setting(0.0, "share of clips without colour")
+    blur_sigma: tuple[float, float] = _setting((0.1, 2.0), "range of the Gaussian blur's deviation, in pixels")
+    blur_prob: float = _setting(0.0, "share of clips that are blurred")
+    erase_prob: float = _setting(0.0, "share of clips in which a random rectangle is erased")
+    mixup_alpha: float = _setting(0.0, "MixUp of a batch's clips, from Beta(alpha, alpha); 0 turns it off")
+    cutmix_alpha: float = _setting(0.0, "CutMix of a batch's clips, likewise; with both each batch takes one of them")
+    mix_prob: float = _setting(1.0, "share of batches that are mixed")
+    balance: float = _setting(0.0, "draw videos in proportion to class size ** -balance; 1 makes all classes equal")
+    repeats: int = _setting(1, "clips of each video in an epoch, one after another")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "color_jitter", tuple(self.color_jitter))  # JSON brings lists
+        object.__setattr__(self, "blur_sigma", tuple(self.blur_sigma))
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"crop_scale must be in (0, 1], got {self.crop_scale}")
+        if self.crop_ratio < 1:
+            raise ValueError(f"crop_ratio must be at least 1, got {self.crop_ratio}")
+        if self.rand_augment < 0 or not 0 <= self.rand_augment_magnitude <= 30:
+            given = f"{self.rand_augment} and {self.rand_augment_magnitude}"
+            raise ValueError(f"rand_augment must not be negative and its magnitude be in [0, 30], got {given}")
+        if min(self.color_jitter) < 0 or self.color_jitter[3] > 0.5:
+            raise ValueError(f"color_jitter must not be negative, its hue at most 0.5, got {self.color_jitter}")
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(f"blur_sigma must be positive and rising, got {self.blur_sigma}")
+        for name in ("color_jitter_prob", "grayscale_prob", "blur_prob", "erase_prob", "mix_prob", "balance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        _refuse_below(self, 0, "mixup_alpha", "cutmix_alpha")
+        _refuse_below(self, 1, "repeats")
+
+
+@dataclass(frozen=True)
+class TrainConfig(AugmentConfig):
+    """How a model is fine-tuned. Rates are per optimiser step at this batch size, unless `lr_batch` names another.
 
     Raises:
         ValueError: If a value is out of range; the message says what is allowed.
@@ -80,32 +135,40 @@ class TrainConfig:
     epochs: int = _setting(20, "passes over the training videos")
     batch_size: int = _setting(8, "clips per step")
     accumulation_steps: int = _setting(1, "batches whose gradients are added up before a step")
-    opt: str = _setting("adamw", "optimiser, by its timm name")
+    opt: str = _setting("adamw", "optimiser, by its timm name (sgd has Nesterov momentum, momentum has not)")
     lr: float = _setting(5e-4, "peak learning rate")
-    weight_decay: float = _setting(0.05, "weight decay")
+    lr_batch: int = _setting(
+        0, "clips per update that the rates are meant for: all are scaled by the true number / this"
+    )
+    min_lr: float = _setting(0.0, "learning rate at the end of the cosine")
+    warmup_lr: float = _setting(0.0, "learning rate that warm-up begins with; 0 takes the first of its equal steps")
     warmup_epochs: float = _setting(1.0, "epochs of linear warm-up before the cosine")
-    label_smoothing: float = _setting(0.1, "label smoothing of the cross-entropy")
+    momentum: float = _setting(0.9, "momentum of optimisers that have it")
+    weight_decay: float = _setting(0.05, "weight decay")
+    loss_weight: float = _setting(1.0, "factor of the loss before its gradient is taken and clipped")
+    label_smoothing: float = _setting(0.1, "label smoothing of the loss")
     clip_grad: float = _setting(5.0, "largest gradient norm; 0 turns clipping off")
     drop_rate: float = _setting(0.0, "dropout before the classifier")
-    crop_scale: float = _setting(0.5, "smallest share of the frame that a random resized crop keeps")
-    hflip: bool = _setting(True, "mirror half of the clips; turn off when classes differ in left and right")
-    num_clips: int = _setting(1, "clips per video when evaluating; their softmax scores are averaged")
+    num_clips: int = _setting(1, "clips per video when evaluating; the scores of all views are averaged")
+    num_crops: int = _setting(1, "crops per clip when evaluating: 1 (centre) or 3 (along the longer side)")
     precision: str = _setting("fp32", "fp32, or bf16 autocast")
     workers: int = _setting(2, "processes that decode videos")
     seed: int = _setting(0, "seed of weights, sampling and augmentation")
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation_steps", "num_clips"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "weight_decay", "warmup_epochs", "clip_grad", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("label_smoothing", "drop_rate"):
+        super().__post_init__()
+        _refuse_below(self, 1, "epochs", "batch_size", "accumulation_steps", "num_clips")
+        _refuse_below(self, 0, "lr", "lr_batch", "min_lr", "warmup_lr", "warmup_epochs")
+        _refuse_below(self, 0, "weight_decay", "clip_grad", "workers", "seed")
+        for name in ("label_smoothing", "drop_rate", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.crop_scale <= 1:
-            raise ValueError(f"crop_scale must be in (0, 1], got {self.crop_scale}")
+        if max(self.min_lr, self.warmup_lr) > self.lr > 0:
+            raise ValueError(f"min_lr and warmup_lr must be at most lr, got {self.min_lr}, {self.warmup_lr}, {self.lr}")
+        if self.loss_weight <= 0:
+            raise ValueError(f"loss_weight must be positive, got {self.loss_weight}")
+        if self.num_crops not in NUM_CROPS:
+            raise ValueError(f"num_crops must be one of {NUM_CROPS}, got {self.num_crops}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
 
@@ -122,11 +185,12 @@ class RunConfig:
     model_args: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     pretrained: bool = False
+    recipe: str | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
         """The inverse of `dataclasses.asdict`; other keys are left out."""
-        known = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
         return cls(**{**known, "clip": ClipConfig(**known["clip"]), "train": TrainConfig(**known["train"])})
 
     @property
@@ -145,7 +209,7 @@ class RunConfig:
 class WeightsInfo:
     """What a weights file says about itself: a JSON object under the key `METADATA_KEY` of its metadata.
 
-    `num_clips` and `precision` are those of the evaluation during training, which gave `metrics`.
+    `num_clips`, `num_crops` and `precision` are those of the evaluation during training, which gave `metrics`.
     """
 
     arch: str
@@ -157,6 +221,7 @@ class WeightsInfo:
     metrics: dict[str, float] = field(default_factory=dict)
     num_clips: int = 1
     precision: str = "fp32"
+    num_crops: int = 1
 
     def to_json(self) -> str:
         """The JSON object of the metadata."""
@@ -169,3 +234,29 @@ class WeightsInfo:
         values = {key: value for key, value in json.loads(text).items() if key in known}
         values |= {"clip": ClipConfig(**values["clip"]), "class_names": tuple(values["class_names"])}
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class ResizeConfig:
+    """How videos are copied to decode faster.
+
+    Raises:
+        ValueError: If a value is out of range; the message says what is allowed.
+    """
+
+    short_side: int = _setting(256, "short side of the copies in pixels; smaller videos keep their size")
+    crf: int = _setting(18, "x264's quality, 0 (lossless) to 51; 18 is hard to tell from the original")
+    gop_size: int = _setting(24, "frames from one keyframe to the next: few make random access quick, many small files")
+
+    def __post_init__(self) -> None:
+        _refuse_below(self, 32, "short_side")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf must be in [0, 51], got {self.crf}")
+        _refuse_below(self, 1, "gop_size")
+
+
+def _refuse_below(config: Any, least: int, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < least:
+            limit = "must not be negative" if least == 0 else f"must be at least {least}"
+            raise ValueError(f"{name} {limit}, got {getattr(config, name)}")

@@ -280,7 +280,7 @@ def _info_of(config: dict[str, Any], name: str) -> WeightsInfo:
     """What a `config.json` as timm writes it says."""
     cfg = config.get("pretrained_cfg", {})
     labels = tuple(config.get("label_names") or cfg.get("label_names") or ())
-    known = {key: cfg[key] for key in ("num_frames", "frame_stride", "crop_pct", "mean", "std") if key in cfg}
+    known = {key: cfg[key] for key in ("num_frames", "frame_stride", "fps", "crop_pct", "mean", "std") if key in cfg}
     try:
         clip = ClipConfig(img_size=cfg["input_size"][-1], **known)
     except (KeyError, ValueError) as error:

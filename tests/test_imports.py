@@ -18,8 +18,9 @@ ALLOWED = {  # area: what it may import of ours, besides itself and config
     "data/motion": set(),
     "data": set(),
     "visualize": {"data", "registry"},
-    "engine": {"data", "hub", "manifest", "models", "registry", "weights"},
+    "engine": {"data", "hub", "manifest", "models", "recipes", "registry", "weights"},
     "config": set(),
+    "recipes": set(),
 }
 FREE = {"cli", "__init__"}
 

@@ -1,16 +1,147 @@
-"""The commands about data."""
+"""The commands about data: check it, copy it smaller, generate some."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sifa_zoo.cli.flags import Commands
+from sifa_zoo.cli.flags import Commands, add_reading, add_settings, check_writable, given, reading
+from sifa_zoo.config import ClipConfig, ResizeConfig
+
+if TYPE_CHECKING:
+    from sifa_zoo.data.check import Finding
+    from sifa_zoo.data.videos import VideoList
+
+_MOST_SHOWN = 50
 
 
 def add_commands(commands: Commands) -> None:
     """Add this module's commands to the parser of `sifa-zoo`."""
+    _add_check(commands.add_parser("check", help="what is wrong with a data set, and whether decoding keeps up"))
+    _add_resize(commands.add_parser("resize", help="smaller copies of a data set that decode faster"))
+    _add_split(commands.add_parser("split", help="lists that set a part of a data set aside for validation"))
     text = "write a small generated data set: eight motions to tell apart"
     _add_motion_clips(commands.add_parser("motion-clips", help=text))
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_check)
+    parser.add_argument("data", metavar="DATA", help="as for finetune")
+    parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has none")
+    model_help = "compare decoding with what training this model consumes; clips are cut as it takes them"
+    parser.add_argument("--model", metavar="NAME", help=model_help)
+    parser.add_argument("--quick", action="store_true", help="decode the first frame of each video only")
+    parser.add_argument("--csv", metavar="FILE", help="write all findings there")
+    parser.add_argument("--workers", type=int, help="videos at a time (default: one per core)")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per training step (default: 8)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    add_reading(parser)
+    add_settings(parser.add_argument_group("clip (default: what the model says)"), ClipConfig)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from sifa_zoo.data.check import check_splits, finding_lines, finding_table, findings_csv
+    from sifa_zoo.data.formats import read_splits
+    from sifa_zoo.data.parallel import usable_cores
+    from sifa_zoo.engine.checkpoint import write_files
+    from sifa_zoo.engine.prepare import usual_clip
+
+    check_writable(args.csv, suffixes=(".csv",))
+    clip = dataclasses.replace(usual_clip(args.model) if args.model else ClipConfig(), **given(args, ClipConfig))
+    splits = read_splits(args.data, val=args.val, **{**reading(args), "allow_missing": True})
+    for split, videos in splits.items():
+        print(f"{split}: {len(videos)} videos, {len(videos.class_names)} classes, {videos.format}")
+    findings: list[Finding] = []
+    unfinished = True
+    try:
+        workers = args.workers or usable_cores()
+        findings.extend(check_splits(splits, clip=clip, workers=workers, quick=args.quick))
+        unfinished = False
+    finally:
+        print("\n".join([*finding_lines(findings, most=_MOST_SHOWN), "", *finding_table(findings), ""]))
+        if args.csv:
+            write_files({Path(args.csv): findings_csv(findings)})
+        if unfinished:
+            print("interrupted: not all videos were checked")
+    _print_speed(args, splits["train"] if "train" in splits else next(iter(splits.values())), clip)
+    allowed = {"missing"} if args.allow_missing else set()
+    fatal = {finding.path for finding in findings if finding.fatal and finding.kind not in allowed}
+    print("training would stop, see above" if fatal else "nothing here stops training")
+    return 1 if fatal else 0
+
+
+def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) -> None:
+    """What a worker delivers, and with a model what it consumes and what to do about it."""
+    from sifa_zoo.data.parallel import usable_cores
+    from sifa_zoo.engine.device import pick_device
+    from sifa_zoo.engine.speed import advice, loading_rate, resize_command, training_rate
+
+    loading = loading_rate(videos, clip)
+    if not loading:
+        return
+    print(f"decoding: a worker delivers {loading:.1f} clips/s ({clip.protocol})")
+    if args.model:
+        device = pick_device(args.device)
+        options = {"num_classes": len(videos.class_names), "batch_size": args.batch_size, "device": device}
+        training = training_rate(args.model.partition(".")[0], clip, **options)
+        print(f"training: {args.model} takes {training:.1f} clips/s ({device}, batches of {args.batch_size})")
+        print(advice(loading, training, cores=usable_cores(), resize_command=resize_command(args.data, clip)))
+
+
+def _add_resize(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_resize)
+    parser.add_argument("data", metavar="DATA", help="as for finetune; the originals are only read")
+    parser.add_argument("output", metavar="OUT", help="folder for the copies; an interrupted run goes on there")
+    parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has none")
+    parser.add_argument("--workers", type=int, help="videos at a time (default: one per core)")
+    add_reading(parser)
+    add_settings(parser.add_argument_group("copies"), ResizeConfig, show_defaults=True)
+
+
+def _resize(args: argparse.Namespace) -> int:
+    from sifa_zoo.data.formats import read_splits
+    from sifa_zoo.data.parallel import usable_cores
+    from sifa_zoo.data.resize import resize_videos
+
+    config = ResizeConfig(**given(args, ResizeConfig))
+    splits = read_splits(args.data, val=args.val, **reading(args))
+    workers = args.workers or usable_cores()
+    failures = resize_videos(splits, Path(args.data), Path(args.output), config=config, workers=workers)
+    for line in failures:
+        print(f"error: {line}", file=sys.stderr)
+    total = sum(map(len, splits.values()))
+    print(f"{total - len(failures)} of {total} videos are in {args.output}")
+    return 1 if failures else 0
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_split)
+    parser.add_argument("data", metavar="DATA", help="class folders or a list, without a split; nothing is moved")
+    parser.add_argument("output", metavar="OUT", help="folder for train.csv and val.csv, which finetune takes as data")
+    parser.add_argument("--val-share", type=float, default=0.2, help="share of each class (default: 0.2)")
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other videos (default: 0)")
+    add_reading(parser)
+
+
+def _split(args: argparse.Namespace) -> int:
+    from sifa_zoo.data.formats import read_videos, write_table
+    from sifa_zoo.data.parallel import usable_cores
+    from sifa_zoo.data.split import split_videos
+
+    output = Path(args.output)
+    files = {split: output / f"{split}.csv" for split in ("train", "val")}
+    if found := [str(file) for file in files.values() if file.exists()]:
+        raise ValueError(f"{found[0]} exists already; name another folder")
+    videos = read_videos(args.data, **reading(args))
+    parts = split_videos(videos, val_share=args.val_share, seed=args.seed, workers=usable_cores())
+    output.mkdir(parents=True, exist_ok=True)
+    for split, part in parts.items():
+        write_table(files[split], part)
+        print(f"{files[split]}: {len(part)} videos of {int((part.counts > 0).sum())} classes")
+    return 0
 
 
 def _add_motion_clips(parser: argparse.ArgumentParser) -> None:

@@ -13,18 +13,26 @@ from typing import Any, TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def add_settings(group: argparse._ArgumentGroup, config: type, *, show_defaults: bool = False) -> None:
-    """One flag per field of a settings dataclass; a flag that is not given is absent from the namespace."""
+def add_settings(
+    group: argparse._ArgumentGroup, config: type, *, show_defaults: bool = False, besides: type | None = None
+) -> None:
+    """One flag per field of a settings dataclass, but for those of the class `besides`.
+
+    A flag that is not given is absent from the namespace.
+    """
     types = typing.get_type_hints(config)
+    left_out = {field.name for field in dataclasses.fields(besides)} if besides else set()
     for field in dataclasses.fields(config):
-        text = field.metadata["help"] + (f" (default: {field.default})" if show_defaults else "")
+        if field.name in left_out:
+            continue
+        text = field.metadata["help"] + (f" (default: {shown(field.default)})" if show_defaults else "")
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         if types[field.name] is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(field.default, tuple):
             options |= {"type": float, "nargs": len(field.default)}
         else:
-            options["type"] = types[field.name]
+            options["type"] = _number_or_none if types[field.name] == float | None else types[field.name]
         group.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
@@ -33,9 +41,34 @@ def given(args: argparse.Namespace, config: type) -> dict[str, Any]:
     return {f.name: getattr(args, f.name) for f in dataclasses.fields(config) if hasattr(args, f.name)}
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How data is read: the keyword arguments of `read_videos` that people set."""
+    parser.add_argument("--format", metavar="NAME", help="what DATA is (default: found out from its files)")
+    remap_help = "`index`, or a file of `label of the data,class of the weights`, where labels and classes disagree"
+    parser.add_argument("--remap", metavar="FILE", help=remap_help)
+    parser.add_argument("--allow-missing", action="store_true", help="leave out videos that do not exist, and say so")
+    parser.add_argument("--fold", type=int, default=1, help="of UCF101 and HMDB51: 1, 2 or 3 (default: 1)")
+
+
+def reading(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of `add_reading` as keyword arguments."""
+    return {name: getattr(args, name) for name in ("format", "remap", "allow_missing", "fold")}
+
+
 def add_model_args(parser: argparse.ArgumentParser) -> None:
     text = "arguments of the model's constructor, such as dilation=2"
     parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=text)
+
+
+def shown(value: Any) -> str:
+    """A setting as it is written on the command line."""
+    if isinstance(value, tuple):
+        return " ".join(map(shown, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _number_or_none(text: str) -> float | None:
+    return None if text.lower() == "none" else float(text)
 
 
 def _key_value(text: str) -> tuple[str, Any]:

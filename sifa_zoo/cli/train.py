@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sifa_zoo.cli.flags import Commands, add_model_args, add_settings, given
-from sifa_zoo.config import ClipConfig, TrainConfig
+from sifa_zoo.config import AugmentConfig, ClipConfig, TrainConfig
+from sifa_zoo.recipes import recipes
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
@@ -36,9 +37,12 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", action="store_true", help="start from the model's default weights")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output, with its settings")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    known = "; ".join(f"{name}: {recipe.text}" for name, recipe in recipes().items())
+    parser.add_argument("--recipe", metavar="NAME", help=f"take its settings where no flag says otherwise. {known}")
     add_model_args(parser)
     add_settings(parser.add_argument_group("clip (default: what the checkpoint or the model says)"), ClipConfig)
-    add_settings(parser.add_argument_group("training"), TrainConfig, show_defaults=True)
+    add_settings(parser.add_argument_group("training"), TrainConfig, show_defaults=True, besides=AugmentConfig)
+    add_settings(parser.add_argument_group("augmentation and sampling"), AugmentConfig, show_defaults=True)
 
 
 def _finetune(args: argparse.Namespace) -> int:
@@ -59,6 +63,7 @@ def _finetune(args: argparse.Namespace) -> int:
             val=args.val,
             clip=given(args, ClipConfig),
             train=given(args, TrainConfig),
+            recipe=args.recipe,
             model_args=dict(args.model_args),
             checkpoint=args.checkpoint,
             pretrained=args.pretrained,

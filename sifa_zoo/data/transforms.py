@@ -1,51 +1,92 @@
-"""From decoded frames to model input: torchvision's v2 transforms, drawn once per clip, so the same for all frames."""
+"""From decoded frames to model input: torchvision's v2 transforms, drawn once per clip, so the same for all frames.
+
+Everything random comes from torch's global generator. Mirroring is not here: it may change the label, so the dataset
+does it. Frames are cropped first and stay uint8 as long as they can, since both make all else cheap.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
-from sifa_zoo.config import ClipConfig
+from sifa_zoo.config import NUM_CROPS, AugmentConfig, ClipConfig
+
+_BLUR_REACH = 3  # deviations that the kernel covers on each side
+_RAND_AUGMENT_BINS = 31  # magnitudes from 0 to 30, as in the paper and in SIFA's code
 
 
-def train_transform(clip: ClipConfig, *, crop_scale: float = 0.5, hflip: bool = True) -> v2.Transform:
-    """Random resized crop and flip. Randomness comes from torch's global generator.
+def train_transform(clip: ClipConfig, augment: AugmentConfig | None = None) -> v2.Transform:
+    """Random resized crop, RandAugment, colour jitter, grayscale, blur and erasing, as far as they are turned on.
 
     Args:
         clip: Size, mean and deviation of the model's input.
-        crop_scale: Smallest share of the frame that a crop keeps, in (0, 1].
-        hflip: Mirror half of the clips.
+        augment: How strong and how often; a `TrainConfig` is one. None takes the defaults: the crop alone.
 
     Returns:
         A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised.
-
-    Raises:
-        ValueError: If `crop_scale` is out of range.
 
     Example:
         >>> train_transform(ClipConfig(img_size=64))(torch.zeros(8, 3, 90, 120, dtype=torch.uint8)).shape
         torch.Size([3, 8, 64, 64])
     """
-    if not 0 < crop_scale <= 1:
-        raise ValueError(f"crop_scale must be in (0, 1], got {crop_scale = }")
-    crop = v2.RandomResizedCrop(clip.img_size, scale=(crop_scale, 1.0), antialias=True)
-    flip = [v2.RandomHorizontalFlip()] if hflip else []
-    return v2.Compose([crop, *flip, *_to_input(clip)])
+    augment = augment or AugmentConfig()
+    scale, ratio = (augment.crop_scale, 1.0), (1 / augment.crop_ratio, augment.crop_ratio)
+    steps: list[v2.Transform] = [v2.RandomResizedCrop(clip.img_size, scale=scale, ratio=ratio, antialias=True)]
+    if augment.rand_augment:
+        magnitude = augment.rand_augment_magnitude
+        steps.append(v2.RandAugment(augment.rand_augment, magnitude, num_magnitude_bins=_RAND_AUGMENT_BINS))
+    if augment.color_jitter_prob:
+        steps.append(v2.RandomApply([v2.ColorJitter(*augment.color_jitter)], p=augment.color_jitter_prob))
+    if augment.grayscale_prob:
+        steps.append(v2.RandomGrayscale(augment.grayscale_prob))
+    if augment.blur_prob:
+        size = 2 * round(_BLUR_REACH * augment.blur_sigma[1]) + 1
+        steps.append(v2.RandomApply([v2.GaussianBlur(size, augment.blur_sigma)], p=augment.blur_prob))
+    if augment.erase_prob:
+        # The mean of the data set, which becomes 0.
+        value = [255 * mean for mean in clip.mean]
+        steps.append(v2.RandomErasing(augment.erase_prob, value=value))
+    return v2.Compose([*steps, *_to_input(clip)])
 
 
-def eval_transform(clip: ClipConfig) -> v2.Transform:
-    """Short side to `clip.short_side` (frames that have it already pass untouched), then the centre crop.
+def eval_transform(clip: ClipConfig, num_crops: int = 1) -> v2.Transform:
+    """Short side to `clip.short_side` (frames that have it already pass untouched), then one crop or three.
+
+    Args:
+        clip: Sizes, mean and deviation of the model's input.
+        num_crops: 1 is the centre; 3 are the two ends and the middle of the longer side, as in SlowFast.
 
     Returns:
-        A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised.
+        A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised; with three crops
+        `(3, C, T, img_size, img_size)`, from left to right or top to bottom.
+
+    Raises:
+        ValueError: If `num_crops` is neither.
 
     Example:
         >>> eval_transform(ClipConfig(img_size=64))(torch.zeros(8, 3, 90, 120, dtype=torch.uint8)).shape
         torch.Size([3, 8, 64, 64])
     """
-    resize = v2.Resize(clip.short_side, antialias=True)
-    return v2.Compose([resize, v2.CenterCrop(clip.img_size), *_to_input(clip)])
+    if num_crops not in NUM_CROPS:
+        raise ValueError(f"num_crops must be one of {NUM_CROPS}, got {num_crops = }")
+    crop: v2.Transform = v2.CenterCrop(clip.img_size)
+    if num_crops == 3:
+        crop = v2.Lambda(partial(_three_crops, size=clip.img_size))
+    return v2.Compose([v2.Resize(clip.short_side, antialias=True), crop, *_to_input(clip)])
+
+
+def _three_crops(frames: Tensor, size: int) -> Tensor:
+    height, width = frames.shape[-2:]
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    if height > width:
+        corners = [(0, left), (top, left), (height - size, left)]
+    else:
+        corners = [(top, 0), (top, left), (top, width - size)]
+    return torch.stack([F.crop(frames, top, left, size, size) for top, left in corners])  # (3, T, C, H, W)
 
 
 def _to_input(clip: ClipConfig) -> list[v2.Transform]:
@@ -54,4 +95,4 @@ def _to_input(clip: ClipConfig) -> list[v2.Transform]:
 
 
 def _channels_first(frames: Tensor) -> Tensor:
-    return frames.transpose(0, 1).contiguous()  # (C, T, H, W)
+    return frames.transpose(-4, -3).contiguous()  # (C, T, H, W), with three crops (3, C, T, H, W)

@@ -24,7 +24,7 @@ class VideoList:
             `(N, num_classes)`.
         class_names: The classes in the order of the model's head.
         format: What the videos were read from, in words.
-        num_missing: Rows of the data set left out on request, because their videos do not exist.
+        missing: What the data set names but does not have, left out on request.
 
     Raises:
         ValueError: If there are not labels in range for each path.
@@ -37,7 +37,7 @@ class VideoList:
         class_names: Sequence[str],
         *,
         format: str = "",
-        num_missing: int = 0,
+        missing: Sequence[str] = (),
     ) -> None:
         labels = np.asarray(labels)
         if len(paths) != len(labels):
@@ -46,14 +46,22 @@ class VideoList:
             raise ValueError(f"expected {len(class_names)} labels in a row, got {labels.shape[1]}")
         if labels.ndim == 1 and len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
             raise ValueError(f"labels must be in [0, {len(class_names)}), got {sorted(set(labels.tolist()))}")
-        self.paths = np.array(list(map(os.fspath, paths)), dtype=np.dtypes.StringDType())
+        try:
+            self.paths = np.array(list(map(os.fspath, paths)), dtype=np.dtypes.StringDType())
+        except UnicodeEncodeError as error:
+            raise DataError(f"a name that is not in UTF-8: {error.object!r}; rename the file") from error
         self.labels = labels.astype(bool if labels.ndim == 2 else np.int64)
         self.class_names = tuple(class_names)
         self.format = format
-        self.num_missing = num_missing
+        self.missing = tuple(missing)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def num_missing(self) -> int:
+        """Videos that the data set names but does not have."""
+        return len(self.missing)
 
     @property
     def multi_label(self) -> bool:
@@ -66,6 +74,23 @@ class VideoList:
         if self.multi_label:
             return self.labels.sum(0)
         return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def subset(self, chosen: np.ndarray) -> VideoList:
+        """The videos at the places, or under the booleans, of an array."""
+        return VideoList(self.paths[chosen], self.labels[chosen], self.class_names, format=self.format)
+
+    def with_classes(self, class_names: Sequence[str]) -> VideoList:
+        """The same videos, the same classes in another order."""
+        order = [self.class_names.index(name) for name in class_names]
+        labels = self.labels[:, order] if self.multi_label else np.argsort(order)[self.labels]
+        return VideoList(self.paths, labels, class_names, format=self.format, missing=self.missing)
+
+    def as_multi_label(self) -> VideoList:
+        """The same videos, with labels as booleans `(N, num_classes)`."""
+        if self.multi_label:
+            return self
+        labels = np.arange(len(self.class_names)) == self.labels[:, None]
+        return VideoList(self.paths, labels, self.class_names, format=self.format, missing=self.missing)
 
     def path(self, index: int) -> Path:
         """The video at a place in the list."""

@@ -143,8 +143,8 @@ def evaluate_run(
 
 def eval_dataset(videos: VideoList, clip: ClipConfig, *, num_clips: int = 1, num_crops: int = 1) -> ClipDataset:
     """Evaluation clips of videos, `num_clips` x `num_crops` views of each."""
-    crops: dict[str, Any] = {"num_crops": num_crops} if num_crops > 1 else {}
-    return ClipDataset(videos, clip, eval_transform(clip, **crops), num_clips=num_clips, **crops)
+    transform = eval_transform(clip, num_crops=num_crops)
+    return ClipDataset(videos, clip, transform, num_clips=num_clips, num_crops=num_crops)
 
 
 def check_precision(precision: str) -> str:

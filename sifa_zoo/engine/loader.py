@@ -11,16 +11,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data.samplers import ClipSampler
 
 
 class Batch(NamedTuple):
-    """Clips `(B, C, T, H, W)`, or `(B, num_clips, C, T, H, W)` in evaluation, of the videos that could be decoded.
+    """Clips `(B, C, T, H, W)`, or `(B, num_views, C, T, H, W)` in evaluation, of the videos that could be decoded.
 
-    `labels` and `indices` (places in the list of videos) are int64 `(B,)`; `failed` has a line per missing video.
+    `labels` and `indices` (places in the list of videos) are int64 `(B,)`; where videos may have several classes,
+    `labels` is float32 `(B, num_classes)`. `failed` has a line per missing video.
     """
 
     clips: Tensor
@@ -33,28 +35,25 @@ def clip_loader(
     dataset: ClipDataset,
     *,
     batch_size: int,
-    shuffle_seed: int | None = None,
+    sampler: ClipSampler | None = None,
     shard: bool = False,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> DataLoader:
-    """A loader of `Batch`es.
+    """A loader of `Batch`es of the clips that the sampler names; without one, of each video in order.
 
-    With `shuffle_seed` the videos come in another order in each epoch, as told by `loader.sampler.set_epoch(epoch)`.
-    Without it they come in order. With `shard`, each process under `torch.distributed` has its share of them, and none
-    comes twice.
+    With `shard`, each process under `torch.distributed` has its share of these, and no video comes twice.
     """
-    sampler: DistributedSampler | range | None = None
-    if shuffle_seed is not None:
-        sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=shuffle_seed)
-    elif shard and distributed.is_available() and distributed.is_initialized():
-        sampler = range(distributed.get_rank(), len(dataset), distributed.get_world_size())
+    if shard and distributed.is_available() and distributed.is_initialized():
+        ranks = {"rank": distributed.get_rank(), "num_replicas": distributed.get_world_size()}
+        sampler = ClipSampler(dataset.videos, **ranks)
+    training = sampler is not None and sampler.seed is not None
     return DataLoader(
         _Failsafe(dataset),
         batch_size=batch_size,
         sampler=sampler,
         # BatchNorm cannot normalise a lone last clip; shuffling leaves out another one in each epoch
-        drop_last=shuffle_seed is not None and len(dataset) > batch_size and len(dataset) % batch_size == 1,
+        drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_parent,
@@ -73,9 +72,9 @@ class _Failsafe(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, key: int | tuple[int, int]) -> Any:
         try:
-            return self.dataset[index]
+            return self.dataset[key]
         except VideoError as error:
             return error
 

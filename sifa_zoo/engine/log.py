@@ -36,6 +36,8 @@ def draw_curve(rows: Sequence[Row]) -> bytes:
     middle, margin = height / 2, 35 * _SMOOTH
     losses = {"train loss": "train_loss", "val loss": "val_loss"}
     accuracies = {"val top-1 (%)": "val_top1", "val top-5 (%)": "val_top5"}
+    if "val_map" in rows[0]:
+        accuracies = {"val mAP (%)": "val_map"}
     _panel(draw, (left, margin, right, middle - margin / 2), rows, losses)
     _panel(draw, (left, middle + margin / 2, right, height - margin), rows, accuracies, top=100.0)
     buffer = io.BytesIO()

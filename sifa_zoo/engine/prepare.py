@@ -14,11 +14,12 @@ import torch
 from timm.optim import list_optimizers
 from torch import nn
 
-from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig, WeightsInfo
+from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
 from sifa_zoo.data.datasets import check_videos
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
+from sifa_zoo.recipes import Recipe, find_recipe
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import SCHEMES, find_entry
 
@@ -52,7 +53,7 @@ def open_run(run: Path, *, resume: bool) -> RunConfig | None:
 
 
 def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
-    """The settings of a run: those given (not None), then the saved ones, then those of checkpoint and model.
+    """The settings of a run: those given (not None), then the saved ones, or those of recipe, checkpoint and model.
 
     Raises:
         ValueError: If a setting is missing or contradicts another, or a resumed run's differs from the saved one.
@@ -69,11 +70,13 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
         raise ValueError(f"{model} with its weights and a checkpoint: training starts from one of them")
     if info and info.arch != model:
         raise ValueError(f"{given['checkpoint']} holds weights of {info.arch}, not of {model}; leave out the model")
-    train = _override(given["train"], TrainConfig())
+    recipe = find_recipe(given["recipe"]) if given["recipe"] else Recipe()
+    train = _override(given["train"], recipe.train)
     if train.opt not in (optimizers := list_optimizers()):
         nearest = difflib.get_close_matches(train.opt, optimizers, n=3, cutoff=0.3) or ["adamw", "sgd"]
         raise ValueError(f"opt must be one of timm's optimisers, got {train.opt!r}; did you mean {', '.join(nearest)}?")
-    clip = _override(given["clip"], info.clip if info else _usual_clip(model, pretrained))
+    usual = _override(recipe.clip, info.clip if info else usual_clip(model, pretrained))
+    clip = _override(given["clip"], usual)
     model_args = given["model_args"] or (info.model_args if info else {})
     chosen = {"model": model, "pretrained": pretrained, "clip": clip, "train": train, "model_args": model_args}
     return RunConfig(**{**given, **chosen})
@@ -159,7 +162,8 @@ def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
     return read_info(config.checkpoint) if config.checkpoint else None
 
 
-def _usual_clip(model: str, pretrained: bool) -> ClipConfig:
+def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
+    """How clips are cut for a model, or for its weights."""
     if pretrained:
         return find_entry(model)[1].clip_config
     with torch.device("meta"):

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from sifa_zoo.config import ClipConfig
+from sifa_zoo.config import AugmentConfig, ClipConfig
 from sifa_zoo.data.datasets import ClipDataset, check_videos
 from sifa_zoo.data.decode import VideoError, load_video
+from sifa_zoo.data.mirror import mirrored_classes
+from sifa_zoo.data.samplers import ClipSampler
 from sifa_zoo.data.sampling import clip_indices
 from sifa_zoo.data.transforms import eval_transform, train_transform
 from sifa_zoo.data.videos import VideoList
@@ -81,10 +83,83 @@ def test_training_does_not_enlarge_small_videos(video_list):
     assert sizes == [(37, 62), (48, 80)]
 
 
+def test_another_draw_is_another_clip(video_list):
+    dataset = ClipDataset(video_list, CLIP, train_transform(CLIP), seed=5)
+    first, again, second = dataset[0], dataset[0, 0], dataset[0, 1]
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], second[0])
+    assert first[1:] == second[1:]
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_give_the_same_clips_however_they_start(video_list, start_method):
+    mirrored = mirrored_classes(("turn left", "turn right"))
+    train = AugmentConfig(rand_augment=1, color_jitter_prob=0.5, erase_prob=0.5)
+    dataset = ClipDataset(video_list, CLIP, train_transform(CLIP, train), seed=5, mirrored=mirrored)
+    sampler = ClipSampler(video_list, seed=5, repeats=2)
+    dataset.set_epoch(3)
+    loader = DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=2, multiprocessing_context=start_method)
+    batches = list(loader)
+    items = [dataset[key] for key in sampler]
+    assert torch.equal(torch.cat([clips for clips, _, _ in batches]), torch.stack([clip for clip, _, _ in items]))
+    assert torch.cat([labels for _, labels, _ in batches]).tolist() == [label for _, label, _ in items]
+
+
+def _looks_mirrored(dataset: ClipDataset, draw: int) -> bool:
+    """Whether a clip of the first video, cut whole, is the mirror image of one of its frames."""
+    clip, _, _ = dataset[0, draw]
+    plain = ClipDataset(dataset.videos, dataset.clip, dataset.transform, seed=dataset.seed)[0, draw][0]
+    same, image = torch.equal(clip, plain), torch.equal(clip, plain.flip(-1))
+    assert same != image
+    return image
+
+
+def _mirrored_labels(videos: VideoList, mirrored: np.ndarray | None) -> list[tuple[bool, object]]:
+    dataset = ClipDataset(videos, CLIP, lambda frames: frames, seed=0, mirrored=mirrored)
+    return [(_looks_mirrored(dataset, draw), dataset[0, draw][1]) for draw in range(16)]
+
+
+def test_a_mirrored_clip_has_the_label_of_the_mirror_image(videos):
+    names = ("turn left", "turn right", "jump", "left hook")
+    mirrored = mirrored_classes(names)
+    for label, image in ((0, 1), (1, 0), (2, 2)):
+        found = _mirrored_labels(VideoList([videos["short_gop"]], [label], names), mirrored)
+        assert set(found) == {(False, label), (True, image)}
+    never = VideoList([videos["short_gop"]], [3], names)
+    assert set(_mirrored_labels(never, mirrored)) == {(False, 3)}
+    assert set(_mirrored_labels(never, None)) == {(False, 3)}
+
+
+def test_several_labels(videos):
+    names = ("turn left", "turn right", "jump", "left hook")
+    labels = np.array([[True, False, True, False], [True, False, False, True]])
+    both = VideoList([videos["short_gop"], videos["short_gop"]], labels, names)
+    dataset = ClipDataset(both, CLIP, lambda frames: frames, seed=0, mirrored=mirrored_classes(names))
+    assert dataset[0][1].dtype == torch.float32
+    assert {tuple(dataset[0, draw][1].tolist()) for draw in range(16)} == {(1, 0, 1, 0), (0, 1, 1, 0)}
+    assert {tuple(dataset[1, draw][1].tolist()) for draw in range(16)} == {(1, 0, 0, 1)}
+    _, label, _ = ClipDataset(both, CLIP, eval_transform(CLIP))[1]
+    assert label.tolist() == [1, 0, 0, 1]
+
+
+def test_views_are_clips_times_crops(video_list):
+    one = ClipDataset(video_list, CLIP, eval_transform(CLIP), num_clips=2)
+    dataset = ClipDataset(video_list, CLIP, eval_transform(CLIP, num_crops=3), num_clips=2, num_crops=3)
+    views, label, index = dataset[0]
+    assert (views.shape, label, index) == ((6, 3, 4, 32, 32), 1, 0)
+    assert torch.equal(views[1::3], one[0][0])  # the middle crop of each clip
+    assert not torch.equal(views[0], views[1])
+    with pytest.raises(ValueError, match="the transform gives 1 crops, but num_crops is 3"):
+        ClipDataset(video_list, CLIP, eval_transform(CLIP), num_crops=3)[0]
+    with pytest.raises(ValueError, match="the transform gives 3 crops, but num_crops is 1"):
+        ClipDataset(video_list, CLIP, eval_transform(CLIP, 3))[0]
+
+
 def test_bad_settings_and_videos_are_refused(video_list, not_videos):
-    for settings in ({"num_clips": 0}, {"num_clips": 2, "seed": 0}):
-        with pytest.raises(ValueError, match="num_clips must be at least 1, and 1 for training"):
-            ClipDataset(video_list, CLIP, eval_transform(CLIP), **settings)
+    for name in ("num_clips", "num_crops"):
+        for settings in ({name: 0}, {name: 3, "seed": 0}):
+            with pytest.raises(ValueError, match=f"{name} must be at least 1, and 1 for training"):
+                ClipDataset(video_list, CLIP, eval_transform(CLIP), **settings)
     bad = VideoList((not_videos["text"],), (0,), ("run",))
     with pytest.raises(VideoError, match="text.mp4: not a video"):
         ClipDataset(bad, CLIP, eval_transform(CLIP))[0]

@@ -10,8 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from sifa_zoo.data import decode
+from sifa_zoo.data import decode, index_cache
+from sifa_zoo.data.container import find_file
 from sifa_zoo.data.decode import VideoError, load_video, video_info
+from sifa_zoo.data.index_cache import find_index
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
@@ -39,7 +41,7 @@ def decode_all(path: Path) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _forget_indices():
-    decode._build_index.cache_clear()
+    index_cache.forget_memory()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,7 +59,7 @@ def test_any_frames_equal_those_of_a_whole_pass(videos, name):
 @pytest.mark.parametrize("name", BY_TIME)
 def test_good_files_are_read_by_time(videos, name):
     load_video(videos[name], [3, 35])
-    assert decode._find_index(videos[name]).by_time
+    assert find_index(find_file(videos[name])).access == "direct"
 
 
 def test_uncommon_codecs_are_read_by_time_once_proven(videos):

@@ -1,0 +1,213 @@
+"""What is wrong with a data set, found before anything is trained on it. Nothing is mended, replaced or left out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from functools import partial
+from typing import Any
+
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.data.container import find_file, frames_in_order, open_video
+from sifa_zoo.data.decode import VideoError, VideoInfo, load_video, video_info
+from sifa_zoo.data.parallel import Stopped, parallel_map
+from sifa_zoo.data.videos import DataError, VideoList, check_trainable
+
+# Kind of finding -> whether training would stop there.
+KINDS = {
+    "classes": True,
+    "missing": True,
+    "undecodable": True,
+    "damaged": False,
+    "cut off": False,
+    "short": False,
+    "variable rate": False,
+    "rotated": False,
+    "duplicate": False,
+    "labels": False,
+}
+_IMBALANCE = 10  # times fewer videos than in the largest class
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know about one video, or with an empty path about a whole split."""
+
+    split: str
+    path: str
+    kind: str
+    detail: str
+
+    @property
+    def fatal(self) -> bool:
+        """Training would stop there."""
+        return KINDS[self.kind]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
+
+
+def check_splits(
+    splits: Mapping[str, VideoList], *, clip: ClipConfig, workers: int, quick: bool = False
+) -> Iterator[Finding]:
+    """Checks labels and files of each split, then looks for videos that are in two of them; yields as it finds."""
+    for split, videos in splits.items():
+        yield from check_labels(videos, split)
+        yield from (Finding(split, path, "missing", "no such file") for path in videos.missing)
+    for split, videos in splits.items():
+        yield from check_files(videos, split, clip=clip, workers=workers, quick=quick)
+    yield from check_duplicates(splits, workers=workers)
+
+
+def check_files(
+    videos: VideoList, split: str, *, clip: ClipConfig, workers: int, quick: bool = False
+) -> Iterator[Finding]:
+    """Decodes every video, from its first frame to its last, and yields what is found as it is found.
+
+    Args:
+        videos: What to check.
+        split: Its name, for the findings.
+        clip: How clips will be cut: what is too short for one is told.
+        workers: Videos at a time.
+        quick: Read every packet, but decode the first frame only: much faster, and blind to damage further on.
+    """
+    inspect = partial(_inspect, split=split, clip=clip, quick=quick)
+    for _, findings in parallel_map(inspect, list(videos.paths), workers=workers, text=f"check {split}"):
+        yield from findings
+
+
+def check_labels(videos: VideoList, split: str) -> list[Finding]:
+    """Too few classes to train, classes without videos, and classes far smaller than the largest."""
+    try:
+        check_trainable(videos)
+    except DataError as error:
+        return [Finding(split, "", "classes", str(error))] if split != "val" else []
+    counts = dict(zip(videos.class_names, videos.counts.tolist(), strict=True))
+    largest = max(counts.values(), default=0)
+    empty = [f"class {name} has no video" for name, count in counts.items() if not count]
+    small = [
+        f"class {name} has {count} videos, the largest class {largest}"
+        for name, count in counts.items()
+        if count and count * _IMBALANCE < largest
+    ]
+    return [Finding(split, "", "labels", text) for text in (*empty, *small)]
+
+
+def check_duplicates(splits: Mapping[str, VideoList], *, workers: int) -> list[Finding]:
+    """Videos of one split whose bytes are those of a video in an earlier one. Only files of equal size are read."""
+    rows = [(split, path) for split, videos in splits.items() for path in videos.paths]
+    contents = digests([path for _, path in rows], workers=workers) if len(splits) > 1 else {}
+    findings = []
+    first: dict[bytes | str, tuple[str, str]] = {}
+    for split, path in rows:
+        other_split, other = first.setdefault(contents.get(path, path), (split, path))
+        if other_split != split:
+            findings.append(Finding(split, path, "duplicate", f"the same bytes as {other} in {other_split}"))
+    return findings
+
+
+def digests(paths: Iterable[str], *, workers: int) -> dict[str, bytes]:
+    """Hashes of the files that share their size with another; no other can have its bytes twice."""
+    by_size = defaultdict(set)
+    for path in paths:
+        if os.path.isfile(path):
+            by_size[os.path.getsize(path)].add(path)
+    candidates = sorted(path for group in by_size.values() if len(group) > 1 for path in group)
+    return dict(parallel_map(_digest, candidates, workers=workers, text="compare")) if candidates else {}
+
+
+def clip_span(clip: ClipConfig) -> int:
+    """Frames of a video that a clip reaches over."""
+    return clip.num_frames if clip.sampling == "uniform" else (clip.num_frames - 1) * clip.frame_stride + 1
+
+
+def finding_lines(findings: Iterable[Finding], *, most: int) -> list[str]:
+    """A line for each video, or split, of which something was found; those that stop training first."""
+    about: dict[str, list[Finding]] = {}
+    for finding in findings:
+        about.setdefault(finding.path or finding.split, []).append(finding)
+    order = sorted(about, key=lambda name: not any(finding.fatal for finding in about[name]))
+    lines = [f"{name}: {'; '.join(map(str, about[name]))}" for name in order]
+    more = [f"... and {len(lines) - most} more; --csv FILE writes them all"] if len(lines) > most else []
+    return [*lines[:most], *more]
+
+
+def finding_table(findings: Iterable[Finding]) -> list[str]:
+    """How many findings there are of each kind, and which kinds stop training."""
+    counts = Counter(finding.kind for finding in findings)
+    rows = [f"{kind:16} {counts[kind]:8}  {'yes' if fatal else 'no'}" for kind, fatal in KINDS.items()]
+    return [f"{'finding':16} {'count':>8}  stops training", *rows]
+
+
+def findings_csv(findings: Sequence[Finding]) -> bytes:
+    """The findings as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(field.name for field in fields(Finding)), "stops_training"])
+    writer.writerows([*astuple(finding), "yes" if finding.fatal else "no"] for finding in findings)
+    return text.getvalue().encode()
+
+
+def _inspect(path: str, stop: threading.Event, *, split: str, clip: ClipConfig, quick: bool) -> list[Finding]:
+    try:
+        info = video_info(path)
+        num_corrupt = info.num_corrupt if quick else _count_corrupt(path, info, stop)
+        promised = _promised_frames(path, info)
+    except VideoError as error:
+        return [Finding(split, path, "undecodable", str(error).removeprefix(f"{path}: "))]
+    found = {
+        "damaged": num_corrupt and f"{num_corrupt} of {info.num_frames} frames are made of damaged data",
+        "cut off": info.num_frames < promised and f"{info.num_frames} of {promised} frames are there",
+        "short": _why_short(info, clip),
+        "variable rate": info.variable_rate and "frames are not evenly spaced; --fps samples by time",
+        "rotated": info.rotation and f"stored turned by {info.rotation} degrees; read upright",
+    }
+    return [Finding(split, path, kind, detail) for kind, detail in found.items() if detail]
+
+
+def _count_corrupt(path: str, info: VideoInfo, stop: threading.Event) -> int:
+    """Decodes all frames; returns how many of them the decoder had to guess at or could not make."""
+    if info.container == "folder":
+        frames: Iterator[Any] = (load_video(path, [number]) for number in range(info.num_frames))
+    else:
+        frames = (frame for frame, _ in frames_in_order(find_file(path)))
+    num_corrupt = 0
+    for frame in frames:
+        if stop.is_set():
+            raise Stopped
+        num_corrupt += frame is None or getattr(frame, "is_corrupt", False)
+    return num_corrupt
+
+
+def _promised_frames(path: str, info: VideoInfo) -> int:
+    """Frames that the header of an MP4 or MOV file counts; those of other containers cannot be believed."""
+    if not info.container.startswith("mov,"):
+        return 0
+    with open_video(find_file(path)) as source:
+        return source.stream.frames
+
+
+def _why_short(info: VideoInfo, clip: ClipConfig) -> str | None:
+    if clip.fps is not None:
+        span = (clip.num_frames - 1) * clip.frame_stride / clip.fps
+        if info.duration_seconds < span:
+            return f"{info.duration_seconds:.2f} seconds, a clip spans {span:.2f}: the last frame is repeated"
+    elif info.num_frames < (span := clip_span(clip)):
+        return f"{info.num_frames} frames, a clip spans {span}: frames are repeated"
+    return None
+
+
+def _digest(path: str, stop: threading.Event) -> bytes:
+    digest = hashlib.blake2b()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            if stop.is_set():
+                raise Stopped
+            digest.update(block)
+    return digest.digest()

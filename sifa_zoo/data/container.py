@@ -1,0 +1,179 @@
+"""Opens video files with FFmpeg (PyAV): their packets, their decoder, and what is wrong with those that do not open.
+
+A packet is identified by its number in the order of decoding. It takes the place of the packet's time when the packet
+is decoded, so that each frame says which packet it comes from. One decoder thread: with several loader workers that
+gives the most clips per second, and frame threads change what comes out of damaged streams.
+
+No container stays open between calls and none crosses a fork. FFmpeg's log is off, as PyAV leaves it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+
+class VideoError(ValueError):
+    """A file that cannot be read as a video; the message begins with its path."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A video file as it is at this moment, or the bytes of one."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    data: bytes | None = field(default=None, repr=False)
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        if self.data is not None:
+            yield Reader(self.data, -1)
+            return
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise VideoError(f"{self.path}: cannot be opened ({error})") from error
+        try:
+            yield Reader(None, descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads parts of a file, wherever they are."""
+
+    data: bytes | None
+    descriptor: int
+
+    def read(self, position: int, size: int) -> bytes:
+        if self.data is not None:
+            return self.data[position : position + size]
+        return os.pread(self.descriptor, size, position)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open file and its video stream."""
+
+    container: InputContainer
+    stream: VideoStream
+
+    @property
+    def codec(self) -> VideoCodecContext:
+        return self.stream.codec_context
+
+
+def find_file(path: str | os.PathLike[str] | bytes, *, name: str = "<bytes>") -> File:
+    """The file at a path, or of bytes, which errors then call by `name`."""
+    if isinstance(path, bytes):
+        if not path:
+            raise VideoError(f"{name}: the file is empty")
+        return File(name, len(path), 0, path)
+    path = os.fspath(path)
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error})"
+        raise VideoError(f"{path}: {reason}") from error
+    if status.st_size == 0:
+        raise VideoError(f"{path}: the file is empty")
+    return File(path, status.st_size, status.st_mtime_ns)
+
+
+@contextmanager
+def open_video(file: File) -> Iterator[Source]:
+    """Opens a file and chooses its first stream of moving pictures."""
+    path = file.path
+    try:
+        # `file:` keeps a colon in a name from naming a protocol; the whitelist keeps playlists off the network.
+        container = av.open(
+            f"file:{path}" if file.data is None else io.BytesIO(file.data),
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except FFmpegError as error:
+        raise VideoError(f"{path}: {_why_unreadable(file, error)}") from error
+    with container:
+        container.flags &= ~_GENERATE_TIMES
+        # FFmpeg also "plays" text files, as a terminal would show them.
+        if container.format.name == "tty":
+            raise VideoError(f"{path}: not a video, but text")
+        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not streams:
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+            kinds = kinds.replace("video", "a cover picture")
+            raise VideoError(f"{path}: no video stream, the file holds only {kinds}")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise VideoError(f"{path}: this build of FFmpeg has no decoder for its video stream")
+        use_one_thread(stream.codec_context)
+        yield Source(container, stream)
+
+
+# AVFMT_FLAG_GENPTS, which PyAV sets: times that are not in the file would be made up, differently from ffprobe's.
+_GENERATE_TIMES = 1
+
+
+def use_one_thread(codec: VideoCodecContext) -> None:
+    codec.thread_type = "NONE"
+    codec.thread_count = 1
+
+
+def _why_unreadable(file: File, error: FFmpegError) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be opened ({error.strerror})"
+    with file.reading() as reader:
+        is_mp4 = reader.read(0, 8)[4:] in (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip")
+    if is_mp4:
+        return "MP4 without its index (moov atom), the file is truncated; copy or download it again"
+    return "not a video that FFmpeg can open"
+
+
+def packets(source: Source) -> Iterator[Packet]:
+    """All packets of the stream."""
+    try:
+        for packet in source.container.demux(source.stream):
+            if packet.size:  # AVI has empty packets where a frame was dropped
+                yield packet
+    except FFmpegError:
+        pass  # what cannot be read ends the video, as the end of the file would
+
+
+def decode(codec: VideoCodecContext, packet: Packet | None, number: int = 0) -> list[VideoFrame] | None:
+    """Decodes packet `number`; the time of a frame is the number of its packet. None for a damaged packet."""
+    if packet is not None:
+        packet.pts = number
+    try:
+        return codec.decode(packet)
+    except FFmpegError:
+        return None
+
+
+def frames_in_order(file: File) -> Iterator[tuple[VideoFrame | None, int | None]]:
+    """All frames as the decoder puts them out, each with its packet's time; None for each packet that does not decode."""
+    times: list[int | None] = []
+    with open_video(file) as source:
+        for number, packet in enumerate(packets(source)):
+            times.append(packet.pts)
+            frames = decode(source.codec, packet, number)
+            if frames is None:
+                yield None, None
+            for frame in frames or []:
+                yield frame, times[frame.pts]
+        for frame in decode(source.codec, None) or []:
+            yield frame, times[frame.pts]

@@ -1,0 +1,132 @@
+"""Videos on the disk: files and folders of pictures, found by looking at each folder once."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+from sifa_zoo.data.videos import DataError
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".gif", ".h264", ".h265", ".divx"),
+)
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# So many files of one folder are asked for one by one; for more of them the folder is read, which may be large.
+_FEW = 64
+
+
+def entries_of(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """What a folder holds, hidden entries left out, by name.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"cannot read the folder {os.fspath(folder)}: {error.strerror}") from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads nowhere or in a circle is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_video(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file with a video's suffix, or a folder of pictures."""
+    if entry.name.lower().endswith(VIDEO_SUFFIXES) and _is_file(entry):
+        return True
+    return is_folder(entry) and holds_pictures(entry.path)
+
+
+def holds_pictures(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder has pictures but no video files: then its pictures are the frames of one video."""
+    try:
+        names = [name.lower() for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError:
+        return False
+    has_pictures = any(name.endswith(PICTURE_SUFFIXES) for name in names)
+    return has_pictures and not any(name.endswith(VIDEO_SUFFIXES) for name in names)
+
+
+def walk_videos(folder: str | os.PathLike[str], *, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """Paths of all videos below a folder, however deep; links are followed, but not in circles."""
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries_of(folder):
+        if is_video(entry):
+            yield entry.path
+        elif is_folder(entry):
+            yield from walk_videos(entry.path, above=above | {here})
+
+
+def find_videos(paths: Sequence[str]) -> list[str | None]:
+    """The path of each video as the disk spells it, None where there is none.
+
+    Names that differ only in how Unicode composes their letters (NFC, NFD) are the same.
+    """
+    folders: dict[str, list[int]] = {}
+    for place, path in enumerate(paths):
+        folder = path.rpartition("/")[0]
+        if (places := folders.get(folder)) is None:
+            places = folders[folder] = []
+        places.append(place)
+    found: list[str | None] = [None] * len(paths)
+    for folder, places in folders.items():
+        there = _names_in(folder) if len(places) > _FEW else frozenset()
+        start = len(folder) + 1
+        for place in places:
+            path = paths[place]
+            found[place] = path if path[start:] in there else _find(path)
+    return found
+
+
+def _names_in(folder: str) -> frozenset[str]:
+    """Names of the files in a folder; empty if there is no such folder."""
+    try:
+        with os.scandir(folder or "/") as entries:
+            return frozenset(entry.name for entry in entries if _is_file(entry))
+    except OSError:
+        return frozenset()
+
+
+def _find(path: str) -> str | None:
+    if _exists(path):
+        return path
+    other = None if path.isascii() else _respell(path)
+    return other if other and _exists(other) else None
+
+
+def _exists(path: str) -> bool:
+    return os.path.isfile(path) or (os.path.isdir(path) and holds_pictures(path))
+
+
+def _respell(path: str) -> str | None:
+    """The path with each name composed as on the disk."""
+    if os.path.exists(path):
+        return path
+    folder, _, name = path.rpartition("/")
+    parent = _respell(folder) if folder else "/"
+    if parent is None:
+        return None
+    wanted = unicodedata.normalize("NFC", name)
+    try:
+        names = os.listdir(parent)
+    except OSError:
+        return None
+    return next((f"{parent.rstrip('/')}/{n}" for n in names if unicodedata.normalize("NFC", n) == wanted), None)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle
+        return False

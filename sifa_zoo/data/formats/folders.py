@@ -1,0 +1,93 @@
+"""Class folders: `CLASS/VIDEO`, with or without `train` and `val` above them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sifa_zoo.data.formats.files import VIDEO_SUFFIXES, entries_of, holds_pictures, is_folder, is_video
+from sifa_zoo.data.formats.labels import composed
+from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
+from sifa_zoo.data.formats.splits import SPLITS, pick_split, split_files
+from sifa_zoo.data.videos import DataError, VideoList, few
+
+_LISTS = (".txt", ".csv", ".tsv")
+
+
+class ClassFolders:
+    """A folder per class with its videos directly inside: files, or folders of pictures.
+
+    Classes are sorted by name, videos by path; other files are passed over. A folder `train` without folders inside
+    is no split, but a class of that name.
+    """
+
+    name = "folders"
+    title = "class folders"
+    expected = "CLASS/VIDEO, or train/CLASS/VIDEO and val/CLASS/VIDEO"
+
+    def recognise(self, data: Path) -> bool:
+        """Whether some folder inside holds videos, by itself or as a split.
+
+        Folders without splits beside a list `train` are where that list's videos are.
+        """
+        if not data.is_dir():
+            return False
+        if any("train" in split_files(data, f"*{suffix}") for suffix in _LISTS) and not _splits(data):
+            return False
+        parts = [data, *(data / name for names in SPLITS.values() for name in names if (data / name).is_dir())]
+        folders = (entry for part in parts for entry in entries_of(part) if is_folder(entry))
+        return any(any(map(is_video, entries_of(folder.path))) for folder in folders)
+
+    def read(self, data: Path, wish: Wish) -> VideoList:
+        """Reads the folders.
+
+        Raises:
+            DataError: If there are no class folders, one has no videos, or one is not among the classes wanted.
+        """
+        if not data.is_dir():
+            raise DataError(f"no such folder: {data}")
+        found = _splits(data)
+        flat = [data / name for names in SPLITS.values() for name in names if (data / name).is_dir()]
+        if not found and flat and all(path in flat for path in data.iterdir() if path.is_dir()):
+            raise DataError(f"{flat[0]} holds no class folders; expected {flat[0]}/CLASS/VIDEO")
+        if not found:
+            return _read(data, wish)
+        missing = () if wish.split is None or wish.split in found else SPLITS[wish.split]
+        if bare := [path for path in flat if path.name in missing]:
+            raise DataError(f"{bare[0]} holds no class folders; expected {bare[0]}/CLASS/VIDEO")
+        return _read(pick_split(data, found, wish.split), wish)
+
+
+def _splits(data: Path) -> dict[str, Path]:
+    """Folders by split; a folder of videos is a class, even if it is called like a split."""
+    found = {}
+    for split, names in SPLITS.items():
+        folders = [data / name for name in names if (data / name).is_dir()]
+        split_folders = [folder for folder in folders if _holds_class_folders(folder)]
+        if split_folders:
+            found[split] = split_folders[0]
+    return found
+
+
+def _holds_class_folders(folder: Path) -> bool:
+    return any(is_folder(entry) and not holds_pictures(entry.path) for entry in entries_of(folder))
+
+
+def _read(root: Path, wish: Wish) -> VideoList:
+    folders = [entry for entry in entries_of(root) if is_folder(entry)]
+    if not folders:
+        raise DataError(
+            f"no class folders in {root}; expected {root}/CLASS/VIDEO, or name a list of `path label` lines"
+        )
+    paths, labels, empty = [], [], []
+    for folder in folders:
+        videos = [entry.path for entry in entries_of(folder.path) if is_video(entry)]
+        paths += videos
+        labels += [composed(folder.name)] * len(videos)
+        if not videos:
+            empty.append(folder.name)
+    if not paths:
+        raise DataError(f"no videos in the class folders of {root}; known are {', '.join(VIDEO_SUFFIXES)}")
+    if empty:
+        raise DataError(f"class folders of {root} without videos: {few(empty)}; fill or remove them")
+    rows = Rows(root, range(len(paths)), paths, labels, checked=True)
+    return make_videos(rows, wish, format=ClassFolders.title)

@@ -1,0 +1,133 @@
+"""Reads whatever a user names as data: finds out what it is, or takes his word for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sifa_zoo.data.formats.folders import ClassFolders
+from sifa_zoo.data.formats.hmdb51 import Hmdb51
+from sifa_zoo.data.formats.kinetics import Kinetics
+from sifa_zoo.data.formats.lists import ListFile
+from sifa_zoo.data.formats.rows import Wish
+from sifa_zoo.data.formats.something import SomethingV1, SomethingV2
+from sifa_zoo.data.formats.splits import SPLITS
+from sifa_zoo.data.formats.table import Table
+from sifa_zoo.data.formats.ucf101 import Ucf101
+from sifa_zoo.data.videos import DataError, VideoList
+
+
+class Format(Protocol):
+    """A way in which data sets lie on a disk."""
+
+    name: str  # for the user to name it
+    title: str  # what it is, in words
+    expected: str  # the files that belong to it
+
+    def recognise(self, data: Path) -> bool:
+        """Whether the data is of this format, from names and first lines alone."""
+
+    def read(self, data: Path, wish: Wish) -> VideoList:
+        """Reads it.
+
+        Raises:
+            DataError: If it cannot be used.
+        """
+
+
+# Files of known data sets have names and headers of their own; what has not is told apart among the general ones.
+_KNOWN_SETS: tuple[Format, ...] = (Kinetics(), SomethingV1(), SomethingV2(), Ucf101(), Hmdb51())
+_GENERAL: tuple[Format, ...] = (ClassFolders(), ListFile(), Table())
+FORMATS: dict[str, Format] = {format.name: format for format in (*_GENERAL, *_KNOWN_SETS)}
+
+
+def read_videos(
+    data: str | os.PathLike[str],
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    *,
+    format: str | None = None,
+    remap: str | os.PathLike[str] | None = None,
+    allow_missing: bool = False,
+    fold: int = 1,
+) -> VideoList:
+    """Reads the labelled videos of a data set; docs/data.md shows the formats.
+
+    Args:
+        data: A folder or file in one of the formats.
+        split: `train`, `val`, `test`, or None where `data` has no splits. Where there is no `val`, `test` serves.
+        class_names: The classes that labels must belong to, in order, as when weights bring them. None: taken from
+            the data.
+        format: One of `FORMATS`. None: found out from the files.
+        remap: `index` (labels are places in `class_names`), or a file of `label of the data set,class of the weights`.
+        allow_missing: Leave out rows whose video does not exist, with a warning.
+        fold: Which of the three folds of UCF101 and HMDB51.
+
+    Raises:
+        DataError: If there is no such path or split, none or two formats fit, or the data cannot be used.
+        ValueError: If an argument is out of range.
+    """
+    if split not in (*SPLITS, None):
+        raise ValueError(f"split must be train, val, test or None, got {split = }")
+    if fold not in (1, 2, 3):
+        raise ValueError(f"fold must be 1, 2 or 3, got {fold}")
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    path = Path(data)
+    if not path.exists():
+        raise DataError(f"no such file or folder: {path}")
+    names = None if class_names is None else tuple(class_names)
+    wish = Wish(split, names, None if remap is None else os.fspath(remap), allow_missing, fold)
+    return _choose(path, format).read(path, wish)
+
+
+def read_splits(
+    data: str | os.PathLike[str],
+    *,
+    val: str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    **options: Any,
+) -> dict[str, VideoList]:
+    """The splits `train` and `val` of a data set; all of it as `videos` where it has no splits.
+
+    Args:
+        data: As for `read_videos`.
+        val: Where the validation videos are, if not in `data`.
+        class_names: As for `read_videos`.
+        **options: Further arguments of `read_videos`.
+
+    Raises:
+        DataError: As `read_videos` does, and where there is one split but not the other.
+    """
+    train = read_videos(data, "train", class_names, **options)
+    val_videos = read_videos(data if val is None else val, "val", class_names or train.class_names, **options)
+    if val is None and np.array_equal(train.paths, val_videos.paths):
+        return {"videos": train}
+    return {"train": train, "val": val_videos}
+
+
+def _choose(data: Path, name: str | None) -> Format:
+    """The format that is named, or the only one that fits."""
+    if name is not None:
+        format = FORMATS[name]
+        if not format.recognise(data):
+            raise DataError(f"{data} does not look like {format.title}; expected {format.expected}")
+        return format
+    for formats in (_KNOWN_SETS, _GENERAL):
+        fitting = [format for format in formats if format.recognise(data)]
+        if len(fitting) > 1:
+            names = " and ".join(f"{format.title} (--format {format.name})" for format in fitting)
+            raise DataError(f"{data} could be {names}: say which")
+        if fitting:
+            return fitting[0]
+    if data.is_file() and data.suffix.lower() not in (".txt", ".csv", ".tsv", ".lst"):
+        raise DataError(f"{data} is in none of the known formats: {_known()}")
+    return FORMATS["list" if data.is_file() else "folders"]  # whose error tells what is missing
+
+
+def _known() -> str:
+    return "; ".join(f"{format.title} ({format.expected})" for format in FORMATS.values())

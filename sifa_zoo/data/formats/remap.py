@@ -1,0 +1,104 @@
+"""From the names that a data set gives its classes to the places that a model gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sifa_zoo.data.formats.labels import Naming, composed
+from sifa_zoo.data.formats.text import read_cells, read_first_line, refuse_lines, sniff_delimiter
+from sifa_zoo.data.videos import DataError, few
+
+BY_INDEX = "index"
+
+
+def place_labels(
+    naming: Naming, class_names: Sequence[str] | None, remap: str | None, *, source: Path
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The place of each label, and the names that places are counted in: `class_names`, or else the data set's own.
+
+    Args:
+        naming: What the labels are called.
+        class_names: The classes that they must belong to, as of weights.
+        remap: None, `index`, or a file of `label of the data set,class of the weights`.
+        source: The data set, for errors.
+
+    Raises:
+        DataError: If classes are not among `class_names`, or `remap` does not fit.
+    """
+    names = naming.names
+    own = naming.class_names
+    if remap == BY_INDEX:
+        names = _by_index(naming, class_names, source=source)
+    elif remap is not None:
+        table = read_remap(Path(remap), class_names)
+        names = {label: table.get(composed(label), table.get(name, name)) for label, name in names.items()}
+        own = tuple(sorted({table.get(name, name) for name in own}))
+    elif class_names is not None and _only_numbered(naming, class_names):
+        raise DataError(
+            f"the labels of {source} are numbers ({few(sorted(set(names.values()), key=int))}), but the classes are "
+            f"names ({few(class_names)}), and numbers do not say which is which: put their names into a classes.txt "
+            f"beside the list; or give --remap {BY_INDEX} if they are places in that order, from 0, or --remap FILE "
+            "with lines `number,class`"
+        )
+    class_names = own if class_names is None else tuple(class_names)
+    places = {composed(name): place for place, name in enumerate(class_names)}
+    if strangers := sorted({name for name in names.values() if name not in places}):
+        raise DataError(
+            f"{source} has classes that are not among the {len(class_names)} classes ({few(class_names)}): "
+            f"{few(strangers)}; leave them out, or say with --remap FILE which classes they are"
+        )
+    return {label: places[name] for label, name in names.items()}, class_names
+
+
+def read_remap(file: Path, class_names: Sequence[str] | None) -> dict[str, str]:
+    """Reads `label of the data set,class of the weights`: CSV (or lines with a tab), or a JSON object.
+
+    Raises:
+        DataError: If the file cannot be used, a label comes twice, or a class is unknown.
+    """
+    if file.suffix.lower() == ".json":
+        try:
+            pairs = json.loads(file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {file} as JSON: {error}") from error
+        if not isinstance(pairs, dict) or not all(isinstance(name, str) for name in pairs.values()):
+            raise DataError(f"expected a JSON object of label and class in {file}, such as {{'jumping': 'jump'}}")
+        rows = [(number, [label, name]) for number, (label, name) in enumerate(pairs.items(), 1)]
+    else:
+        rows = list(read_cells(file, sniff_delimiter(read_first_line(file))))
+    known = None if class_names is None else {composed(name) for name in class_names}
+    table: dict[str, str] = {}
+    faults = []
+    for number, cells in rows:
+        label, name = (composed(cell.strip()) for cell in cells) if len(cells) == 2 else ("", "")
+        if not label or not name:
+            faults.append((number, f"expected `label,class`, got {','.join(cells)!r}"))
+        elif label in table:
+            faults.append((number, f"label {label} comes twice"))
+        elif known is not None and name not in known:
+            faults.append((number, f"{name} is not among the {len(known)} classes ({few(class_names or ())})"))
+        table[label] = name
+    if faults:
+        refuse_lines(file, faults)
+    return table
+
+
+def _only_numbered(naming: Naming, class_names: Sequence[str]) -> bool:
+    """Whether the data set knows but numbers where the classes have names."""
+    numbers = set(naming.names.values())
+    return naming.by_number and not numbers <= set(class_names) and not all(n.isdecimal() for n in class_names)
+
+
+def _by_index(naming: Naming, class_names: Sequence[str] | None, *, source: Path) -> dict[str, str]:
+    if class_names is None:
+        raise DataError(f"--remap {BY_INDEX} needs weights with class names, which the numbers are places among")
+    if words := [label for label in naming.names if not label.isdecimal()]:
+        raise DataError(f"--remap {BY_INDEX} needs numbers as labels, but {source} has {few(sorted(words))}")
+    if high := [label for label in naming.names if int(label) >= len(class_names)]:
+        raise DataError(
+            f"{source} has labels beyond the {len(class_names)} classes ({few(class_names)}): "
+            f"{few(sorted(high, key=int))}; places count from 0"
+        )
+    return {label: composed(class_names[int(label)]) for label in naming.names}

@@ -1,0 +1,135 @@
+"""From rows of path and label, as all formats but class folders have them, to a list of videos that exist."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from sifa_zoo.data.formats.files import find_videos
+from sifa_zoo.data.formats.labels import ClassList, name_labels
+from sifa_zoo.data.formats.remap import place_labels
+from sifa_zoo.data.formats.text import refuse_lines
+from sifa_zoo.data.videos import DataError, VideoList, few
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller of `read_videos` wants; see there."""
+
+    split: str | None = None
+    class_names: tuple[str, ...] | None = None
+    remap: str | None = None
+    allow_missing: bool = False
+    fold: int = 1
+
+
+@dataclass
+class Rows:
+    """Rows of a data set, as columns of the same length.
+
+    Args:
+        file: Where they stand.
+        numbers: Line numbers, or those of `unit`.
+        paths: Videos, relative to `folder` or absolute; None where a search has not found the video.
+        labels: A label per row; or, where videos may have several or none, a tuple of them.
+        names: What the file calls the videos, for errors, where that is not their path.
+        class_list: The classes of the data set, where it has a list of them.
+        folder: What paths are relative to; by default where the file lies.
+        checked: The videos are known to exist.
+    """
+
+    file: Path
+    numbers: Sequence[int]
+    paths: Sequence[str | None]
+    labels: Sequence[str] | Sequence[tuple[str, ...]]
+    names: Sequence[str] | None = None
+    class_list: ClassList | None = None
+    folder: Path | None = None
+    checked: bool = False
+    unit: str = "line"
+    faults: list[tuple[int, str]] = field(default_factory=list)
+
+
+def make_videos(rows: Rows, wish: Wish, *, format: str) -> VideoList:
+    """Numbers the labels and finds the videos.
+
+    Raises:
+        DataError: If labels are unknown, videos are missing, or one video has two labels; every line is named.
+    """
+    if not rows.paths and not rows.faults:
+        raise DataError(f"no videos in the list {rows.file}; expected lines of path and label")
+    if rows.faults:
+        refuse_lines(rows.file, rows.faults, unit=rows.unit)
+    labels, class_names = _number_labels(rows, wish)
+    found = rows.paths if rows.checked else find_videos(_absolute(rows))
+    there = [path is not None for path in found]
+    missing = _report_missing(rows, there, wish) if not all(there) else []
+    paths = [path for path in found if path is not None]
+    labels = labels[there] if missing else labels
+    if len(set(paths)) < len(paths):
+        _check_repeated(rows.file, paths, labels)
+    return VideoList(paths, labels, class_names, format=format, missing=missing)
+
+
+def _number_labels(rows: Rows, wish: Wish) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Places `(N,)`, or booleans `(N, num_classes)` for rows with several labels each."""
+    several = bool(rows.labels) and isinstance(rows.labels[0], tuple)
+    flat: Iterable[str] = chain.from_iterable(rows.labels) if several else rows.labels  # type: ignore[assignment]
+    naming = name_labels(flat, rows.class_list)
+    if naming.faults:
+        wrong = _lines_with(rows, naming.faults, several=several)
+        refuse_lines(rows.file, [(number, naming.faults[label]) for number, label in wrong], unit=rows.unit)
+    places, class_names = place_labels(naming, wish.class_names, wish.remap, source=rows.file)
+    if not several:
+        numbers = np.fromiter(map(places.__getitem__, rows.labels), np.int64, len(rows.labels))  # type: ignore[arg-type]
+        return numbers, class_names
+    table = np.zeros((len(rows.labels), len(class_names)), bool)
+    for row, labels in enumerate(rows.labels):
+        table[row, [places[label] for label in labels]] = True
+    return table, class_names
+
+
+def _lines_with(rows: Rows, labels: Iterable[str], *, several: bool) -> list[tuple[int, str]]:
+    wanted = set(labels)
+    cells = rows.labels if several else ((label,) for label in rows.labels)
+    pairs = zip(rows.numbers, cells, strict=True)
+    return [(number, label) for number, cell in pairs for label in cell if label in wanted]  # type: ignore[union-attr]
+
+
+def _absolute(rows: Rows) -> list[str]:
+    """Paths from the root; those that begin there stay as they are."""
+    folder = os.path.abspath(rows.folder or rows.file.parent).rstrip("/") + "/"
+    paths = [path if path.startswith("/") else folder + path for path in rows.paths if path is not None]
+    return [os.fspath(Path(path)) if "/./" in path or "//" in path else path for path in paths]
+
+
+def _report_missing(rows: Rows, there: Sequence[bool], wish: Wish) -> list[str]:
+    """Says which videos are missing, in an error, or in a warning if the caller allows it; returns their names."""
+    names = rows.names if rows.names is not None else rows.paths
+    missing = [place for place, is_there in enumerate(there) if not is_there]
+    some = few([f"{rows.unit} {rows.numbers[place]}: {names[place]}" for place in missing])
+    text = f"{len(missing)} of {len(there)} videos in {rows.file} do not exist: {some}"
+    if not wish.allow_missing or len(missing) == len(there):
+        raise DataError(text + ("" if wish.allow_missing else "; --allow-missing leaves them out"))
+    print(f"warning: {text}; they are left out", file=sys.stderr)
+    return [str(names[place]) for place in missing]
+
+
+def _check_repeated(file: Path, paths: Sequence[str], labels: np.ndarray) -> None:
+    """Refuses a video with two labels; warns of one that comes twice with the same."""
+    first: dict[str, int] = {}
+    repeated: list[str] = []
+    torn: list[str] = []
+    for place, path in enumerate(paths):
+        before = first.setdefault(path, place)
+        if before != place:
+            (repeated if np.array_equal(labels[before], labels[place]) else torn).append(path)
+    if torn:
+        raise DataError(f"{len(torn)} videos in {file} come twice, with different labels: {few(torn)}")
+    print(f"warning: {len(repeated)} rows of {file} repeat a video, such as {repeated[0]}", file=sys.stderr)

@@ -1,0 +1,26 @@
+"""Videos that a data set knows by name but not by path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sifa_zoo.data.formats.files import walk_videos
+from sifa_zoo.data.formats.labels import composed
+
+
+def videos_by_stem(folder: Path) -> dict[str, list[str]]:
+    """All videos below a folder by their name without suffix, in Unicode's composed form."""
+    found: dict[str, list[str]] = {}
+    for path in walk_videos(os.path.abspath(folder)):
+        name = path.rpartition("/")[2]
+        stem = os.path.splitext(name)[0]
+        found.setdefault(composed(stem), []).append(path)
+    return found
+
+
+def find_in_class(there: Mapping[str, Sequence[str]], class_name: str, stem: str) -> str | None:
+    """The video of a name that lies in the folder of a class, whatever its suffix."""
+    paths = there.get(composed(stem), ())
+    return next((path for path in paths if path.rpartition("/")[0].rpartition("/")[2] == class_name), None)

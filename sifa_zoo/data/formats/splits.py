@@ -1,0 +1,72 @@
+"""Parts of a data set: files, folders and rows named train, val or test."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sifa_zoo.data.videos import DataError
+
+# What a split may be called where it lies; the first that is there is taken.
+SPLITS = {"train": ("train",), "val": ("val", "validation", "validate", "test"), "test": ("test",)}
+_ANNOTATIONS = ("annotations", "labels")
+
+
+def split_files(folder: Path, pattern: str) -> dict[str, Path]:
+    """Files of a folder by the split that ends their name, such as `kinetics_train.csv` for `*.csv`."""
+    names = sorted(name for name in fnmatch.filter(os.listdir(folder), pattern) if not name.startswith("."))
+    files = [folder / name for name in names if (folder / name).is_file()]
+    found = {}
+    for split, endings in SPLITS.items():
+        ends = [re.compile(rf"(^|.*[-_. ]){ending}", re.IGNORECASE) for ending in endings]
+        matches = [path for end in ends for path in files if end.fullmatch(path.stem)]
+        if matches:
+            found[split] = matches[0]
+    return found
+
+
+def annotation_files(data: Path, pattern: str) -> dict[str, Path]:
+    """Files by split as in `split_files`, in the folder or in one of those in it where annotations usually lie."""
+    folders = (data, *(data / name for name in _ANNOTATIONS if (data / name).is_dir()))
+    return next(filter(None, (split_files(folder, pattern) for folder in folders)), {})
+
+
+def beside(data: Path) -> Path:
+    """The folder that holds the videos of annotations: `data` itself, or where the file `data` lies."""
+    if data.is_dir():
+        return data
+    return data.parent.parent if data.parent.name in _ANNOTATIONS else data.parent
+
+
+def pick_split(data: Path, found: Mapping[str, Path], split: str | None) -> Path:
+    """The part of a data set that is asked for.
+
+    Raises:
+        DataError: If it is not among those that are there, or none is named.
+    """
+    if split is None:
+        parts = ", ".join(str(path) for path in dict.fromkeys(found.values()))
+        raise DataError(f"{data} has splits, name one of them: {parts}")
+    if split not in found:
+        there = next(iter(found.values())).name
+        way_out = "name the training videos themselves" if split == "train" else "give validation videos with --val"
+        raise DataError(f"{data} has no {split} folder or list beside {there}; {way_out}")
+    return found[split]
+
+
+def rows_of_split(cells: Sequence[str], split: str | None) -> Iterable[bool]:
+    """Which rows belong to a split, by what a column says. A column that says the same everywhere serves any split.
+
+    Raises:
+        DataError: If no row does.
+    """
+    said = {cell.strip().lower() for cell in cells}
+    if split is None or len(said) < 2:
+        return [True] * len(cells)
+    name = next((name for name in SPLITS[split] if name in said), None)
+    if name is None:
+        raise DataError(f"no row of the {split} split, the column of splits says only {', '.join(sorted(said))}")
+    return [cell.strip().lower() == name for cell in cells]

@@ -1,0 +1,158 @@
+"""CSV files with a header: a column of paths, and one of labels or one of 0 and 1 per class."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sifa_zoo.data.formats.columns import Columns, read_columns
+from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
+from sifa_zoo.data.formats.labels import ClassList, composed, find_class_list
+from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
+from sifa_zoo.data.formats.splits import pick_split, split_files
+from sifa_zoo.data.formats.text import read_first_line, sniff_delimiter, split_cells
+from sifa_zoo.data.videos import DataError, VideoList
+
+# In the order in which they are preferred, should a file have several; names of classes come before numbers.
+PATH_COLUMNS = (
+    *("path", "video_path", "file_path", "filepath", "video", "file", "filename", "file_name", "video_name"),
+    *("videos", "files", "clip"),
+)
+LABEL_COLUMNS = (
+    *("class_name", "label_name", "label", "labels", "class", "classes", "category", "action", "target", "tags"),
+)
+_SUFFIXES = (".csv", ".tsv")
+_BITS = {"0": False, "1": True, "0.0": False, "1.0": True}
+
+
+def has_header(file: Path) -> bool:
+    """Whether a CSV file begins with the names of columns: known ones, or at least none that is a video."""
+    if file.suffix.lower() not in _SUFFIXES:
+        return False
+    line = read_first_line(file)
+    delimiter = sniff_delimiter(line)
+    cells = split_cells(line, delimiter)
+    if any(cell.lower() in (*PATH_COLUMNS, *LABEL_COLUMNS) for cell in cells):
+        return True
+    if delimiter is None or any(cell.lower().endswith(VIDEO_SUFFIXES) for cell in cells):
+        return False
+    return not any(cell and (file.parent / cell).exists() for cell in cells)
+
+
+class Table:
+    """A CSV file with a header, separated by commas, semicolons or tabs, cells quoted where need be.
+
+    Several labels in a cell are separated by `;` or `|`, or are a JSON list; then videos may have several classes or
+    none. So they may where, without a column of labels, every other column is a class and holds 0 and 1. Of rows with
+    a column `split` those of the split are taken.
+    """
+
+    name = "csv"
+    title = "CSV with a header"
+    expected = "a .csv file whose first line names a column `path` and one `label`, or train.csv and val.csv"
+
+    def recognise(self, data: Path) -> bool:
+        """Whether there are CSV files with a header."""
+        files = [data] if data.is_file() else list(_tables_in(data).values())
+        return bool(files) and all(has_header(file) for file in files)
+
+    def read(self, data: Path, wish: Wish) -> VideoList:
+        """Reads the file, or that of a split.
+
+        Raises:
+            DataError: If a column is missing, or rows cannot be used.
+        """
+        file = pick_split(data, _tables_in(data), wish.split) if data.is_dir() else data
+        columns = read_columns(file).of_split(wish.split)
+        rows = Rows(file, columns.numbers, columns.column(PATH_COLUMNS), (), class_list=find_class_list(file.parent))
+        if columns.place(LABEL_COLUMNS) is None:
+            _read_bits(columns, rows)
+        else:
+            _read_labels(columns, rows, known=wish.class_names)
+        several = bool(rows.labels) and isinstance(rows.labels[0], tuple)
+        rows.faults += [
+            (n, "the path is missing") for n, path in zip(rows.numbers, rows.paths, strict=True) if not path
+        ]
+        if not several:
+            pairs = zip(rows.numbers, rows.labels, strict=True)
+            rows.faults += [(number, "the label is missing") for number, label in pairs if not label]
+        rows.faults.sort()
+        return make_videos(rows, wish, format=f"{self.title}{', several labels per video' if several else ''}")
+
+
+def write_table(file: Path, videos: VideoList, paths: Sequence[str | os.PathLike[str]] | None = None) -> None:
+    """Writes a CSV file that reads as `videos`, and beside it `classes.txt`, which keeps the classes in their order.
+
+    Args:
+        file: Where to write.
+        videos: What to write.
+        paths: Where the videos are, if not where `videos` says; stored relative to the folder of `file`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", *videos.class_names] if videos.multi_label else ["path", "label"])
+    for path, labels in zip(videos.paths if paths is None else paths, videos.labels, strict=True):
+        cells = labels.astype(int).tolist() if videos.multi_label else [videos.class_names[labels]]
+        writer.writerow([os.path.relpath(path, file.parent), *cells])
+    for target, content in {
+        file.with_name("classes.txt"): "\n".join(videos.class_names) + "\n",
+        file: text.getvalue(),
+    }.items():
+        beside = target.with_name(f".{target.name}.tmp")
+        beside.write_text(content, encoding="utf-8")
+        os.replace(beside, target)
+
+
+def _tables_in(folder: Path) -> dict[str, Path]:
+    return {**split_files(folder, "*.tsv"), **split_files(folder, "*.csv")}
+
+
+def _read_labels(columns: Columns, rows: Rows, *, known: Sequence[str] | None) -> None:
+    """One label per cell, or several in all, should any cell have several."""
+    cells = columns.column(LABEL_COLUMNS)
+    different = set(cells)
+    names = set(rows.class_list.names if rows.class_list else ()) | set(map(composed, known or ()))
+    parts = {cell: (cell,) if composed(cell) in names else _split_labels(cell) for cell in different}
+    if all(parts[cell] == (cell,) for cell in different if cell):
+        rows.labels = cells
+    else:
+        rows.labels = [parts[cell] for cell in cells]
+
+
+def _split_labels(cell: str) -> tuple[str, ...]:
+    if cell.startswith("["):
+        try:
+            labels = json.loads(cell)
+        except ValueError:
+            labels = None
+        if isinstance(labels, list):
+            return tuple(str(label).strip() for label in labels)
+    return tuple(part.strip() for part in cell.replace(";", "|").split("|") if part.strip())
+
+
+def _read_bits(columns: Columns, rows: Rows) -> None:
+    """A class per column other than path and split, 1 where the video has it."""
+    skip = {columns.place(PATH_COLUMNS), columns.place(("split", "subset"))}
+    places = [place for place in range(len(columns.header)) if place not in skip]
+    names = tuple(composed(columns.header[place]) for place in places)
+    others = [n for n, p in zip(names, places, strict=True) if not all(row[p].strip() in _BITS for row in columns.rows)]
+    if len(others) == len(places):
+        raise DataError(
+            f"{columns.file} has no column {' or '.join(LABEL_COLUMNS)}; its columns are {', '.join(columns.header)}"
+        )
+    if others:
+        rows.faults += [
+            (number, f"expected 0 or 1 for each class, got {', '.join(wrong[:5])}")
+            for number, row in zip(columns.numbers, columns.rows, strict=True)
+            if (wrong := [f"{columns.header[p]} {row[p]!r}" for p in places if row[p].strip() not in _BITS])
+        ]
+    else:
+        rows.labels = [
+            tuple(name for name, place in zip(names, places, strict=True) if _BITS[row[place].strip()])
+            for row in columns.rows
+        ]
+        rows.class_list = ClassList(columns.file, names, dict(enumerate(names)))

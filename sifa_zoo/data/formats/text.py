@@ -1,0 +1,88 @@
+"""Text files with one thing per line, and errors that name every line that is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from sifa_zoo.data.videos import DataError
+
+_MOST_LINES = 20
+_DELIMITERS = ",;\t"
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, without byte order mark, its lines ended by a newline alone.
+
+    Raises:
+        DataError: If it cannot be read, or is of another encoding.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not a text file in UTF-8; save it as one") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+
+
+def read_lines(file: Path) -> tuple[list[int], list[str]]:
+    """Numbers, from 1, and texts of the lines that are not empty, without white space around them."""
+    lines = read_text(file).split("\n")
+    numbers = [number for number, line in enumerate(lines, 1) if line and not line.isspace()]
+    return numbers, [lines[number - 1].strip() for number in numbers]
+
+
+def read_first_line(file: Path) -> str:
+    """The first line that is not empty, of the first 64 kB; nothing where the file is no text."""
+    try:
+        with open(file, "rb") as opened:
+            text = opened.read(65536).decode("utf-8-sig", errors="ignore")
+    except OSError:
+        return ""
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def sniff_delimiter(line: str) -> str | None:
+    """The most frequent of comma, semicolon and tab outside of quotes; None if there is none."""
+    bare = "".join(line.split('"')[::2])
+    counts = {delimiter: bare.count(delimiter) for delimiter in _DELIMITERS}
+    best = max(_DELIMITERS, key=lambda delimiter: counts[delimiter])
+    return best if counts[best] else None
+
+
+def split_cells(line: str, delimiter: str | None) -> list[str]:
+    """The cells of one line of a CSV file."""
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter or ","), [])]
+
+
+def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and cells of the rows of a CSV file that are not empty.
+
+    Raises:
+        DataError: If the file cannot be read, or the csv module gives up on a line.
+    """
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), delimiter=delimiter or ",")
+    try:
+        for cells in reader:
+            if any(cells) and not all(map(str.isspace, cells)):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: {error}") from error
+
+
+def refuse_lines(file: Path, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:
+    """Refuses a file for its faulty lines: each is named, at most twenty.
+
+    Raises:
+        DataError: Always.
+    """
+    if len(faults) == 1:
+        number, fault = faults[0]
+        raise DataError(f"{file}, {unit} {number}: {fault}")
+    lines = [f"{unit} {number}: {fault}" for number, fault in faults[:_MOST_LINES]]
+    if len(faults) > _MOST_LINES:
+        lines.append(f"and {len(faults) - _MOST_LINES} more")
+    raise DataError("\n  ".join([f"{file} has {len(faults)} faulty {unit}s:", *lines]))

@@ -1,0 +1,60 @@
+"""Optimiser and learning rate of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from sifa_zoo.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates in effect; a warm-up from 0 begins with the first of its equal steps."""
+
+    lr: float
+    min_lr: float
+    warmup_lr: float
+
+
+def global_batch(train: TrainConfig, *, num_replicas: int = 1) -> int:
+    """Clips per optimiser step, over all processes."""
+    return train.batch_size * train.accumulation_steps * num_replicas
+
+
+def effective_rates(train: TrainConfig, *, num_replicas: int = 1) -> Rates:
+    """The rates of `train`, scaled to the global batch if `lr_batch` says for which one they are meant.
+
+    Example:
+        >>> effective_rates(TrainConfig(lr=0.4, lr_batch=256, batch_size=8, accumulation_steps=4)).lr
+        0.05
+    """
+    scale = global_batch(train, num_replicas=num_replicas) / train.lr_batch if train.lr_batch else 1.0
+    return Rates(train.lr * scale, train.min_lr * scale, train.warmup_lr * scale)
+
+
+def build_optimizer(model: nn.Module, train: TrainConfig, *, num_replicas: int = 1) -> Optimizer:
+    """timm's optimiser of that name; biases and norms do not decay."""
+    rates = effective_rates(train, num_replicas=num_replicas)
+    return create_optimizer_v2(model, train.opt, lr=rates.lr, weight_decay=train.weight_decay, momentum=train.momentum)
+
+
+def build_scheduler(
+    optimizer: Optimizer, train: TrainConfig, *, updates: int, num_replicas: int = 1
+) -> CosineLRScheduler:
+    """Linear warm-up, then a cosine down to `min_lr`, set per optimiser step, of which an epoch has `updates`."""
+    rates = effective_rates(train, num_replicas=num_replicas)
+    warmup = round(train.warmup_epochs * updates)
+    return CosineLRScheduler(
+        optimizer,
+        max(1, train.epochs * updates - warmup),
+        lr_min=rates.min_lr,
+        warmup_t=warmup,
+        warmup_lr_init=rates.warmup_lr or rates.lr / max(1, warmup),
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )

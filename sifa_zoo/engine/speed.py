@@ -1,0 +1,80 @@
+"""What decoding delivers here against what a model consumes, and what follows from it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shlex
+import time
+from contextlib import suppress
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.data.datasets import ClipDataset
+from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data.transforms import train_transform
+from sifa_zoo.data.videos import VideoList
+from sifa_zoo.registry import create_model
+
+# So much is measured, or for so many seconds.
+_CLIPS, _STEPS = 64, 10
+
+
+def loading_rate(videos: VideoList, clip: ClipConfig, *, seconds: float = 3.0) -> float:
+    """Training clips that one process decodes and transforms in a second of its time; 0 where no video decodes."""
+    dataset = ClipDataset(videos, clip, train_transform(clip), seed=0)
+    drawn = np.random.default_rng(0).permutation(len(videos))[:_CLIPS].tolist()
+    clips = 0
+    start = time.process_time()
+    for index in itertools.cycle(drawn):
+        with suppress(VideoError):  # named by the check of files
+            dataset[index]
+            clips += 1
+        elapsed = time.process_time() - start
+        if elapsed > seconds or clips >= _CLIPS:
+            break
+    return clips / elapsed
+
+
+def training_rate(
+    model: str, clip: ClipConfig, *, num_classes: int, batch_size: int, device: torch.device, seconds: float = 5.0
+) -> float:
+    """Clips per second of wall time that training a model consumes: forward and backward pass in float32."""
+    net = create_model(model, num_classes=num_classes, num_frames=clip.num_frames, img_size=clip.img_size)
+    net = net.to(device).to(memory_format=torch.channels_last).train()
+    clips = torch.randn(batch_size, 3, clip.num_frames, clip.img_size, clip.img_size, device=device)
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    steps, start = -1, 0.0  # the first step is not counted: it compiles and allocates
+    while steps < 1 or (steps < _STEPS and time.perf_counter() - start < seconds):
+        F.cross_entropy(net(clips), labels).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        steps += 1
+        start = start or time.perf_counter()
+    return steps * batch_size / (time.perf_counter() - start)
+
+
+def advice(loading: float, training: float, *, cores: int, resize_command: str) -> str:
+    """What to do when a worker delivers `loading` clips per second and the model takes `training`."""
+    needed = max(1, math.ceil(training / loading))
+    if needed <= cores:
+        return f"--workers {needed} keeps the model busy"
+    return (
+        f"the model would wait: it takes {needed} workers to keep it busy, and there are {cores} cores; "
+        f"smaller copies decode faster: {resize_command}"
+    )
+
+
+def copied_short_side(clip: ClipConfig) -> int:
+    """A short side for copies from which training and evaluation lose nothing that they would see."""
+    return math.ceil(max(clip.short_side, 1.14 * clip.img_size) / 32) * 32
+
+
+def resize_command(data: str, clip: ClipConfig) -> str:
+    """The command that makes smaller copies of a data set."""
+    short_side = copied_short_side(clip)
+    name = f"{data.rstrip('/')}_{short_side}"
+    return shlex.join(["sifa-zoo", "resize", data, name, "--short-side", str(short_side)])

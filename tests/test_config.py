@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from sifa_zoo.config import AugmentConfig, ClipConfig, RunConfig, TrainConfig, WeightsInfo
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        (ClipConfig(), "16x4, 224"),
+        (ClipConfig(fps=30), "16x4 @30fps, 224"),
+        (ClipConfig(fps=29.97, num_frames=8), "8x4 @29.97fps, 224"),
+        (ClipConfig(sampling="uniform"), "16 uniform, 224"),
+        (ClipConfig(sampling="uniform", fps=30), "16 uniform, 224"),  # which has no use for a rate
+    ],
+)
+def test_protocol(clip, expected):
+    assert clip.protocol == expected
+
+
+@pytest.mark.parametrize("fps", [0, -1, 2000])
+def test_fps_out_of_range_is_refused(fps):
+    with pytest.raises(ValueError, match=r"fps must be in \(0, 1000\], or None"):
+        ClipConfig(fps=fps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop_scale": 0}, r"crop_scale must be in \(0, 1\]"),
+        ({"crop_scale": 1.5}, r"crop_scale must be in \(0, 1\]"),
+        ({"crop_ratio": 0.5}, "crop_ratio must be at least 1"),
+        ({"rand_augment": -1}, "rand_augment must not be negative"),
+        ({"rand_augment_magnitude": 31}, r"its magnitude be in \[0, 30\], got 0 and 31"),
+        ({"color_jitter": (0.4, -0.1, 0.4, 0.1)}, "color_jitter must not be negative"),
+        ({"color_jitter": (0.4, 0.4, 0.4, 0.6)}, "its hue at most 0.5"),
+        ({"blur_sigma": (2.0, 1.0)}, "blur_sigma must be positive and rising"),
+        ({"blur_prob": 1.1}, r"blur_prob must be in \[0, 1\]"),
+        ({"balance": -0.1}, r"balance must be in \[0, 1\]"),
+        ({"mixup_alpha": -1}, "mixup_alpha must not be negative"),
+        ({"repeats": 0}, "repeats must be at least 1"),
+    ],
+    ids=str,
+)
+def test_augmentation_out_of_range_is_refused(settings, message):
+    for config in (AugmentConfig, TrainConfig):
+        with pytest.raises(ValueError, match=message):
+            config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"lr_batch": -1}, "lr_batch must not be negative"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"momentum": 1}, r"momentum must be in \[0, 1\)"),
+        ({"min_lr": 1.0}, "min_lr and warmup_lr must be at most lr"),
+        ({"loss_weight": 0}, "loss_weight must be positive"),
+        ({"num_crops": 2}, r"num_crops must be one of \(1, 3\), got 2"),
+        ({"precision": "fp8"}, "precision must be fp32 or bf16"),
+    ],
+    ids=str,
+)
+def test_training_out_of_range_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)
+
+
+def test_settings_survive_json():
+    config = RunConfig(data="d", model="m", clip=ClipConfig(fps=25), train=TrainConfig(repeats=2), recipe="small")
+    assert RunConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_older_files_still_load():
+    values = json.loads(json.dumps(asdict(RunConfig(data="d", model="m", clip=ClipConfig(), train=TrainConfig()))))
+    del values["recipe"], values["clip"]["fps"], values["train"]["repeats"], values["train"]["color_jitter"]
+    assert RunConfig.from_dict(values) == RunConfig(data="d", model="m", clip=ClipConfig(), train=TrainConfig())
+    info = WeightsInfo(arch="a", class_names=("x",), clip=ClipConfig(), version="1")
+    stated = json.loads(info.to_json())
+    del stated["num_crops"], stated["clip"]["fps"]
+    assert WeightsInfo.from_json(json.dumps(stated)) == info
