@@ -30,8 +30,8 @@ _STEP_FRAMES = 4  # of the models' stem
 class Features:
     """Features float32 `(N, D)` with times float64 `(N,)`: the middle of each row's frames, in seconds.
 
-    `metadata` says how they came about: `video`, `model`, `weights`, `fps` of the video, `per`, `window` and `hop` in
-    frames, `num_frames`, `frame_stride`, `sampling`, `img_size`, `version`.
+    `metadata` says how they came about: `video`, `model`, `weights`, `fps` (of the video, or `clip.fps`),
+    `per`, `window` and `hop` in frames, `num_frames`, `frame_stride`, `sampling`, `img_size`, `version`.
     """
 
     values: np.ndarray
@@ -63,7 +63,7 @@ def extract(
         per: "window": pooled over time and space, the input of the classifier. "step": pooled over space alone, a row
             for each time step (of a model with two heads, those of the first).
         clip: How to cut and transform; None takes the settings that travel with the weights.
-        window: Frames, or seconds as in "2.5s"; None takes the span of the model's clip.
+        window: Frames (of `clip.fps`, if that is set), or seconds as in "2.5s"; None takes the span of the clip.
         hop: Distance between windows, likewise; None takes num_frames x frame_stride, so that steps are evenly spaced,
             or the window if that is given.
         batch_size: Clips per forward pass.
@@ -83,7 +83,7 @@ def extract(
     clip = clip or clip_config(model)
     model = model.to(device).eval()
     values, times = [], []
-    with open_source(source, short_side=clip.short_side) as opened:
+    with open_source(source, short_side=clip.short_side, fps=clip.fps) as opened:
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=False)
         for batch in _batches(slide(opened, clip, windows), batch_size):
             clips = torch.stack([to_input(window.clip, clip) for window in batch])

@@ -27,6 +27,8 @@ from sifa_zoo.engine.predict import class_names_of, is_multi_label, top_classes
 from sifa_zoo.engine.scores import view_scores
 from sifa_zoo.engine.windows import Windows, model_windows, window_indices
 
+_ROUNDING_SECONDS = 6e-4  # containers round times; a frame counts as shown this much before its own, as in sampling
+
 
 @dataclass(frozen=True)
 class Source:
@@ -73,10 +75,10 @@ class Segment:
 
 
 @contextmanager
-def open_source(source: str | os.PathLike[str], *, short_side: int) -> Iterator[Source]:
+def open_source(source: str | os.PathLike[str], *, short_side: int, fps: float | None = None) -> Iterator[Source]:
     """Open a video file, a camera (`/dev/video0`), a URL, or `-` for standard input.
 
-    Frames come out as `load_video` gives them: the same number, pixels and size.
+    Frames come out as `load_video` gives them: the same number, pixels and size; with `fps` at that rate instead.
 
     Raises:
         VideoError: If it cannot be opened or has no video; on reading, if not one frame can be decoded.
@@ -99,8 +101,28 @@ def open_source(source: str | os.PathLike[str], *, short_side: int) -> Iterator[
             raise VideoError(f"{name}: no video stream")
         stream = streams[0]
         stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        yield Source(fps, _frames(container, stream, name=name, fps=fps, short_side=short_side))
+        own_fps = float(stream.average_rate or stream.guessed_rate or 0)
+        opened = Source(own_fps, _frames(container, stream, name=name, fps=own_fps, short_side=short_side))
+        yield at_rate(opened, fps) if fps else opened
+
+
+def at_rate(source: Source, fps: float) -> Source:
+    """The same video at another rate: at each moment `i / fps` the frame that is shown then, as sampling by time has it.
+
+    The last moment is the last one at or before the time of the last frame.
+    """
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        count, shown = 0, None
+        for time, frame in source.frames:
+            while shown is not None and count / fps + _ROUNDING_SECONDS < time:
+                yield count / fps, shown
+                count += 1
+            shown = frame
+        if shown is not None and count / fps <= time + _ROUNDING_SECONDS:
+            yield count / fps, shown
+
+    return Source(fps, frames())
 
 
 def slide(source: Source, clip: ClipConfig, windows: Windows) -> Iterator[Window]:
@@ -139,8 +161,9 @@ def predict_stream(
         source: A video file, a camera (`/dev/video0`), a URL, or `-` for standard input.
         class_names: One name per class; None takes those that travel with the weights.
         clip: How to cut and transform; None takes the settings that travel with the weights.
-        window: Frames, or seconds as in "2.5s"; None takes the span of the model's clip.
-        hop: Distance between windows, likewise; None takes half of that.
+        window: Frames (of `clip.fps`, if that is set), or seconds as in "2.5s"; None takes the span of the clip.
+        hop: Distance between windows, likewise; None takes half of num_frames x frame_stride, or of the window if that
+            is given.
         topk: How many classes to return at most.
         device: Where to run; the model is moved there. None leaves it where it is.
 
@@ -156,7 +179,7 @@ def predict_stream(
     clip = clip or clip_config(model)
     model = model.to(device).eval()
     options: dict[str, Any] = {"device": next(model.parameters()).device, "multi_label": is_multi_label(model)}
-    with open_source(source, short_side=clip.short_side) as opened:
+    with open_source(source, short_side=clip.short_side, fps=clip.fps) as opened:
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=True)
         for cut in slide(opened, clip, windows):
             scores = view_scores(model, to_input(cut.clip, clip)[None, None], **options)[0, 0]

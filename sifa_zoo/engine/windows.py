@@ -70,7 +70,7 @@ def model_windows(
         window: Frames, or seconds as in "2.5s"; None takes the span of a dense clip.
         hop: Likewise; None takes num_frames x frame_stride, or the window if that is given, and half of it with
             `overlap`.
-        fps: Frames per second of the video, for lengths in seconds.
+        fps: Frames per second, for lengths in seconds.
         overlap: Whether windows overlap by half unless `hop` says otherwise.
 
     Raises:
