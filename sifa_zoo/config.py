@@ -186,6 +186,10 @@ class RunConfig:
     checkpoint: str | None = None
     pretrained: bool = False
     recipe: str | None = None
+    format: str | None = None
+    remap: str | None = None
+    allow_missing: bool = False
+    fold: int = 1
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:

@@ -6,7 +6,6 @@ Something-Something V2; `ssv2` is V1's. `small` is this project's, for a few hun
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -41,8 +40,7 @@ def find_recipe(name: str) -> Recipe:
     """
     known = recipes()
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.3) or list(known)
-        raise ValueError(f"recipe must be one of {', '.join(known)}, got {name!r}; did you mean {nearest[0]}?")
+        raise ValueError(f"recipe must be one of {', '.join(known)}, got {name!r}")
     return known[name]
 
 

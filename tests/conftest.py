@@ -1,4 +1,4 @@
-"""A Hub on loopback for every test that asks for one."""
+"""A Hub on loopback for every test that asks for one; no test keeps indices of videos."""
 
 import huggingface_hub.constants as hf
 import pytest
@@ -9,6 +9,12 @@ def use_endpoint(monkeypatch, url):
     """What HF_ENDPOINT does when the client is imported, for a client that is imported already."""
     monkeypatch.setattr(hf, "ENDPOINT", url)
     monkeypatch.setattr(hf, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@pytest.fixture(autouse=True)
+def _no_indices_on_disk(monkeypatch):
+    """Tests neither read nor fill the user's cache of video indices."""
+    monkeypatch.setenv("SIFA_ZOO_INDEX", "off")
 
 
 @pytest.fixture

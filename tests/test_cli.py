@@ -16,6 +16,7 @@ from tiny_videos import write_two_colours, write_video, write_videos
 
 from sifa_zoo.cli import main
 from sifa_zoo.ops.compiler import find_compiler
+from sifa_zoo.recipes import find_recipe, recipes
 
 TINY = ["--num-frames", "4", "--frame-stride", "1", "--img-size", "32", "--workers", "0", "--device", "cpu"]
 SHORT = ["--model", "sifa_net_nano", "--batch-size", "2", "--lr", "1e-3", "--warmup-epochs", "0", *TINY]
@@ -57,6 +58,34 @@ def test_no_hflip_and_mean(data: Path, tmp_path: Path) -> None:
     assert config["clip"]["mean"] == [0.5, 0.5, 0.5]
     assert config["model_args"] == {"dilation": 2}
     assert main(["eval", str(tmp_path), str(data), "--workers", "0", "--device", "cpu"]) == 0
+
+
+def test_a_recipe_and_flags_over_it(data: Path, tmp_path: Path) -> None:
+    flags = ["--recipe", "small", "--epochs", "1", "--fps", "none", "--color-jitter", "0.1", "0.1", "0.1", "0"]
+    assert main(["finetune", str(data), "--output", str(tmp_path), *flags, *SHORT]) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["recipe"], config["clip"]["fps"]) == ("small", None)
+    train = config["train"]
+    assert train["color_jitter"] == [0.1, 0.1, 0.1, 0]
+    assert (train["lr"], train["batch_size"]) == (1e-3, 2)  # of SHORT
+    assert train["mixup_alpha"] == find_recipe("small").train.mixup_alpha
+
+
+def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["lr", "0.04", "0.02", "0.02", "0.0005", "0.0005"] in rows
+    assert main(["recipes", "ssv1"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["lr", "0.02", "0.0005"] in rows
+    assert "one of k400, ssv1, ssv2, small, got 'ssv'" in _error(capsys, ["recipes", "ssv"])
+
+
+def test_finetune_help_names_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name}: {recipe.text}" in text.replace("- ", "-") for name, recipe in recipes().items())
 
 
 def test_settings_are_printed(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sifa_zoo.cli.flags import Commands, check_writable
+from sifa_zoo.cli.flags import Commands, add_reading, check_writable, reading
 
 
 def add_commands(commands: Commands) -> None:
@@ -20,7 +20,8 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_eval)
     parser.add_argument("run", metavar="RUN", help="run folder, weights file, or name of weights")
     parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
-    parser.add_argument("--split", default="val", choices=("train", "val"), help="part of DATA (default: val)")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="part of DATA (default: val)")
+    add_reading(parser)
     parser.add_argument("--num-clips", type=int, help="clips per video (default: as the run was validated)")
     parser.add_argument("--num-crops", type=int, help="crops per clip (default: as the run was validated)")
     parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
@@ -52,7 +53,7 @@ def _eval(args: argparse.Namespace) -> int:
         Path(args.output).mkdir(parents=True, exist_ok=True)  # a mistake in the name shall not cost an evaluation
     names = ("split", "num_clips", "num_crops", "batch_size", "workers", "precision", "device")
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
-    result = evaluate_run(args.run, args.data, output=None if as_file else args.output, **options)
+    result = evaluate_run(args.run, args.data, output=None if as_file else args.output, **options, **reading(args))
     for line in result["failed"]:
         print(f"error: {line}", file=sys.stderr)
     complete = _print_result(args, result)

@@ -29,6 +29,17 @@ class VideoError(ValueError):
     """A file that cannot be read as a video; the message begins with its path."""
 
 
+class NamedBytes(bytes):
+    """The bytes of a video file, with the name that errors are to call them by."""
+
+    name: str
+
+    def __new__(cls, data: bytes, name: str) -> NamedBytes:
+        named = super().__new__(cls, data)
+        named.name = name
+        return named
+
+
 @dataclass(frozen=True)
 class File:
     """A video file as it is at this moment, or the bytes of one."""
@@ -78,9 +89,10 @@ class Source:
         return self.stream.codec_context
 
 
-def find_file(path: str | os.PathLike[str] | bytes, *, name: str = "<bytes>") -> File:
-    """The file at a path, or of bytes, which errors then call by `name`."""
+def find_file(path: str | os.PathLike[str] | bytes) -> File:
+    """The file at a path, or of bytes."""
     if isinstance(path, bytes):
+        name = path.name if isinstance(path, NamedBytes) else "<bytes>"
         if not path:
             raise VideoError(f"{name}: the file is empty")
         return File(name, len(path), 0, path)
@@ -103,6 +115,7 @@ def open_video(file: File) -> Iterator[Source]:
         # `file:` keeps a colon in a name from naming a protocol; the whitelist keeps playlists off the network.
         container = av.open(
             f"file:{path}" if file.data is None else io.BytesIO(file.data),
+            mode="r",
             options={"protocol_whitelist": "file"},
             metadata_errors="replace",
         )
@@ -164,8 +177,14 @@ def decode(codec: VideoCodecContext, packet: Packet | None, number: int = 0) -> 
         return None
 
 
+def packet_of(frame: VideoFrame) -> int:
+    """The number of the packet that a frame decoded by `decode` comes from."""
+    assert frame.pts is not None
+    return frame.pts
+
+
 def frames_in_order(file: File) -> Iterator[tuple[VideoFrame | None, int | None]]:
-    """All frames as the decoder puts them out, each with its packet's time; None for each packet that does not decode."""
+    """All frames as the decoder puts them out, each with its packet's time; None for a packet that does not decode."""
     times: list[int | None] = []
     with open_video(file) as source:
         for number, packet in enumerate(packets(source)):
@@ -174,6 +193,6 @@ def frames_in_order(file: File) -> Iterator[tuple[VideoFrame | None, int | None]
             if frames is None:
                 yield None, None
             for frame in frames or []:
-                yield frame, times[frame.pts]
+                yield frame, times[packet_of(frame)]
         for frame in decode(source.codec, None) or []:
-            yield frame, times[frame.pts]
+            yield frame, times[packet_of(frame)]

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sifa_zoo.config import ClipConfig
+from sifa_zoo.data import decode
 from sifa_zoo.data.decode import VideoError, load_video, video_info
 from sifa_zoo.data.mirror import mirror_labels
 from sifa_zoo.data.sampling import clip_indices
@@ -56,7 +58,7 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
     Raises:
         ValueError: If `num_clips` or `num_crops` is less than 1, or more for training; on access, if the transform
             gives another number of crops.
-        VideoError: On access, if a video cannot be decoded.
+        VideoError: On access, if a video cannot be decoded, or has no times where `clip.fps` needs them.
 
     Example:
         >>> clip = ClipConfig(img_size=112)
@@ -108,7 +110,7 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
 
     def _train_clip(self, path: Path, labels: np.ndarray, generator: random.Random) -> tuple[Tensor, np.ndarray]:
         info = video_info(path)
-        indices = self._indices(info.num_frames, generator=generator)
+        indices = self._indices(path, info.num_frames, generator=generator)
         short_side = min(round(self.clip.img_size * _TRAIN_SHORT_SIDE), info.height, info.width)  # never enlarged here
         frames = _load(path, indices, short_side)
         image_labels = mirror_labels(labels, self.mirrored)
@@ -119,7 +121,7 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
 
     def _eval_clips(self, path: Path) -> Tensor:
         num_video_frames = video_info(path).num_frames
-        indices = [i for clip in range(self.num_clips) for i in self._indices(num_video_frames, clip=clip)]
+        indices = [i for clip in range(self.num_clips) for i in self._indices(path, num_video_frames, clip=clip)]
         frames = _load(path, indices, self.clip.short_side)
         views = torch.stack([self.transform(clip) for clip in frames.split(self.clip.num_frames)])
         num_crops = views.shape[1] if views.ndim == 6 else 1  # (num_clips, num_crops, C, T, H, W)
@@ -129,7 +131,12 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
             )
         return views.flatten(0, 1) if views.ndim == 6 else views
 
-    def _indices(self, num_video_frames: int, *, clip: int = 0, generator: random.Random | None = None) -> list[int]:
+    def _indices(
+        self, path: Path, num_video_frames: int, *, clip: int = 0, generator: random.Random | None = None
+    ) -> list[int]:
+        timing: dict[str, Any] = {}
+        if self.clip.fps is not None and self.clip.sampling == "dense":
+            timing = {"fps": self.clip.fps, "times": _times(path)}
         return clip_indices(
             num_video_frames,
             num_frames=self.clip.num_frames,
@@ -138,7 +145,17 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
             clip=clip,
             num_clips=self.num_clips,
             generator=generator,
+            **timing,
         )
+
+
+def _times(path: Path) -> np.ndarray:
+    times = decode.frame_times(path)  # type: ignore[attr-defined]
+    if not np.isfinite(times).all():
+        raise VideoError(
+            f"{path}: does not tell when its frames are shown, which fps needs; leave fps out or convert it"
+        )
+    return times
 
 
 def _load(path: Path, indices: list[int], short_side: int) -> Tensor:

@@ -21,18 +21,15 @@ from dataclasses import dataclass
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation, VideoReformatter
 
-from sifa_zoo.data.container import File, VideoError, find_file, frames_in_order
-from sifa_zoo.data.index import Index, Pass, turns, upright_size
+from sifa_zoo.data.container import File, NamedBytes, VideoError, find_file, frames_in_order
+from sifa_zoo.data.index import Disagreement, Index, Pass, turns, upright_size
 from sifa_zoo.data.index_cache import find_index, save_index
-from sifa_zoo.data.pictures import find_folder, read_pictures, resized
-from sifa_zoo.data.random_access import Disagreement, frames_at_random
+from sifa_zoo.data.pictures import find_folder, read_pictures
+from sifa_zoo.data.random_access import frames_at_random
+from sifa_zoo.data.scaling import Scaler, resized
 
-__all__ = ["Frames", "VideoError", "VideoInfo", "frame_times", "load_frames", "load_video", "video_info"]
-
-# Scaled in their own format and then made RGB, which takes a third of the time of doing both at once.
-_SCALED_FIRST = ("yuv420p", "yuvj420p")
+__all__ = ["Frames", "NamedBytes", "VideoError", "VideoInfo", "frame_times", "load_frames", "load_video", "video_info"]
 
 Video = str | os.PathLike[str] | bytes
 
@@ -89,7 +86,8 @@ def load_video(path: Video, frames: Sequence[int] | None = None, short_side: int
     """Decodes frames of a video.
 
     Args:
-        path: The video file, a folder of pictures, or the bytes of a video file.
+        path: The video file, a folder of pictures, or the bytes of a video file (`NamedBytes`, if errors are to name
+            them).
         frames: Frame numbers in any order, repeats allowed; numbers beyond the end give the last frame. None: all.
         short_side: Resize so that the shorter side has this many pixels, keeping the aspect ratio. None: as stored.
 
@@ -216,7 +214,7 @@ class _Canvas:
         self.first_size: tuple[int, int] | None = None  # what the first frame asked for would have by itself
         self.image: np.ndarray | None = None
         self.missing: dict[int, list[int]] = {}  # frame number -> places in the array
-        self._scaler, self._converter = VideoReformatter(), VideoReformatter()
+        self._scaler = Scaler()
 
     def clear(self, num_frames: int | None) -> None:
         """Makes all frames missing again; numbers beyond the end, where it is known, mean the last frame."""
@@ -237,17 +235,10 @@ class _Canvas:
         self.size = self.size or natural
         if self.image is None:
             self.image = np.empty((len(self.wanted), *self.size, 3), np.uint8)
-        height, width = self.size[::-1] if quarter_turns % 2 else self.size
-        rgb = np.rot90(self._to_rgb(frame, width, height), quarter_turns)
+        stored = self.size[::-1] if quarter_turns % 2 else self.size
+        rgb = np.rot90(self._scaler.to_rgb(frame, stored), quarter_turns)
         for place in places:
             self.image[place] = rgb
-
-    def _to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
-        # A reformatter per frame takes twice the time, and without `threads` it starts threads of its own.
-        settings = {"interpolation": Interpolation.BILINEAR, "threads": 1}
-        if frame.format.name in _SCALED_FIRST:
-            frame = self._scaler.reformat(frame, width, height, **settings)
-        return self._converter.reformat(frame, width, height, "rgb24", **settings).to_ndarray()
 
 
 def _read(file: File, index: Index, canvas: _Canvas) -> _Canvas:

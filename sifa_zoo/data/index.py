@@ -11,8 +11,10 @@ same: see `store`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from av.codec import CodecContext
@@ -21,7 +23,17 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from sifa_zoo.data.container import File, Reader, Source, VideoError, decode, open_video, packets, use_one_thread
+from sifa_zoo.data.container import (
+    File,
+    Reader,
+    Source,
+    VideoError,
+    decode,
+    open_video,
+    packet_of,
+    packets,
+    use_one_thread,
+)
 
 NO_TIME = -(2**63)
 
@@ -37,6 +49,10 @@ _VOP, _USER_DATA = b"\0\0\1\xb6", b"\0\0\1\xb2"  # begin a picture of MPEG-4, an
 _NUM_COMPARED = 3  # frames decoded in two ways, to see that both are the same
 _SETTINGS = ("width", "height", "pix_fmt", "bits_per_coded_sample", "reorder_depth")
 _COLORS = ("color_range", "colorspace", "color_primaries", "color_trc")
+
+
+class Disagreement(Exception):
+    """The file does not behave as its index says, so its frames must be decoded in order."""
 
 
 @dataclass
@@ -58,6 +74,7 @@ class Index:
     num_corrupt: int  # packets that are marked as damaged or do not decode
     positions: np.ndarray = field(repr=False)  # of packets in the file, int64
     sizes: np.ndarray = field(repr=False)  # of packets in bytes, int64
+    checksums: np.ndarray = field(repr=False)  # of packets, CRC-32
     keys: np.ndarray = field(repr=False)  # packets at which decoding can start, rising
     key_frames: np.ndarray = field(repr=False)  # for each of them the first frame that is right from there on
     frame_packets: np.ndarray = field(repr=False)  # the packet that gives a frame
@@ -115,7 +132,8 @@ class Index:
         frame_of = dict(zip(passed.packets, range(len(passed.packets)), strict=True))
         marked = set(self.keys.tolist())
         keys = [(packet, frame_of[packet]) for packet in passed.keys if packet in marked and packet]
-        keys = [(0, 0), *sorted(keys)]
+        # The pictures packed around a keyframe are understood only where each packet gives one.
+        keys = [(0, 0), *(sorted(keys) if not self.packed or len(frame_of) == len(self.sizes) else [])]
         self.keys, self.key_frames = np.array(keys, np.int64).T
         if len(frame_of) < self.num_frames or passed.num_corrupt or (np.diff(self.key_frames) < 0).any():
             self.access = "order"
@@ -136,7 +154,10 @@ class Index:
     def read_packet(self, reader: Reader, number: int) -> Packet:
         size = int(self.sizes[number])
         packet = Packet(size)  # with FFmpeg's own memory, as decoders read a little beyond the end
-        packet.update(reader.read(int(self.positions[number]), size))
+        data = reader.read(int(self.positions[number]), size)
+        if zlib.crc32(data) != self.checksums[number]:
+            raise Disagreement
+        packet.update(data)
         return packet
 
 
@@ -152,11 +173,11 @@ class Pass:
         self._faulty_pts = self._faulty_dts = 0
 
     def add(self, frame: VideoFrame, pts: int | None) -> None:
-        self.packets.append(frame.pts)
+        self.packets.append(packet_of(frame))
         self.times.append(self._best_effort(pts, frame.dts))
         self.num_corrupt += frame.is_corrupt
         if frame.key_frame:
-            self.keys.append(frame.pts)
+            self.keys.append(packet_of(frame))
 
     def _best_effort(self, pts: int | None, dts: int | None) -> int:
         """FFmpeg's best effort to tell a frame's time: whichever of both times went back less often so far."""
@@ -185,6 +206,7 @@ class _Packets:
     positions: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)  # where the very bytes of the packet lie in the file, or -1
     sizes: list[int] = field(default_factory=list)
+    checksums: list[int] = field(default_factory=list)
     num_corrupt: int = 0
     plain: bool = True  # nothing is needed to decode a packet but its data and the stream's extradata
     packed: bool = False
@@ -201,6 +223,7 @@ class _Packets:
         self.positions.append(position)
         self.places.append(position + found if found >= 0 else -1)
         self.sizes.append(packet.size)
+        self.checksums.append(zlib.crc32(data))
         self.num_corrupt += packet.is_corrupt
         extras = {extra.data_type for extra in packet.iter_sidedata()}
         self.plain &= extras <= _HARMLESS
@@ -239,7 +262,7 @@ def build_index(file: File) -> Index:
         if not first:
             raise VideoError(f"{file.path}: not one frame of its {codec} stream can be decoded, the file is damaged")
         rate = source.stream.average_rate or source.stream.guessed_rate
-        time_base = source.stream.time_base
+        time_base = source.stream.time_base or Fraction(1)
         index = Index(
             container=source.container.format.name,
             codec=codec,
@@ -254,6 +277,7 @@ def build_index(file: File) -> Index:
             num_corrupt=table.num_corrupt,
             positions=np.array(table.places, np.int64),
             sizes=np.array(table.sizes, np.int64),
+            checksums=np.array(table.checksums, np.int64),
             keys=np.array(table.keys, np.int64),
             key_frames=np.zeros(0, np.int64),
             frame_packets=np.zeros(0, np.int64),

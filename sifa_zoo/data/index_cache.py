@@ -1,8 +1,8 @@
 """Keeps indices in memory and on disk, for as long as path, size and time of change of the file stay the same.
 
-On disk each video has a small file of its own, about 2 KB for ten seconds, written beside and renamed, so that any number
-of processes may write at once: the last one wins, and all write the same. What is damaged, of another file, or of another
-FFmpeg is not used. Environment:
+On disk each video has a small file of its own, a few KB for ten seconds, written beside and renamed, so that any number
+of processes may write at once: the last one wins, and all write the same. What is damaged, of another file, or of
+another FFmpeg is not used. Environment:
 
     SIFA_ZOO_CACHE      where it is kept, in `index`; ~/.cache/sifa_zoo by default (XDG_CACHE_HOME is heeded)
     SIFA_ZOO_INDEX=off  nothing is read from or written to the disk
@@ -28,7 +28,7 @@ from sifa_zoo.data.container import File, find_file
 from sifa_zoo.data.index import Index, build_index
 
 _VERSION = 1
-_ARRAYS = ("positions", "sizes", "keys", "key_frames", "frame_packets", "frame_times")
+_ARRAYS = ("positions", "sizes", "checksums", "keys", "key_frames", "frame_packets", "frame_times")
 _MEMORY_SIZE = 8192  # about 10 KB each for clips of ten seconds
 
 
@@ -142,7 +142,7 @@ def _unpack(data: bytes, file: File) -> Index | None:
     steps = np.split(np.frombuffer(body, "<i8"), np.cumsum(head["lengths"])[:-1])
     arrays = {name: np.cumsum(step, dtype=np.int64) for name, step in zip(_ARRAYS, steps, strict=True)}
     plain = head["index"] | {name: tuple(head["index"][name]) for name in ("size", "time_base")}
-    return Index(**plain, **arrays)
+    return Index(**(plain | arrays))
 
 
 @lru_cache

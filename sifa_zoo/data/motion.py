@@ -16,7 +16,7 @@ can know the direction, since coding goes forward in time.
 With `hold`, the picture stands still for that many frames, then jumps to where it would be: with 4, a clip of
 neighbouring frames has four equal ones in each group of four, so that motion exists only between the groups.
 
-Mirroring turns left into right and clockwise into counterclockwise: train on these clips without horizontal flips.
+Mirroring turns left into right and clockwise into counterclockwise; fine-tuning mirrors these clips with their labels.
 """
 
 from __future__ import annotations

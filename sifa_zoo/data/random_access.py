@@ -1,16 +1,17 @@
-"""Decodes frames of a video from keyframes on, and checks that they are the frames that decoding everything would give."""
+"""Decodes frames from keyframes on, and checks that they are those that decoding the whole video would give."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from sifa_zoo.data.container import File, Source, decode, open_video, packets
-from sifa_zoo.data.index import Index
+from sifa_zoo.data.container import File, Source, decode, open_video, packet_of, packets
+from sifa_zoo.data.index import Disagreement, Index
 
 # Decoders that can leave out frames to which no other refers; dav1d (AV1) cannot do so packet by packet.
 _SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
@@ -18,11 +19,8 @@ _SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
 # The packets right after a seek may lack their beginning or hold the end of another.
 _RUN_UP = 4
 
+_Part = Literal["DEFAULT", "NONREF"]
 _Run = tuple[int, int, list[int]]  # first packet, last packet, frames wanted from them
-
-
-class Disagreement(Exception):
-    """The file does not behave as its index says, so its frames must be decoded in order."""
 
 
 def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
@@ -75,26 +73,27 @@ def _decode_run(
     # Frames shown before the keyframe are made from frames that were not decoded.
     floor = int(index.key_frames[np.searchsorted(index.keys, first)])
     previous = floor - 1
-    skipping = index.codec in _SKIPPING_CODECS
-    whole = _with_packed(index, missing, frame_of) if index.packed else frozenset(missing)
+    plan = _plan(index, missing, frame_of, run=run)
 
     def check(frames: list[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
         nonlocal previous
         for frame in frames:
-            number = frame_of[frame.pts]
+            number = frame_of[packet_of(frame)]
             if number < floor:
                 continue
             # Damage is concealed with whatever was decoded before, so only decoding everything gives the same pixels.
             if frame.is_corrupt or number <= previous:
                 raise Disagreement
             previous = number
-            if frame.pts in missing:
-                missing.remove(frame.pts)
+            if packet_of(frame) in missing:
+                missing.remove(packet_of(frame))
                 yield number, frame
 
     for packet_number, packet in fed:
-        if skipping:
-            codec.skip_frame = "DEFAULT" if packet_number in whole else "NONREF"
+        part = plan[packet_number - first]
+        if part is None:
+            continue
+        codec.skip_frame = part
         frames = decode(codec, packet, packet_number)
         if frames is None and frame_of[packet_number] >= floor:
             raise Disagreement
@@ -108,19 +107,36 @@ def _decode_run(
     codec.reorder_depth = depth
 
 
-def _with_packed(index: Index, wanted: set[int], frame_of: list[int]) -> frozenset[int]:
-    """The packets that must be decoded whole: each picture packed into another packet is handed on by those between."""
-    whole: set[int] = set()
-    chain: list[int] = []  # packets since the last reference
+def _plan(index: Index, wanted: set[int], frame_of: list[int], *, run: _Run) -> list[_Part | None]:
+    """What to decode of each packet of a run: all, references only, or None: keep it from the decoder."""
+    first, last, _ = run
+    if index.codec not in _SKIPPING_CODECS:
+        return ["DEFAULT"] * (last + 1 - first)
+    if not index.packed:
+        return ["DEFAULT" if packet in wanted else "NONREF" for packet in range(first, last + 1)]
+    plan: list[_Part | None] = ["DEFAULT"] * (last + 1 - first)
+    for row in _packed_rows(frame_of, first, last):
+        # A picture in the packet before its own is handed on from packet to packet, each of which must be decoded
+        # for that; the first that is not ends it. What then comes must be kept from the decoder, as the last packet of
+        # the row holds a mere filling, which it would take for a picture. Rows with anything else are decoded whole.
+        if all(frame_of[packet] >= 0 for packet in row):
+            needed = max((place for place, packet in enumerate(row) if packet in wanted), default=0)
+            for place, packet in enumerate(row[needed + 1 :]):
+                plan[packet - first] = None if place else "NONREF"
+    return plan
+
+
+def _packed_rows(frame_of: list[int], first: int, last: int) -> Iterator[list[int]]:
+    """Splits packets into rows of a reference and of what is shown before it."""
+    row: list[int] = []
     highest = -1
-    for packet, frame in enumerate(frame_of):
-        if frame > highest:
-            highest = frame
-            chain = []
-        chain.append(packet)
-        if packet in wanted:
-            whole.update(chain)
-    return frozenset(whole)
+    for packet in range(first, last + 1):
+        if frame_of[packet] > highest:
+            highest = frame_of[packet]
+            yield row
+            row = []
+        row.append(packet)
+    yield row
 
 
 def _frames_by_packet(index: Index) -> list[int]:

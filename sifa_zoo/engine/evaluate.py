@@ -97,7 +97,7 @@ def evaluate_run(
     Args:
         run: A run folder, a weights file of one, or the name of a model with weights.
         data: As for `finetune`.
-        split: Part of the data; of no account for a single list or class folder.
+        split: "train", "val" or "test"; of no account for a single list or class folder.
         num_clips: Clips per video; None takes what the run was validated with.
         num_crops: Crops per clip; None takes what the run was validated with.
         batch_size: Clips per forward pass; a video with more views takes several.
@@ -105,7 +105,7 @@ def evaluate_run(
         precision: "fp32", "bf16" or "fp16"; None takes what the run was validated with.
         device: None takes the GPU where there is one.
         output: A folder for tables, pictures and the report; see `write_results`.
-        reading: Further arguments of `read_videos`.
+        reading: `format`, `remap`, `allow_missing` and `fold`, as for `read_videos`.
 
     Returns:
         What `evaluate` does, `protocol`, such as `16x4, 224, 10x3 views, softmax mean`, and what was evaluated on what;
@@ -115,14 +115,13 @@ def evaluate_run(
         DataError: If the labels do not agree with the run's classes, or no video can be decoded.
         ValueError: If there is no such run, or a number is out of range.
     """
-    if batch_size < 1 or workers < 0 or min(num_clips or 1, num_crops or 1) < 1 or 0 in (num_clips, num_crops):
-        limits = f"{batch_size = }, {num_clips = }, {num_crops = } (at least 1) or {workers = } (at least 0)"
-        raise ValueError(f"out of range: {limits}")
     device = pick_device(device)
     model = load_run(run, device)
     cfg = model_cfg(model)
-    views = {"num_clips": num_clips or cfg.get("num_clips", 1), "num_crops": num_crops or cfg.get("num_crops", 1)}
-    precision = check_precision(precision or cfg.get("precision", "fp32"))
+    asked = {"num_clips": num_clips, "num_crops": num_crops}
+    views = {name: cfg.get(name, 1) if number is None else number for name, number in asked.items()}
+    precision = precision or cfg.get("precision", "fp32")
+    _check(**views, batch_size=batch_size, workers=workers, precision=precision)
     clip = clip_config(model)
     videos = read_videos(data, split, class_names=cfg["label_names"], **reading)
     per_batch = max(1, batch_size // (views["num_clips"] * views["num_crops"]))
@@ -134,7 +133,7 @@ def evaluate_run(
         raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
     result = summarise(rows, videos)
     result["protocol"] = protocol(clip, **views, multi_label=videos.multi_label)
-    settings = {**clip.to_dict(), **views, "precision": precision, "batch_size": batch_size, "split": split}
+    settings = {**clip.to_dict(), **views, "precision": precision, "batch_size": batch_size, "split": split, **reading}
     result |= describe(run, data, videos=videos, arch=cfg["architecture"], settings={**settings, "device": str(device)})
     if output is not None:
         write_results(Path(output), result, rows=rows, videos=videos)
@@ -147,18 +146,15 @@ def eval_dataset(videos: VideoList, clip: ClipConfig, *, num_clips: int = 1, num
     return ClipDataset(videos, clip, transform, num_clips=num_clips, num_crops=num_crops)
 
 
-def check_precision(precision: str) -> str:
-    """The precision, if it is known.
-
-    Raises:
-        ValueError: If it is not; the message says what is.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    return precision
-
-
 def protocol(clip: ClipConfig, *, num_clips: int, num_crops: int = 1, multi_label: bool = False) -> str:
     """The settings of an evaluation as the field writes them, such as `16x4, 224, 10x3 views, softmax mean`."""
     mean = "sigmoid" if multi_label else "softmax"
     return f"{clip.protocol}, {num_clips}x{num_crops} views, {mean} mean"
+
+
+def _check(*, num_clips: int, num_crops: int, batch_size: int, workers: int, precision: str) -> None:
+    if min(num_clips, num_crops, batch_size) < 1 or workers < 0:
+        limits = f"{num_clips = }, {num_crops = }, {batch_size = } (at least 1) or {workers = } (at least 0)"
+        raise ValueError(f"out of range: {limits}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

@@ -16,7 +16,7 @@ from torch import nn
 
 from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
 from sifa_zoo.data.datasets import check_videos
-from sifa_zoo.data.formats import read_videos
+from sifa_zoo.data.formats import BY_INDEX, read_videos
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
 from sifa_zoo.recipes import Recipe, find_recipe
@@ -61,6 +61,8 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     for name in ("data", "val", "checkpoint"):
         if given[name] is not None and not os.fspath(given[name]).startswith(SCHEMES):
             given[name] = os.path.abspath(given[name])
+    if given.get("remap") not in (None, BY_INDEX):
+        given["remap"] = os.path.abspath(given["remap"])
     if saved:
         return _settle_resumed(given, saved)
     info = read_info(given["checkpoint"]) if given["checkpoint"] else None
@@ -79,19 +81,27 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     clip = _override(given["clip"], usual)
     model_args = given["model_args"] or (info.model_args if info else {})
     chosen = {"model": model, "pretrained": pretrained, "clip": clip, "train": train, "model_args": model_args}
-    return RunConfig(**{**given, **chosen})
+    return RunConfig(**{name: value for name, value in {**given, **chosen}.items() if value is not None})
 
 
 def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList, VideoList]:
-    """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones."""
-    train_videos = read_videos(config.data, "train")
+    """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones.
+
+    A remap leads to the classes of the run or checkpoint, so there it must have them.
+    """
+    how: dict[str, Any] = {name: getattr(config, name) for name in ("format", "remap", "allow_missing", "fold")}
     info = _start_info(config, run)
+    train_videos = read_videos(config.data, "train", info.class_names if info and config.remap else None, **how)
     if info and set(info.class_names) == set(train_videos.class_names):
-        train_videos = read_videos(config.data, "train", class_names=info.class_names)
+        train_videos = train_videos.with_classes(info.class_names)
     elif (run / LAST).exists():
         raise DataError(f"the classes of {config.data} are no longer those of the run in {run}; start a new --output")
     check_trainable(train_videos)
-    val_videos = read_videos(config.val or config.data, "val", class_names=train_videos.class_names)
+    how |= {"format": None} if config.val else {}
+    val_videos = read_videos(config.val or config.data, "val", train_videos.class_names, **how)
+    if val_videos.multi_label and not train_videos.multi_label:
+        raise DataError("validation videos have several labels each, but training videos have one")
+    val_videos = val_videos.as_multi_label() if train_videos.multi_label else val_videos
     train_paths, val_paths = (
         {os.path.realpath(path) for path in videos.paths} for videos in (train_videos, val_videos)
     )

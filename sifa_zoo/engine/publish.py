@@ -92,7 +92,9 @@ def describe_weights(
         num_classes=len(info.class_names),
         class_names=list(info.class_names),
         clip=json.loads(json.dumps(info.clip.to_dict())),
-        protocol=figures[0]["protocol"] if figures else protocol(info.clip, num_clips=info.num_clips),
+        protocol=figures[0]["protocol"]
+        if figures
+        else protocol(info.clip, num_clips=info.num_clips, num_crops=info.num_crops),
         figures=figures,
         model_args=info.model_args,
         logits=first_logits(model),
@@ -199,6 +201,6 @@ def _evaluated(file: str | os.PathLike[str], info: WeightsInfo) -> list[dict[str
 def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
     """The figures of the validation in training."""
     shared = {"data": data, "status": "measured", "source": "validation videos, by which the best epoch was chosen"}
-    shared |= {"protocol": protocol(info.clip, num_clips=info.num_clips)}
+    shared |= {"protocol": protocol(info.clip, num_clips=info.num_clips, num_crops=info.num_crops)}
     known = [(metric, info.metrics.get(f"val_{metric}")) for metric in ("top1", "top5")]
     return [{"metric": metric, "value": v, **shared, "videos": None} for metric, v in known if v is not None]

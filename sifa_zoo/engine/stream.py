@@ -7,20 +7,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import av
 import numpy as np
 import torch
-from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
-from av.video.reformatter import Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data import container
+from sifa_zoo.data.container import VideoError
+from sifa_zoo.data.index import turns, upright_size
+from sifa_zoo.data.scaling import Scaler, resized
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.engine.checkpoint import clip_config
 from sifa_zoo.engine.predict import class_names_of, is_multi_label, top_classes
@@ -28,6 +28,7 @@ from sifa_zoo.engine.scores import view_scores
 from sifa_zoo.engine.windows import Windows, model_windows, window_indices
 
 _ROUNDING_SECONDS = 6e-4  # containers round times; a frame counts as shown this much before its own, as in sampling
+_CAMERAS = "/dev/video"
 
 
 @dataclass(frozen=True)
@@ -84,30 +85,15 @@ def open_source(source: str | os.PathLike[str], *, short_side: int, fps: float |
         VideoError: If it cannot be opened or has no video; on reading, if not one frame can be decoded.
     """
     name = os.fspath(source)
-    file, options, format = f"file:{name}", {"protocol_whitelist": "file"}, None
-    if name == "-":
-        file, options = "pipe:0", {"protocol_whitelist": "pipe"}
-    elif name.startswith("/dev/video"):
-        file, options, format = name, {}, "v4l2"
-    elif "://" in name:
-        file, options = name, {}
-    try:
-        container = av.open(file, format=format, options=options, metadata_errors="replace")
-    except (FFmpegError, ValueError) as error:
-        raise VideoError(f"{name}: cannot be opened as a video ({error})") from error
-    with container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not streams or container.format.name == "tty":
-            raise VideoError(f"{name}: no video stream")
-        stream = streams[0]
-        stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
+    with _open(name) as opened:
+        stream = opened.stream
         own_fps = float(stream.average_rate or stream.guessed_rate or 0)
-        opened = Source(own_fps, _frames(container, stream, name=name, fps=own_fps, short_side=short_side))
-        yield at_rate(opened, fps) if fps else opened
+        video = Source(own_fps, _frames(opened, name=name, fps=own_fps, short_side=short_side))
+        yield at_rate(video, fps) if fps else video
 
 
 def at_rate(source: Source, fps: float) -> Source:
-    """The same video at another rate: at each moment `i / fps` the frame that is shown then, as sampling by time has it.
+    """The same video at another rate: at each moment `i / fps` the frame that is shown then, as in sampling by time.
 
     The last moment is the last one at or before the time of the last frame.
     """
@@ -217,17 +203,34 @@ def _cut(ring: Sequence[tuple[float, np.ndarray]], clip: ClipConfig, *, fps: flo
     return Window(frames, times, ring[0][0], end)
 
 
-def _frames(
-    container: InputContainer, stream: VideoStream, *, name: str, fps: float, short_side: int
-) -> Iterator[tuple[float, np.ndarray]]:
-    reformatter, size = VideoReformatter(), None
+@contextmanager
+def _open(name: str) -> Iterator[container.Source]:
+    live = {"-": ("pipe:0", {"protocol_whitelist": "pipe"})}.get(name, (name, {}))
+    if name != "-" and "://" not in name and not name.startswith(_CAMERAS):
+        with container.open_video(container.find_file(name)) as opened:
+            yield opened
+        return
+    file_format = "v4l2" if name.startswith(_CAMERAS) else None
+    try:
+        opened_container = av.open(live[0], mode="r", format=file_format, options=live[1], metadata_errors="replace")
+    except (FFmpegError, ValueError) as error:
+        raise VideoError(f"{name}: cannot be opened as a video ({error})") from error
+    with opened_container:
+        if not opened_container.streams.video:
+            raise VideoError(f"{name}: no video stream")
+        stream = opened_container.streams.video[0]
+        container.use_one_thread(stream.codec_context)
+        yield container.Source(opened_container, stream)
+
+
+def _frames(source: container.Source, *, name: str, fps: float, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
+    scaler, size = Scaler(), None
     first = time = 0.0
-    for number, frame in enumerate(_decode(container, stream)):
-        turns = round(frame.rotation / 90) % 4
+    for number, frame in enumerate(_decode(source)):
+        quarter_turns = turns(frame.rotation)
         if size is None:  # frames of another size later on are brought to that of the first
-            size = _resized((frame.width, frame.height) if turns % 2 else (frame.height, frame.width), short_side)
-        height, width = size[::-1] if turns % 2 else size
-        rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
+            size = resized(upright_size(frame, quarter_turns), short_side)
+        rgb = scaler.to_rgb(frame, size[::-1] if quarter_turns % 2 else size)
         seconds = time + 1 / (fps or 1) if frame.pts is None or frame.time_base is None else float(frame.time)
         if number == 0:
             first, time = seconds, seconds
@@ -235,34 +238,15 @@ def _frames(
             time = seconds
         else:  # a clock that stands still or goes back, as in some AVI files
             time += 1 / (fps or 1)
-        yield time - first, np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns))
+        yield time - first, np.rot90(rgb, quarter_turns).copy()  # FFmpeg goes on using its memory
     if size is None:
         raise VideoError(f"{name}: not one frame can be decoded")
 
 
-def _decode(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+def _decode(source: container.Source) -> Iterator[av.VideoFrame]:
     """All frames; a damaged packet gives none."""
-    for packet in _packets(container, stream):
+    for packet in chain(container.packets(source), [None]):  # None has the decoder give out what it holds back
         try:
-            yield from stream.codec_context.decode(packet)
+            yield from source.codec.decode(packet)
         except FFmpegError:
             continue
-
-
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet | None]:
-    """All packets, then None, for which a decoder gives out what it holds back; what cannot be read is the end."""
-    try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
-    except FFmpegError:
-        pass
-    yield None
-
-
-def _resized(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Height and width with the shorter side at `short_side`."""
-    height, width = size
-    if height <= width:
-        return short_side, round(width * short_side / height)
-    return round(height * short_side / width), short_side

@@ -116,8 +116,8 @@ def finetune(
     with spare_cores(device, workers=config.train.workers):
         rows = _train(net, optimizer, run=run, rows=rows, config=config, loaders=loaders)
     best = best_row(rows)
-    name = metric(best)
-    print(f"best: {name} {best[name]:.1f} % after epoch {best['epoch']}; weights in {run / BEST}")
+    name = {"val_top1": "top-1", "val_map": "mAP"}[metric(best)]
+    print(f"best: {name} {best[metric(best)]:.1f} % after epoch {best['epoch']}; weights in {run / BEST}")
     return best
 
 

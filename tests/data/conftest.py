@@ -68,6 +68,31 @@ def _damage(source: Path, path: Path) -> Path:
     return path
 
 
+def _pack(source: Path, path: Path) -> Path:
+    """A copy of MPEG-4 as DivX packs it: each B-frame in the packet before its own."""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        extradata = stream.codec_context.extradata + b"\0\0\1\xb2DivX503b1393p"
+        packets = [bytes(packet) for packet in container.demux(stream) if packet.size]
+    is_b = [data[data.index(b"\0\0\1\xb6") + 4] >> 6 == 2 for data in packets]
+    for i in range(len(packets) - 1):
+        if not is_b[i] and is_b[i + 1]:
+            stop = next((j for j in range(i + 1, len(packets)) if not is_b[j]), len(packets))
+            queue = packets[i + 1 : stop]
+            packets[i] += queue[0]
+            packets[i + 1 : stop] = [*queue[1:], b"\0\0\1\xb6\x51\xcf"]  # a picture that is not coded ends the row
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.extradata = extradata
+        for i, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            packet.is_keyframe = not i
+            container.mux(packet)
+    return path
+
+
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
     """Writes a video: `(path, codec, num_frames=, size=, options=, container_options=, pix_fmt=, pts=)`."""
@@ -84,6 +109,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {
         "long_gop": _write(root / "long_gop.mp4", "libx264", options=long_gop, container_options=faststart),
         "short_gop": _write(root / "short_gop.mkv", "libx264", options=short_gop),
+        "short_gop_mp4": _write(root / "short_gop.mp4", "libx264", options=short_gop),
         "open_gop": _write(root / "open_gop.mp4", "libx264", options={**short_gop, "x264-params": "open-gop=1"}),
         "fragmented": _write(
             root / "fragmented.mp4", "libx264", options=short_gop, container_options={"movflags": "frag_keyframe"}
@@ -99,6 +125,15 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "one_frame": _write(root / "one.mp4", "libx264", num_frames=1),
         "colon": _write(root / "a:b 100%d.mp4", "libx264", num_frames=3),
     }
+    made |= {
+        "flv": _write(root / "flash.flv", "libx264", options=short_gop),
+        "mpeg2_in_avi": _write(root / "mpeg2.avi", "mpeg2video", options=short_gop),
+        "program_stream": _write(root / "mpeg2.mpg", "mpeg2video", options=short_gop | {"b": "9M"}, size=(240, 320)),
+        "intra_refresh": _write(root / "refresh.mp4", "libx264", options={"g": "10", "x264-params": "intra-refresh=1"}),
+        "without_keyframe_table": root / "stss.mp4",
+    }
+    made["packed"] = _pack(made["mpeg4_b_frames"], root / "packed.avi")
+    made["without_keyframe_table"].write_bytes(made["short_gop_mp4"].read_bytes().replace(b"stss", b"free"))
     made["rotated"] = _rotate(made["long_gop"], root / "rotated.mp4")
     made["damaged"] = _damage(made["long_gop"], root / "damaged.mp4")
     data = made["long_gop"].read_bytes()
@@ -111,7 +146,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def not_videos(tmp_path_factory: pytest.TempPathFactory, videos: dict[str, Path]) -> dict[str, Path]:
     """Files that cannot be read as a video, by what is wrong with them."""
     root = tmp_path_factory.mktemp("not_videos")
-    made = {"audio": _write_audio(root / "audio.mp4"), "folder": root, "missing": root / "missing.mp4"}
+    made = {"audio": _write_audio(root / "audio.mp4"), "folder": root / "folder", "missing": root / "missing.mp4"}
+    made["folder"].mkdir()
     data = videos["long_gop"].read_bytes()
     contents = {
         "empty": b"",

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from sifa_zoo.config import AugmentConfig, ClipConfig
+from sifa_zoo.data import datasets
 from sifa_zoo.data.datasets import ClipDataset, check_videos
 from sifa_zoo.data.decode import VideoError, load_video
 from sifa_zoo.data.mirror import mirrored_classes
@@ -140,6 +143,33 @@ def test_several_labels(videos):
     assert {tuple(dataset[1, draw][1].tolist()) for draw in range(16)} == {(1, 0, 0, 1)}
     _, label, _ = ClipDataset(both, CLIP, eval_transform(CLIP))[1]
     assert label.tolist() == [1, 0, 0, 1]
+
+
+def test_fps_asks_for_frames_by_their_times(video_list, monkeypatch):
+    times = np.arange(40) / 10
+    calls = []
+
+    def indices(number: int, **settings: object) -> list[int]:
+        calls.append({name: settings.pop(name) for name in ("fps", "times") if name in settings})
+        return clip_indices(number, **settings)
+
+    monkeypatch.setattr(datasets, "clip_indices", indices)
+    monkeypatch.setattr(datasets.decode, "frame_times", lambda path: times, raising=False)
+    for fps, sampling, expected in (
+        (None, "dense", {}),
+        (15.0, "dense", {"fps": 15.0, "times": times}),
+        (15.0, "uniform", {}),
+    ):
+        clip = replace(CLIP, fps=fps, sampling=sampling)
+        for seed in (None, 0):
+            ClipDataset(video_list, clip, eval_transform(CLIP), seed=seed)[0]
+            assert calls.pop() == expected
+
+
+def test_fps_needs_times(video_list, monkeypatch):
+    monkeypatch.setattr(datasets.decode, "frame_times", lambda path: np.full(40, np.nan), raising=False)
+    with pytest.raises(VideoError, match="does not tell when its frames are shown, which fps needs"):
+        ClipDataset(video_list, replace(CLIP, fps=30.0), eval_transform(CLIP))[0]
 
 
 def test_views_are_clips_times_crops(video_list):

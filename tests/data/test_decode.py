@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import os
 import random
 from pathlib import Path
@@ -10,20 +12,22 @@ import av
 import numpy as np
 import pytest
 
-from sifa_zoo.data import decode, index_cache
+from sifa_zoo.data import index_cache, random_access
 from sifa_zoo.data.container import find_file
-from sifa_zoo.data.decode import VideoError, load_video, video_info
+from sifa_zoo.data.decode import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
 from sifa_zoo.data.index_cache import find_index
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
     **dict.fromkeys(("transport_stream", "raw", "gif", "uneven_times", "late_start", "rotated"), 40),
+    **dict.fromkeys(("packed", "flv", "program_stream", "mpeg2_in_avi", "without_keyframe_table", "intra_refresh"), 40),
     "one_frame": 1,
     "colon": 3,
     "damaged": None,
     "truncated": None,
 }
-BY_TIME = ("long_gop", "short_gop", "open_gop", "fragmented", "vp9", "uneven_times", "late_start", "rotated")
+AT_ONCE = ("long_gop", "short_gop", "open_gop", "fragmented", "vp9", "uneven_times", "late_start", "rotated")
+AFTER_A_PASS = ("mpeg4_b_frames", "mpeg4_in_mp4", "packed", "raw", "gif", "flv", "mpeg2_in_avi")
 
 
 def decode_all(path: Path) -> np.ndarray:
@@ -56,31 +60,70 @@ def test_any_frames_equal_those_of_a_whole_pass(videos, name):
     assert video_info(videos[name]).num_frames == len(truth) == (NAMES[name] or len(truth))
 
 
-@pytest.mark.parametrize("name", BY_TIME)
-def test_good_files_are_read_by_time(videos, name):
+def access(path: Path) -> str:
+    index = find_index(find_file(path))
+    return index.access if index.known else "not known"
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_good_files_are_read_at_random_at_once(videos, name):
     load_video(videos[name], [3, 35])
-    assert find_index(find_file(videos[name])).access == "direct"
+    assert access(videos[name]) == "direct"
 
 
-def test_uncommon_codecs_are_read_by_time_once_proven(videos):
-    path = videos["mpeg4_in_mp4"]
-    assert not decode._find_index(path).by_time
-    assert video_info(path).num_frames == 40
-    assert decode._find_index(path).by_time
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [*((name, "direct") for name in AFTER_A_PASS), ("transport_stream", "seek"), ("program_stream", "seek")],
+)
+def test_other_files_are_read_at_random_after_a_whole_pass(videos, name, way):
+    assert access(videos[name]) == "not known"
+    truth = decode_all(videos[name])
+    assert video_info(videos[name]).num_frames == len(truth)
+    for numbers in ([35, 38], [4], [len(truth) - 1, 0]):
+        np.testing.assert_array_equal(load_video(videos[name], numbers), truth[numbers])
+    assert access(videos[name]) == way
+
+
+@pytest.mark.parametrize("name", ["mpeg2_in_avi", "transport_stream", "program_stream", "flv", "short_gop"])
+def test_few_packets_are_decoded_for_a_late_frame(videos, name, monkeypatch):
+    video_info(videos[name])
+    decoded = []
+    decode_packet = random_access.decode
+    monkeypatch.setattr(random_access, "decode", lambda *args: decoded.append(args) or decode_packet(*args))
+    load_video(videos[name], [36])
+    assert 1 <= len(decoded) <= 20  # of 40
+
+
+@pytest.mark.parametrize("name", ["mpeg2_in_avi", "transport_stream"])
+def test_an_index_that_lies_is_found_out(videos, name):
+    truth = decode_all(videos[name])
+    video_info(videos[name])
+    index = find_index(find_file(videos[name]))
+    index.positions = np.roll(index.positions, 1)
+    np.testing.assert_array_equal(load_video(videos[name], [36, 2]), truth[[36, 2]])
+    assert access(videos[name]) == "order"
+
+
+@pytest.mark.parametrize("name", ["without_keyframe_table", "intra_refresh"])
+def test_keyframes_that_are_none(videos, name):
+    truth = decode_all(videos[name])
+    for number in range(39, 0, -5):
+        np.testing.assert_array_equal(load_video(videos[name], [number])[0], truth[number])
 
 
 def test_damage_is_noticed_and_read_in_order(videos, capfd):
     assert 0 < video_info(videos["truncated"]).num_frames < 40
     load_video(videos["damaged"])
-    assert not decode._find_index(videos["damaged"]).by_time
+    assert access(videos["damaged"]) == "order"
+    assert not video_info(videos["damaged"]).random_access
     assert capfd.readouterr() == ("", "")
 
 
 def test_far_frames_are_reached_by_seeking(videos):
-    index = decode._find_index(videos["short_gop"])
+    index = find_index(find_file(videos["short_gop"]))
     runs = list(index.runs([0, 4, 35]))
-    assert [numbers for _, numbers in runs] == [[0, 4], [35]]
-    assert runs[0][0] == index.key_times[0] < runs[1][0] == index.key_times[3]
+    assert [numbers for *_, numbers in runs] == [[0, 4], [35]]
+    assert runs[0][0] == index.keys[0] < runs[1][0] == index.keys[3]
 
 
 @pytest.mark.parametrize("name", ["long_gop", "mpeg4_b_frames", "truncated"])
@@ -140,19 +183,88 @@ def test_size_may_change_within_the_video(tmp_path, write_video):
     assert load_video(path, [8, 1], short_side=32).shape == (2, 48, 32, 3)
 
 
+def sequential_times(path: Path) -> list[float]:
+    with av.open(f"file:{path}") as container:
+        container.flags &= ~1  # times that are not in the file are not to be made up
+        return [math.nan if frame.time is None else frame.time for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(
+    "name", ["long_gop", "short_gop", "transport_stream", "flv", "uneven_times", "late_start", "vp9"]
+)
+def test_times_are_those_of_the_frames(videos, name):
+    times = sequential_times(videos[name])
+    np.testing.assert_allclose(frame_times(videos[name]), times, rtol=0, atol=1e-9)
+    frames = load_frames(videos[name], [30, 2, 99], short_side=24)
+    np.testing.assert_array_equal(frames.images, load_video(videos[name], [30, 2, 99], short_side=24))
+    np.testing.assert_array_equal(frames.numbers, [30, 2, 39])
+    np.testing.assert_array_equal(frames.pts_seconds, frame_times(videos[name])[[30, 2, 39]])
+
+
+def test_times_where_packets_lack_them(videos):
+    # In AVI only the order of decoding has times, which is FFmpeg's best effort for frames as well.
+    times = frame_times(videos["mpeg4_b_frames"])
+    assert len(times) == 40
+    assert (np.diff(times[np.isfinite(times)]) > 0).all()
+    assert video_info(videos["mpeg4_b_frames"]).fps == pytest.approx(25)
+    assert len(load_frames(videos["mpeg4_b_frames"]).pts_seconds) == 40
+
+
+def test_bytes_are_read_like_the_file(videos):
+    for name in ("long_gop", "mpeg4_b_frames", "transport_stream", "packed"):
+        data = videos[name].read_bytes()
+        np.testing.assert_array_equal(load_video(data, [35, 2]), load_video(videos[name], [35, 2]))
+        assert video_info(data) == video_info(videos[name])
+    for data, reason in ((b"", "the file is empty"), (b"Not a video.\n" * 40, "not a video that FFmpeg can open")):
+        with pytest.raises(VideoError, match=f"<bytes>: {reason}"):
+            load_video(data)
+
+
+def test_bytes_have_the_name_that_is_given():
+    with pytest.raises(VideoError, match="shard-000.tar/7.mp4: not a video that FFmpeg can open"):
+        load_video(NamedBytes(b"Not a video." * 40, "shard-000.tar/7.mp4"))
+
+
+def draw_many(path: Path, seed: int) -> int:
+    generator = random.Random(seed)
+    return sum(int(load_video(path, [generator.randrange(40)])[0, 4, 4, 0]) for _ in range(20))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers(videos, method):
+    paths = [videos["long_gop"], videos["mpeg4_b_frames"], videos["transport_stream"]] * 2
+    here = [draw_many(path, seed) for seed, path in enumerate(paths)]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        there = pool.starmap_async(draw_many, list(zip(paths, range(len(paths)), strict=True)))
+        assert there.get(timeout=120) == here
+
+
+def test_no_file_stays_open(videos):
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("long_gop", "mpeg4_b_frames", "transport_stream", "damaged"):
+        load_video(videos[name], [20])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_video_info(videos):
     info = video_info(videos["short_gop"])
     assert (info.num_frames, info.height, info.width) == (40, 48, 80)
     assert info.fps == pytest.approx(25)
     assert info.duration_seconds == pytest.approx(1.6)
+    assert (info.codec, info.container, info.rotation) == ("h264", "matroska,webm", 0)
+    assert info.num_bytes == videos["short_gop"].stat().st_size
+    assert (info.num_corrupt, info.variable_rate, info.random_access) == (0, False, True)
+    assert video_info(videos["rotated"]).rotation == -90
+    assert video_info(videos["uneven_times"]).variable_rate
+    assert video_info(videos["truncated"]).num_corrupt > 0
     last_time = (39 + 39 * 39 // 9) / 25
     assert video_info(videos["uneven_times"]).fps == pytest.approx(39 / last_time)
 
 
 def test_index_is_built_once_for_a_file_and_again_when_it_changes(tmp_path, videos, monkeypatch):
     opened = []
-    packets = decode._packets
-    monkeypatch.setattr(decode, "_packets", lambda source: opened.append(source) or packets(source))
+    build = index_cache.build_index
+    monkeypatch.setattr(index_cache, "build_index", lambda file: opened.append(file) or build(file))
     path = tmp_path / "video.mp4"
     path.write_bytes(videos["long_gop"].read_bytes())
     assert [video_info(path).num_frames for _ in range(3)] == [40] * 3
@@ -168,7 +280,7 @@ def test_index_is_built_once_for_a_file_and_again_when_it_changes(tmp_path, vide
     ("name", "reason"),
     [
         ("missing", "no such file"),
-        ("folder", "is a folder, expected a video file"),
+        ("folder", "is a folder without pictures, expected a video file or a folder of pictures"),
         ("empty", "the file is empty"),
         ("text", "not a video that FFmpeg can open"),
         ("audio", "no video stream, the file holds only audio"),

@@ -89,7 +89,7 @@ def test_without_an_evaluation_the_figures_are_those_of_the_validation(logged_in
 
 def test_publishing_again_makes_a_new_commit(logged_in, run_folder):
     first = publish(run_folder, REPO, **FACTS)[1].revision
-    second = publish(run_folder / "last.safetensors", REPO, **FACTS)[1].revision
+    second = publish(run_folder, REPO, **{**FACTS, "trained_on": "other colours"})[1].revision
     assert first != second
     assert sifa_zoo.create_model(f"hf-hub:{REPO}@{first}").num_classes == 2
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from interrupts import interrupt_epoch
 from PIL import Image
 from tiny_videos import write_video, write_videos
 
@@ -19,7 +20,6 @@ import sifa_zoo
 from sifa_zoo.config import ClipConfig, TrainConfig
 from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine import checkpoint
-from sifa_zoo.engine import train as train_module
 from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.evaluate import evaluate_run
@@ -64,7 +64,10 @@ def test_same_seed_same_run(run_folder: Path, tmp_path: Path, train: Train) -> N
     assert (tmp_path / "again" / "last.safetensors").read_bytes() == (run_folder / "last.safetensors").read_bytes()
 
 
-def test_workers_do_not_change_the_run(run_folder: Path, tmp_path: Path, train: Train) -> None:
+def test_workers_do_not_change_the_run(
+    run_folder: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # fewer threads would add up in another order
     train(tmp_path / "workers", epochs=3, workers=1)
     assert (tmp_path / "workers" / "log.csv").read_bytes() == (run_folder / "log.csv").read_bytes()
 
@@ -79,25 +82,13 @@ def test_resumed_run_equals_an_unbroken_one(
     run_folder: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
     output = tmp_path / "run"
-    _interrupt_epoch(monkeypatch, stop_after)
+    interrupt_epoch(monkeypatch, stop_after)
     with pytest.raises(KeyboardInterrupt):
         train(output, epochs=3)
     monkeypatch.undo()
     train(output, epochs=3, call={"resume": True})
     for name in ("log.csv", "last.safetensors", "best.safetensors"):
         assert (output / name).read_bytes() == (run_folder / name).read_bytes(), name
-
-
-def _interrupt_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    real = train_module._train_epoch
-
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        row = real(*args, **kwargs)
-        if kwargs["epoch"] == epoch:
-            raise KeyboardInterrupt
-        return row
-
-    monkeypatch.setattr(train_module, "_train_epoch", interrupted)
 
 
 def test_resume_takes_the_saved_settings(run_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

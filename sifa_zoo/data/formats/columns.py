@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 
 from sifa_zoo.data.formats.splits import rows_of_split
 from sifa_zoo.data.formats.text import read_cells, read_first_line, refuse_lines, sniff_delimiter
 from sifa_zoo.data.videos import DataError
 
-_SPLIT = ("split", "subset")
+SPLIT_COLUMNS = ("split", "subset")
+_BLOCK = 10_000
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The rows of a CSV file; `header` is as written."""
+    """The cells of a CSV file by column, without white space around them; `header` is as written."""
 
     file: Path
     header: tuple[str, ...]
     numbers: Sequence[int]
-    rows: Sequence[Sequence[str]]
+    cells: Sequence[Sequence[str]]
 
     def place(self, names: Iterable[str]) -> int | None:
         """Where the column is that has the first of these names which is there; upper and lower case are the same."""
         lower = [name.lower() for name in self.header]
         return next((lower.index(name) for name in names if name in lower), None)
 
-    def column(self, names: Sequence[str]) -> list[str]:
-        """The cells of a column, without white space around them.
+    def column(self, names: Sequence[str]) -> Sequence[str]:
+        """The cells of a column.
 
         Raises:
             DataError: If there is no such column; those that are there are named.
@@ -37,7 +39,7 @@ class Columns:
         place = self.place(names)
         if place is None:
             raise DataError(f"{self.file} has no column {' or '.join(names)}; its columns are {', '.join(self.header)}")
-        return [row[place].strip() for row in self.rows]
+        return self.cells[place]
 
     def of_split(self, split: str | None) -> Columns:
         """The rows that a column `split` gives to a split; all, where it is missing or says the same everywhere.
@@ -45,12 +47,12 @@ class Columns:
         Raises:
             DataError: If there are none.
         """
-        place = self.place(_SPLIT)
+        place = self.place(SPLIT_COLUMNS)
         if place is None:
             return self
-        chosen = list(rows_of_split([row[place] for row in self.rows], split))
-        rows = list(compress(self.rows, chosen))
-        return Columns(self.file, self.header, list(compress(self.numbers, chosen)), rows)
+        chosen = list(rows_of_split(self.cells[place], split))
+        cells = [list(compress(column, chosen)) for column in self.cells]
+        return Columns(self.file, self.header, list(compress(self.numbers, chosen)), cells)
 
 
 def read_columns(file: Path) -> Columns:
@@ -59,16 +61,22 @@ def read_columns(file: Path) -> Columns:
     Raises:
         DataError: If it has no rows, two columns of one name, or rows with other than as many cells as the header.
     """
-    cells = read_cells(file, sniff_delimiter(read_first_line(file)))
-    _, first = next(cells, (0, []))
+    rows = read_cells(file, sniff_delimiter(read_first_line(file)))
+    _, first = next(rows, (0, []))
     header = tuple(cell.strip() for cell in first)
     lower = [name.lower() for name in header]
     if twice := sorted({name for name in lower if lower.count(name) > 1}):
-        raise DataError(f"{file} has columns of the same name: {', '.join(twice) or 'without one'}")
-    rows = list(cells)
-    if not rows:
-        raise DataError(f"no rows in {file}; its columns are {', '.join(header)}")
-    faults = [(n, f"expected {len(header)} cells, got {len(row)}") for n, row in rows if len(row) != len(header)]
+        raise DataError(f"{file} has columns of the same name: {', '.join(name or 'without one' for name in twice)}")
+    numbers = array("q")
+    columns: list[list[str]] = [[] for _ in header]
+    faults = []
+    while block := list(islice(rows, _BLOCK)):
+        faults += [(n, f"expected {len(header)} cells, got {len(row)}") for n, row in block if len(row) != len(header)]
+        numbers.extend(number for number, _ in block)
+        for column, cells in zip(columns, zip(*(row for _, row in block), strict=False), strict=False):
+            column.extend(map(str.strip, cells))
     if faults:
         refuse_lines(file, faults)
-    return Columns(file, header, [number for number, _ in rows], [row for _, row in rows])
+    if not numbers:
+        raise DataError(f"no rows in {file}; its columns are {', '.join(header)}")
+    return Columns(file, header, numbers, columns)

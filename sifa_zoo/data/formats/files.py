@@ -85,7 +85,7 @@ def find_videos(paths: Sequence[str]) -> list[str | None]:
         start = len(folder) + 1
         for place in places:
             path = paths[place]
-            found[place] = path if path[start:] in there else _find(path)
+            found[place] = path if path[start:] in there or _exists(path) else _respelt(path)
     return found
 
 
@@ -93,14 +93,12 @@ def _names_in(folder: str) -> frozenset[str]:
     """Names of the files in a folder; empty if there is no such folder."""
     try:
         with os.scandir(folder or "/") as entries:
-            return frozenset(entry.name for entry in entries if _is_file(entry))
+            return frozenset([entry.name for entry in entries if _is_file(entry)])
     except OSError:
         return frozenset()
 
 
-def _find(path: str) -> str | None:
-    if _exists(path):
-        return path
+def _respelt(path: str) -> str | None:
     other = None if path.isascii() else _respell(path)
     return other if other and _exists(other) else None
 

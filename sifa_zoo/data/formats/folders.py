@@ -7,10 +7,18 @@ from pathlib import Path
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES, entries_of, holds_pictures, is_folder, is_video
 from sifa_zoo.data.formats.labels import composed
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.data.formats.splits import SPLITS, pick_split, split_files
+from sifa_zoo.data.formats.splits import SPLITS, pick_split
 from sifa_zoo.data.videos import DataError, VideoList, few
 
-_LISTS = (".txt", ".csv", ".tsv")
+
+def split_folders(data: Path) -> dict[str, Path]:
+    """Folders by split; a folder of videos is a class, even if it is called like a split."""
+    found = {}
+    for split, names in SPLITS.items():
+        folders = (data / name for name in names if (data / name).is_dir())
+        if folder := next(filter(_holds_class_folders, folders), None):
+            found[split] = folder
+    return found
 
 
 class ClassFolders:
@@ -25,13 +33,8 @@ class ClassFolders:
     expected = "CLASS/VIDEO, or train/CLASS/VIDEO and val/CLASS/VIDEO"
 
     def recognise(self, data: Path) -> bool:
-        """Whether some folder inside holds videos, by itself or as a split.
-
-        Folders without splits beside a list `train` are where that list's videos are.
-        """
+        """Whether some folder inside holds videos, by itself or as a split."""
         if not data.is_dir():
-            return False
-        if any("train" in split_files(data, f"*{suffix}") for suffix in _LISTS) and not _splits(data):
             return False
         parts = [data, *(data / name for names in SPLITS.values() for name in names if (data / name).is_dir())]
         folders = (entry for part in parts for entry in entries_of(part) if is_folder(entry))
@@ -45,7 +48,7 @@ class ClassFolders:
         """
         if not data.is_dir():
             raise DataError(f"no such folder: {data}")
-        found = _splits(data)
+        found = split_folders(data)
         flat = [data / name for names in SPLITS.values() for name in names if (data / name).is_dir()]
         if not found and flat and all(path in flat for path in data.iterdir() if path.is_dir()):
             raise DataError(f"{flat[0]} holds no class folders; expected {flat[0]}/CLASS/VIDEO")
@@ -55,17 +58,6 @@ class ClassFolders:
         if bare := [path for path in flat if path.name in missing]:
             raise DataError(f"{bare[0]} holds no class folders; expected {bare[0]}/CLASS/VIDEO")
         return _read(pick_split(data, found, wish.split), wish)
-
-
-def _splits(data: Path) -> dict[str, Path]:
-    """Folders by split; a folder of videos is a class, even if it is called like a split."""
-    found = {}
-    for split, names in SPLITS.items():
-        folders = [data / name for name in names if (data / name).is_dir()]
-        split_folders = [folder for folder in folders if _holds_class_folders(folder)]
-        if split_folders:
-            found[split] = split_folders[0]
-    return found
 
 
 def _holds_class_folders(folder: Path) -> bool:

@@ -53,11 +53,10 @@ def _files(data: Path, fold: int) -> list[Path]:
 
 def _read(file: Path, use: str) -> list[str]:
     """Names of the videos of a use."""
-    numbers, lines = read_lines(file)
-    fields = [line.rsplit(None, 1) for line in lines]
+    fields = [line.rsplit(None, 1) for _, line in read_lines(file)]
     faults = [
         (number, f"expected `NAME.avi` and 0, 1 or 2, got {line!r}")
-        for number, line, field in zip(numbers, lines, fields, strict=True)
+        for (number, line), field in zip(read_lines(file), fields, strict=True)
         if len(field) != 2 or field[1] not in ("0", "1", "2")
     ]
     if faults:

@@ -17,7 +17,7 @@ _CLASS_LISTS = ("classes.txt", "classInd.txt")
 class ClassList:
     """The classes of a data set in their order, and what the numbers stand for that may be labels in their place."""
 
-    file: Path
+    file: Path | str
     names: tuple[str, ...]
     numbers: dict[int, str]
 
@@ -43,11 +43,14 @@ def read_class_list(file: Path) -> ClassList:
     Raises:
         DataError: If a line cannot be used or a class comes twice.
     """
-    line_numbers, lines = read_lines(file)
-    numbered = file.name.lower() == "classind.txt"
+    return parse_class_list(read_lines(file), file=file, numbered=file.name.lower() == "classind.txt")
+
+
+def parse_class_list(lines: Iterable[tuple[int, str]], *, file: Path | str, numbered: bool = False) -> ClassList:
+    """A class list from its numbered lines; otherwise as `read_class_list`."""
     numbers: dict[int, str] = {}
     faults = []
-    for line_number, line in zip(line_numbers, lines, strict=True):
+    for line_number, line in lines:
         number, _, name = line.partition(" ") if numbered else (str(len(numbers)), "", line)
         name = composed(name.strip())
         if not number.isdecimal() or not name:
@@ -56,7 +59,7 @@ def read_class_list(file: Path) -> ClassList:
             faults.append((line_number, f"{line} comes twice"))
         else:
             numbers[int(number)] = name
-    if not lines:
+    if not numbers and not faults:
         faults.append((1, "expected the names of the classes, one per line, got an empty file"))
     if faults:
         refuse_lines(file, faults)

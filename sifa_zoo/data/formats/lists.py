@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from array import array
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from sifa_zoo.data.formats.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
@@ -16,6 +15,7 @@ from sifa_zoo.data.formats.text import read_cells, read_first_line, read_lines, 
 from sifa_zoo.data.videos import VideoList
 
 _SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
+_ENDINGS = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 _PROBES = 1000
 
 
@@ -59,21 +59,22 @@ def _lists_in(folder: Path) -> dict[str, Path]:
 
 
 def _read_lines(file: Path) -> tuple[Rows, bool]:
-    numbers, lines = read_lines(file)
-    separators = ["\t" if "\t" in line else None for line in lines]
-    pairs = [line.rsplit(separator, 1) for line, separator in zip(lines, separators, strict=True)]
-    faults = [
-        (number, f"expected `path label`, got {line!r}")
-        for number, line, pair in zip(numbers, lines, pairs, strict=True)
-        if len(pair) < 2 or _is_bare_path(line, pair)
-    ]
+    numbers, paths, labels, faults = array("q"), [], [], []
+    known: dict[str, str] = {}  # a label is one string however often it comes
+    for number, line in read_lines(file):
+        pair = line.rsplit("\t" if "\t" in line else None, 1)
+        label = pair[-1].lstrip()
+        if label not in known:
+            known[label] = "" if label.lower().endswith(_ENDINGS) else label  # a path with spaces and no label
+        numbers.append(number)
+        paths.append(pair[0].rstrip())
+        labels.append(known[label])
+        if len(pair) < 2 or not known[label]:
+            faults.append((number, f"expected `path label`, got {line!r}"))
     if faults:
         return Rows(file, numbers, (), (), faults=faults), False
-    paths = [pair[0].rstrip() for pair in pairs]
-    heads = _without_frames(file, [path.rsplit(s, 1) for path, s in zip(islice(paths, 1), separators, strict=False)])
-    if heads is not None:
-        heads = _without_frames(file, [path.rsplit(s, 1) for path, s in zip(paths, separators, strict=True)])
-    return Rows(file, numbers, heads or paths, [pair[1].lstrip() for pair in pairs]), heads is not None
+    heads = _without_frames(file, paths)
+    return Rows(file, numbers, heads or paths, labels), heads is not None
 
 
 def _read_cells(file: Path, delimiter: str | None) -> tuple[Rows, bool]:
@@ -92,15 +93,12 @@ def _read_cells(file: Path, delimiter: str | None) -> tuple[Rows, bool]:
     return Rows(file, numbers, [c[0] for _, c in rows], [c[-1] for _, c in rows], faults=faults), columns == 3
 
 
-def _without_frames(file: Path, fields: Sequence[list[str]]) -> list[str] | None:
-    """The paths before the numbers of frames; None where the fields are not all such, or the disk says otherwise."""
-    if not all(len(pair) == 2 and pair[1].isdecimal() for pair in fields):
-        return None
-    heads = [pair[0].rstrip() for pair in fields]
-    whole = (file.parent / f"{head} {number}" for head, (_, number) in islice(zip(heads, fields, strict=True), _PROBES))
-    return None if any(map(os.path.exists, whole)) else heads
-
-
-def _is_bare_path(line: str, pair: list[str]) -> bool:
-    """A path with spaces whose label is missing: the supposed label ends as a file does."""
-    return pair[1].lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))
+def _without_frames(file: Path, paths: Sequence[str]) -> list[str] | None:
+    """The paths before the numbers of frames; None where they do not all have one, or the disk says otherwise."""
+    heads = []
+    for path in paths:
+        pair = path.rsplit("\t" if "\t" in path else None, 1)
+        if len(pair) < 2 or not pair[1].isdecimal():
+            return None
+        heads.append(pair[0].rstrip())
+    return None if any((file.parent / path).exists() for path in paths[:_PROBES]) else heads

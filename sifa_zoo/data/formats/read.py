@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from sifa_zoo.data.formats.folders import ClassFolders
+from sifa_zoo.data.formats.folders import ClassFolders, split_folders
 from sifa_zoo.data.formats.hmdb51 import Hmdb51
 from sifa_zoo.data.formats.kinetics import Kinetics
 from sifa_zoo.data.formats.lists import ListFile
@@ -39,10 +41,10 @@ class Format(Protocol):
         """
 
 
-# Files of known data sets have names and headers of their own; what has not is told apart among the general ones.
+_FOLDERS = ClassFolders()
+_LISTS: tuple[Format, ...] = (ListFile(), Table())
 _KNOWN_SETS: tuple[Format, ...] = (Kinetics(), SomethingV1(), SomethingV2(), Ucf101(), Hmdb51())
-_GENERAL: tuple[Format, ...] = (ClassFolders(), ListFile(), Table())
-FORMATS: dict[str, Format] = {format.name: format for format in (*_GENERAL, *_KNOWN_SETS)}
+FORMATS: dict[str, Format] = {format.name: format for format in (_FOLDERS, *_LISTS, *_KNOWN_SETS)}
 
 
 def read_videos(
@@ -82,7 +84,20 @@ def read_videos(
         raise DataError(f"no such file or folder: {path}")
     names = None if class_names is None else tuple(class_names)
     wish = Wish(split, names, None if remap is None else os.fspath(remap), allow_missing, fold)
-    return _choose(path, format).read(path, wish)
+    with _collector_at_rest():
+        return _choose(path, format).read(path, wish)
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Millions of rows would make Python look for cycles again and again, which takes longer than to read them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def read_splits(
@@ -111,19 +126,26 @@ def read_splits(
 
 
 def _choose(data: Path, name: str | None) -> Format:
-    """The format that is named, or the only one that fits."""
+    """The format that is named, or the only one that fits.
+
+    Known data sets have names and headers of their own, so they come first. Beside lists, folders of videos are but
+    where the videos lie, unless they are named train and val.
+    """
     if name is not None:
         format = FORMATS[name]
         if not format.recognise(data):
             raise DataError(f"{data} does not look like {format.title}; expected {format.expected}")
         return format
-    for formats in (_KNOWN_SETS, _GENERAL):
+    folders = (_FOLDERS,) if data.is_dir() and split_folders(data) else ()
+    for formats in (_KNOWN_SETS, (*folders, *_LISTS), (_FOLDERS,)):
         fitting = [format for format in formats if format.recognise(data)]
         if len(fitting) > 1:
             names = " and ".join(f"{format.title} (--format {format.name})" for format in fitting)
             raise DataError(f"{data} could be {names}: say which")
         if fitting:
             return fitting[0]
+    if data.suffix == ".tar" or any(data.glob("*.tar")) or any(data.glob("train/*.tar")):
+        raise DataError(f"{data} holds shards, which are no list of videos but a stream: read them with ShardDataset")
     if data.is_file() and data.suffix.lower() not in (".txt", ".csv", ".tsv", ".lst"):
         raise DataError(f"{data} is in none of the known formats: {_known()}")
     return FORMATS["list" if data.is_file() else "folders"]  # whose error tells what is missing

@@ -14,7 +14,7 @@ BY_INDEX = "index"
 
 
 def place_labels(
-    naming: Naming, class_names: Sequence[str] | None, remap: str | None, *, source: Path
+    naming: Naming, class_names: Sequence[str] | None, remap: str | None, *, source: Path | str
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """The place of each label, and the names that places are counted in: `class_names`, or else the data set's own.
 
@@ -91,7 +91,7 @@ def _only_numbered(naming: Naming, class_names: Sequence[str]) -> bool:
     return naming.by_number and not numbers <= set(class_names) and not all(n.isdecimal() for n in class_names)
 
 
-def _by_index(naming: Naming, class_names: Sequence[str] | None, *, source: Path) -> dict[str, str]:
+def _by_index(naming: Naming, class_names: Sequence[str] | None, *, source: Path | str) -> dict[str, str]:
     if class_names is None:
         raise DataError(f"--remap {BY_INDEX} needs weights with class names, which the numbers are places among")
     if words := [label for label in naming.names if not label.isdecimal()]:

@@ -11,7 +11,7 @@ from sifa_zoo.data.formats.labels import ClassList, composed, read_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.search import videos_by_stem
 from sifa_zoo.data.formats.splits import annotation_files, beside, pick_split
-from sifa_zoo.data.formats.text import read_cells, read_text, refuse_lines
+from sifa_zoo.data.formats.text import open_text, read_cells, refuse_lines
 from sifa_zoo.data.videos import DataError, VideoList
 
 
@@ -78,7 +78,7 @@ class SomethingV2:
         file = data if data.is_file() else pick_split(data, annotation_files(data, "*.json"), wish.split)
         entries = _read_json(file, list)
         faults = [
-            (number, f"expected id and template, got {json.dumps(entry)[:80]}{_TEST_HINT if 'id' in entry else ''}")
+            (number, f"expected id and template, got {json.dumps(entry)[:80]}{_test_hint(entry)}")
             for number, entry in enumerate(entries, 1)
             if not isinstance(entry, dict) or not entry.get("id") or not isinstance(entry.get("template"), str)
         ]
@@ -90,6 +90,10 @@ class SomethingV2:
 
 
 _TEST_HINT = " (the test part has no labels)"
+
+
+def _test_hint(entry: Any) -> str:
+    return _TEST_HINT if isinstance(entry, dict) and "template" not in entry else ""
 
 
 def _has_templates(file: Path) -> bool:
@@ -118,9 +122,14 @@ def _labels_json(folder: Path) -> ClassList | None:
     return ClassList(file, tuple(order[number] for number in sorted(order)), order)
 
 
+def _load(file: Path) -> Any:
+    with open_text(file) as opened:
+        return json.load(opened)
+
+
 def _read_json(file: Path, kind: type) -> Any:
     try:
-        content = json.loads(read_text(file))
+        content = _load(file)
     except ValueError as error:
         if isinstance(error, DataError):
             raise

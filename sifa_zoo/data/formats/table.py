@@ -9,13 +9,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sifa_zoo.data.formats.columns import Columns, read_columns
+from sifa_zoo.data.formats.columns import SPLIT_COLUMNS, Columns, read_columns
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.labels import ClassList, composed, find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.splits import pick_split, split_files
 from sifa_zoo.data.formats.text import read_first_line, sniff_delimiter, split_cells
-from sifa_zoo.data.videos import DataError, VideoList
+from sifa_zoo.data.videos import VideoList
 
 # In the order in which they are preferred, should a file have several; names of classes come before numbers.
 PATH_COLUMNS = (
@@ -77,9 +77,6 @@ class Table:
         rows.faults += [
             (n, "the path is missing") for n, path in zip(rows.numbers, rows.paths, strict=True) if not path
         ]
-        if not several:
-            pairs = zip(rows.numbers, rows.labels, strict=True)
-            rows.faults += [(number, "the label is missing") for number, label in pairs if not label]
         rows.faults.sort()
         return make_videos(rows, wish, format=f"{self.title}{', several labels per video' if several else ''}")
 
@@ -119,6 +116,7 @@ def _read_labels(columns: Columns, rows: Rows, *, known: Sequence[str] | None) -
     parts = {cell: (cell,) if composed(cell) in names else _split_labels(cell) for cell in different}
     if all(parts[cell] == (cell,) for cell in different if cell):
         rows.labels = cells
+        rows.faults += [(n, "the label is missing") for n, cell in zip(rows.numbers, cells, strict=True) if not cell]
     else:
         rows.labels = [parts[cell] for cell in cells]
 
@@ -136,23 +134,18 @@ def _split_labels(cell: str) -> tuple[str, ...]:
 
 def _read_bits(columns: Columns, rows: Rows) -> None:
     """A class per column other than path and split, 1 where the video has it."""
-    skip = {columns.place(PATH_COLUMNS), columns.place(("split", "subset"))}
-    places = [place for place in range(len(columns.header)) if place not in skip]
-    names = tuple(composed(columns.header[place]) for place in places)
-    others = [n for n, p in zip(names, places, strict=True) if not all(row[p].strip() in _BITS for row in columns.rows)]
-    if len(others) == len(places):
-        raise DataError(
-            f"{columns.file} has no column {' or '.join(LABEL_COLUMNS)}; its columns are {', '.join(columns.header)}"
-        )
-    if others:
-        rows.faults += [
-            (number, f"expected 0 or 1 for each class, got {', '.join(wrong[:5])}")
-            for number, row in zip(columns.numbers, columns.rows, strict=True)
-            if (wrong := [f"{columns.header[p]} {row[p]!r}" for p in places if row[p].strip() not in _BITS])
-        ]
-    else:
-        rows.labels = [
-            tuple(name for name, place in zip(names, places, strict=True) if _BITS[row[place].strip()])
-            for row in columns.rows
-        ]
-        rows.class_list = ClassList(columns.file, names, dict(enumerate(names)))
+    skip = (columns.place(PATH_COLUMNS), columns.place(SPLIT_COLUMNS))
+    classes = {composed(name): columns.cells[place] for place, name in enumerate(columns.header) if place not in skip}
+    if not any(set(cells) <= _BITS.keys() for cells in classes.values()):
+        columns.column(LABEL_COLUMNS)  # which is missing: the error says so
+    wrong = {name: cells for name, cells in classes.items() if not set(cells) <= _BITS.keys()}
+    rows.faults += [
+        (number, f"expected 0 or 1 for the class {name}, got {cell!r}")
+        for name, cells in wrong.items()
+        for number, cell in zip(columns.numbers, cells, strict=True)
+        if cell not in _BITS
+    ]
+    if not wrong:
+        places = [[name if _BITS[cell] else None for cell in cells] for name, cells in classes.items()]
+        rows.labels = [tuple(filter(None, names)) for names in zip(*places, strict=True)]
+        rows.class_list = ClassList(columns.file, tuple(classes), dict(enumerate(classes)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from sifa_zoo.data.videos import DataError
 
@@ -14,25 +14,28 @@ _MOST_LINES = 20
 _DELIMITERS = ",;\t"
 
 
-def read_text(file: Path) -> str:
-    """The text of a file in UTF-8, without byte order mark, its lines ended by a newline alone.
+@contextmanager
+def open_text(file: Path, *, newline: str | None = None) -> Iterator[TextIO]:
+    """Opens a file in UTF-8, with or without byte order mark.
 
     Raises:
         DataError: If it cannot be read, or is of another encoding.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with open(file, encoding="utf-8-sig", newline=newline) as opened:
+            yield opened
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not a text file in UTF-8; save it as one") from error
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
 
 
-def read_lines(file: Path) -> tuple[list[int], list[str]]:
+def read_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Numbers, from 1, and texts of the lines that are not empty, without white space around them."""
-    lines = read_text(file).split("\n")
-    numbers = [number for number, line in enumerate(lines, 1) if line and not line.isspace()]
-    return numbers, [lines[number - 1].strip() for number in numbers]
+    with open_text(file) as opened:
+        for number, line in enumerate(opened, 1):
+            if stripped := line.strip():
+                yield number, stripped
 
 
 def read_first_line(file: Path) -> str:
@@ -64,16 +67,17 @@ def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[st
     Raises:
         DataError: If the file cannot be read, or the csv module gives up on a line.
     """
-    reader = csv.reader(io.StringIO(read_text(file), newline=""), delimiter=delimiter or ",")
-    try:
-        for cells in reader:
-            if any(cells) and not all(map(str.isspace, cells)):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num}: {error}") from error
+    with open_text(file, newline="") as opened:
+        reader = csv.reader(opened, delimiter=delimiter or ",")
+        try:
+            for cells in reader:
+                if len(cells) > 1 or (cells and cells[0].strip()):
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            raise DataError(f"{file}, line {reader.line_num}: {error}") from error
 
 
-def refuse_lines(file: Path, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:
+def refuse_lines(file: Path | str, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:
     """Refuses a file for its faulty lines: each is named, at most twenty.
 
     Raises:

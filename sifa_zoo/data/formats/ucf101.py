@@ -38,20 +38,18 @@ class Ucf101:
             raise DataError(f"{data} has splits, name train or val")
         name = "trainlist" if wish.split == "train" else "testlist"
         file = _lists(data) / f"{name}0{wish.fold}.txt"
-        numbers, lines = read_lines(file)
         class_list = find_class_list(file.parent)
-        fields = [line.split() for line in lines]
-        faults = []
-        for number, line, field in zip(numbers, lines, fields, strict=True):
+        numbers, videos, faults = [], [], []
+        for number, line in read_lines(file):
+            field = line.split()
+            numbers.append(number)
+            videos.append(field[0])
             folder = field[0].partition("/")[0]
             if len(field) > 2 or "/" not in field[0] or (len(field) == 2 and not field[1].isdecimal()):
                 faults.append((number, f"expected `Class/v_x.avi` or `Class/v_x.avi number`, got {line!r}"))
             elif class_list and len(field) == 2 and class_list.numbers.get(int(field[1])) != folder:
                 other = class_list.numbers.get(int(field[1]), "no class")
-                faults.append(
-                    (number, f"{folder} has the number {field[1]}, which is {other} in {class_list.file.name}")
-                )
-        videos = [field[0] for field in fields]
+                faults.append((number, f"{folder} has the number {field[1]}, which is {other} in {class_list.file}"))
         labels = [video.partition("/")[0] for video in videos]
         there = videos_by_stem(data) if not faults else {}
         paths = [

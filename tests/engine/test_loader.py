@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.data.datasets import ClipDataset
+from sifa_zoo.data.samplers import ClipSampler
+from sifa_zoo.data.transforms import eval_transform, train_transform
+from sifa_zoo.data.videos import VideoList
+from sifa_zoo.engine import loader as loader_module
+from sifa_zoo.engine.loader import clip_loader
+
+CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
+
+
+def _videos(data: Path, *, several: bool = False) -> VideoList:
+    paths = sorted((data / "train").rglob("*.mp4"))[:5]
+    labels = np.arange(10).reshape(5, 2) % 3 == 0 if several else np.arange(5) % 2
+    return VideoList(paths, labels, ("blue", "red"))
+
+
+def test_training_batches_follow_the_sampler_and_leave_out_a_lone_clip(data: Path) -> None:
+    videos = _videos(data)
+    dataset = ClipDataset(videos, CLIP, train_transform(CLIP), seed=0)
+    sampler = ClipSampler(videos, seed=0)
+    batches = list(clip_loader(dataset, batch_size=2, sampler=sampler))
+    assert torch.cat([batch.indices for batch in batches]).tolist() == [index for index, _ in sampler][:4]
+    assert len(list(clip_loader(dataset, batch_size=3, sampler=sampler))) == 2
+
+
+def test_evaluation_takes_all_in_order(data: Path) -> None:
+    dataset = ClipDataset(_videos(data), CLIP, eval_transform(CLIP, 3), num_crops=3)
+    batches = list(clip_loader(dataset, batch_size=2))
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+    assert batches[0].clips.shape == (2, 3, 3, 4, 32, 32)
+    assert batches[0].labels.dtype == torch.int64
+
+
+def test_several_labels(data: Path) -> None:
+    videos = _videos(data, several=True)
+    batch = next(iter(clip_loader(ClipDataset(videos, CLIP, eval_transform(CLIP)), batch_size=5)))
+    assert batch.labels.dtype == torch.float32
+    assert batch.labels.tolist() == videos.labels.astype(float).tolist()
+
+
+def test_shards_are_disjoint_and_complete(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = ClipDataset(_videos(data), CLIP, eval_transform(CLIP))
+    monkeypatch.setattr(loader_module.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(loader_module.distributed, "get_world_size", lambda: 2)
+    shards = []
+    for rank in range(2):
+        monkeypatch.setattr(loader_module.distributed, "get_rank", lambda rank=rank: rank)
+        batches = list(clip_loader(dataset, batch_size=2, shard=True))
+        shards.append([index for batch in batches for index in batch.indices.tolist()])
+    assert shards == [[0, 2, 4], [1, 3]]
+    assert len(next(iter(clip_loader(dataset, batch_size=5))).labels) == 5
