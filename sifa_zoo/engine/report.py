@@ -77,11 +77,9 @@ def _missing(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
     lacking = result["expected"] - result["videos"]
     bad = [(row["path"], row["error"]) for row in videos if row["error"]]
     text = f"Not evaluated: {lacking} of {result['expected']} videos. The figures do not compare with others."
-    absent = lacking - len(bad)
-    more = paragraph(f"Left out on request, because they do not exist: {absent}.") if absent else ""
-    listed = table(["video", "why"], bad[:_SHOWN], caption="videos that were not evaluated") if bad else ""
+    listed = table(["video", "why"], bad[:_SHOWN], caption="videos that were not evaluated")
     rest = paragraph(f"and {len(bad) - _SHOWN} more in videos.csv") if len(bad) > _SHOWN else ""
-    return section("INCOMPLETE", paragraph(text), more, listed, rest, css="banner")
+    return section("INCOMPLETE", paragraph(text), listed, rest, css="banner")
 
 
 def _mistakes(result: Mapping[str, Any], videos: Sequence[Row]) -> str:

@@ -126,29 +126,28 @@ def read_results(path: str | os.PathLike[str]) -> Results:
 
 
 def video_rows(rows: VideoScores, videos: VideoList, *, root: str) -> list[Row]:
-    """A row per video of the list: its path (relative to `root` where it lies in there) and label, the best classes
-    with their scores, each view's best class, and what was wrong with one that could not be decoded."""
+    """A row per video that the data names: its path (relative to `root` where it lies in there) and label, the best
+    classes with their scores, each view's best class, and why it was not evaluated."""
     names = videos.class_names
-    num_best = min(TOP, len(names))
-    best = rows.scores.topk(num_best) if len(rows) else None
+    ranks = range(1, min(TOP, len(names)) + 1)
     num_views = rows.views.shape[1] if len(rows) else 0
-    places = {index: row for row, index in enumerate(rows.indices.tolist())}
+    blank: Row = {"path": "", "label": "", "correct": ""}
+    blank |= {f"{column}{rank}": "" for rank in ranks for column in ("top", "score")}
+    blank |= {f"view{view}": "" for view in range(1, num_views + 1)} | {"error": ""}
+    reasons = dict(line.partition(": ")[::2] for line in rows.failed)
     table = []
     for index, path in enumerate(videos.paths):
-        row: Row = {"path": _relative(path, root), "label": label_text(videos, index), "correct": ""}
-        ranks = range(1, num_best + 1)
-        row |= {f"{column}{rank}": "" for rank in ranks for column in ("top", "score")}
-        row |= {f"view{view}": "" for view in range(1, num_views + 1)}
-        if (place := places.get(index)) is not None and best is not None:
-            classes, scores = best.indices[place].tolist(), best.values[place].tolist()
-            row["correct"] = int(_is_label(videos, index, classes[0]))
-            for rank, (number, score) in enumerate(zip(classes, scores, strict=True), 1):
-                row |= {f"top{rank}": names[number], f"score{rank}": f"{score:.6f}"}
-            for view, number in enumerate(rows.views[place, :, 0].tolist(), 1):
-                row[f"view{view}"] = names[number]
-        row["error"] = "" if index in places else _why(path, rows.failed)
-        table.append(row)
-    return table
+        why = reasons.get(path, "not evaluated")
+        table.append(blank | {"path": _relative(path, root), "label": label_text(videos, index), "error": why})
+    for place, index in enumerate(rows.indices.tolist()):
+        best = rows.scores[place].topk(len(ranks))
+        classes = best.indices.tolist()
+        row = table[index] | {"correct": int(_is_label(videos, index, classes[0])), "error": ""}
+        for rank, number, score in zip(ranks, classes, best.values.tolist(), strict=True):
+            row |= {f"top{rank}": names[number], f"score{rank}": f"{score:.6f}"}
+        row |= {f"view{view}": names[number] for view, number in enumerate(rows.views[place, :, 0].tolist(), 1)}
+        table[index] = row
+    return table + [blank | {"path": name, "error": "does not exist, left out on request"} for name in videos.missing]
 
 
 def class_rows(rows: VideoScores, videos: VideoList) -> list[Row]:
@@ -191,11 +190,6 @@ def _relative(path: str, root: str) -> str:
     """The path in the data folder, so that results of two machines compare; as it is where it lies elsewhere."""
     absolute = Path(path).absolute()
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path
-
-
-def _why(path: str, failed: tuple[str, ...]) -> str:
-    """What was wrong with the video at a path, of the lines `path: reason`."""
-    return next((line.removeprefix(f"{path}: ") for line in failed if line.startswith(f"{path}: ")), "not evaluated")
 
 
 def _two(value: float) -> str:

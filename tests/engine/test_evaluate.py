@@ -100,7 +100,7 @@ def test_two_processes_count_each_video_once(tmp_path: Path, bad: bool) -> None:
 
 def test_videos_left_out_on_reading_are_expected(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", color=RED)
-    videos = VideoList((path,), (1,), ("blue", "red"), num_missing=2)
+    videos = VideoList((path,), (1,), ("blue", "red"), missing=("b.mp4", "c.mp4"))
     result = evaluate(Redness(), loader_of(videos), device="cpu")
     assert (result["videos"], result["expected"]) == (1, 3)
 

@@ -131,15 +131,15 @@ def test_names_are_text_everywhere(run_folder: Path, tmp_path: Path) -> None:
 def test_multi_label(run_folder: Path, tmp_path: Path) -> None:
     paths = [write_video(tmp_path / f"{i}.mp4", color=color) for i, color in enumerate((RED, BLUE, RED))]
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=bool)
-    _evaluate(VideoList(paths, labels, ("any", "red", "never"), num_missing=1), tmp_path, run_folder)
+    _evaluate(VideoList(paths, labels, ("any", "red", "never"), missing=("b.mp4",)), tmp_path, run_folder)
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"result.json", "videos.csv", "classes.csv", "report.html"}
-    assert [row["label"] for row in _table(tmp_path / "out" / "videos.csv")] == ["any | red", "any", ""]
+    assert [row["label"] for row in _table(tmp_path / "out" / "videos.csv")] == ["any | red", "any", "", ""]
     assert [row["average_precision"] for row in _table(tmp_path / "out" / "classes.csv")] == ["66.67", "50.00", ""]
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["map"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
     page = Page((tmp_path / "out" / "report.html").read_text())
-    assert "because they do not exist: 1." in page.text
+    assert "b.mp4does not exist, left out on request" in page.text
     assert "is: none of the classes" in page.text
 
 

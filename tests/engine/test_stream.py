@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ from tiny_videos import write_two_colours, write_video
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.decode import VideoError, load_video
+from sifa_zoo.data.sampling import clip_indices
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.engine.checkpoint import clip_config, load_run
 from sifa_zoo.engine.predict import predict
-from sifa_zoo.engine.stream import Source, WindowScores, merge, open_source, predict_stream, slide
+from sifa_zoo.engine.stream import Source, WindowScores, at_rate, merge, open_source, predict_stream, slide
 from sifa_zoo.engine.windows import Windows
 from sifa_zoo.registry import create_model
 
@@ -81,6 +83,31 @@ def test_memory_does_not_grow_with_the_video() -> None:
     assert peaks[1] < 2 * peaks[0]
 
 
+@pytest.mark.parametrize("fps", [3, 10, 7.5, 25])
+@pytest.mark.parametrize("num_frames", [1, 2, 30])
+def test_at_rate_shows_the_frames_of_sampling_by_time(fps: float, num_frames: int) -> None:
+    times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.2, num_frames))
+    times -= times[0]
+    frames = [(time, np.full((1, 1, 3), i, np.uint8)) for i, time in enumerate(times)]
+    shown = list(at_rate(Source(10.0, iter(frames)), fps).frames)
+    count = int(times[-1] * fps + 1e-9) + 1
+    assert [time for time, _ in shown] == pytest.approx([i / fps for i in range(count)])
+    expected = clip_indices(num_frames, num_frames=count, fps=fps, times=times, clip=0, num_clips=2)
+    assert [frame[0, 0, 0] for _, frame in shown] == expected
+
+
+def test_windows_at_the_rate_of_the_clip(run_folder: Path, tmp_path: Path) -> None:
+    """At 5 of the video's 10 frames a second every other frame counts."""
+    model, video = load_run(run_folder), write_video(tmp_path / "a.mp4", color=(200, 30, 30), num_frames=21)
+    clip = dataclasses.replace(clip_config(model), fps=5)
+    windows = list(predict_stream(model, video, clip=clip, hop=4))
+    assert [window.start for window in windows] == pytest.approx([0, 0.8, 1.4])
+    frames = torch.from_numpy(load_video(video, range(8, 16, 2), clip.short_side)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        scores = model(eval_transform(clip)(frames)[None])[0].softmax(-1)
+    assert dict(windows[1].scores) == pytest.approx(dict(zip(("blue", "red"), scores.tolist(), strict=True)), abs=1e-5)
+
+
 def _window(start: float, label: str, score: float) -> WindowScores:
     return WindowScores(start, start + 2, [(label, score), ("other", 0.1)])
 
@@ -120,9 +147,11 @@ def test_segments_find_the_change(run_folder: Path, tmp_path: Path) -> None:
 def test_what_is_no_video(run_folder: Path, tmp_path: Path) -> None:
     model = load_run(run_folder)
     (tmp_path / "text.mp4").write_text("no video")
-    for name in ("text.mp4", "missing.mp4"):
-        with pytest.raises(VideoError, match=rf"{name}: cannot be opened as a video"):
+    for name, reason in (("text.mp4", "not a video"), ("missing.mp4", "no such file")):
+        with pytest.raises(VideoError, match=rf"{name}: {reason}"):
             list(predict_stream(model, tmp_path / name))
+    with pytest.raises(VideoError, match="nothing://here: cannot be opened as a video"):
+        list(predict_stream(model, "nothing://here"))
 
 
 def test_an_untrained_head_is_refused(tmp_path: Path) -> None:
