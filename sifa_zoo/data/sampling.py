@@ -52,8 +52,8 @@ def clip_indices(
         num_clips: How many clips cover the video.
         generator: Draws a random clip instead, for training.
         fps: Frames per second at which a dense clip sees the video before `frame_stride` is applied. None: its own.
-        times: When each frame is shown, in seconds, as `frame_times` tells; needed with `fps`, and only then. Where
-            they go back, the latest time before counts.
+        times: When each frame is shown, in seconds, as `frame_times(path, complete=True)` tells; needed with `fps`, and
+            only then. Where they go back, the latest time before counts.
 
     Returns:
         `num_frames` numbers below `num_video_frames`. A video too short for a dense clip repeats its last frame; one

@@ -12,10 +12,11 @@ import av
 import numpy as np
 import pytest
 
-from sifa_zoo.data import index, index_cache, random_access
+from sifa_zoo.data import decode, index, index_cache, random_access
 from sifa_zoo.data.container import find_file
 from sifa_zoo.data.decode import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
 from sifa_zoo.data.index_cache import find_index
+from sifa_zoo.data.sampling import clip_indices
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
@@ -217,6 +218,26 @@ def test_times_where_packets_lack_them(videos):
     assert (np.diff(times[np.isfinite(times)]) > 0).all()
     assert video_info(videos["mpeg4_b_frames"]).fps == pytest.approx(25)
     assert len(load_frames(videos["mpeg4_b_frames"]).pts_seconds) == 40
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0.0, 0.5, 1.0]),
+        ([math.nan, 0.5, math.nan, 1.5, math.nan, math.nan], [0.4, 0.5, 1.0, 1.5, 1.6, 1.7]),
+        ([math.nan, math.nan, math.nan], [0.0, 0.1, 0.2]),
+    ],
+)
+def test_missing_times_follow_the_rate(times, expected):
+    np.testing.assert_allclose(decode._complete(np.array(times), 10.0), expected)
+
+
+def test_complete_times_allow_sampling_in_time(videos):
+    for name in ("mpeg4_b_frames", "raw"):
+        assert np.isnan(frame_times(videos[name])).any()
+        times = frame_times(videos[name], complete=True)
+        np.testing.assert_allclose(np.diff(times), 1 / 25, atol=1e-6)
+        assert clip_indices(40, num_frames=4, fps=12.5, times=times) == [16, 18, 20, 22]
 
 
 def test_bytes_are_read_like_the_file(videos):
