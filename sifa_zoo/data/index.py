@@ -339,7 +339,7 @@ def _decodes_alike(index: Index, reader: Reader, frames: list[VideoFrame], num_f
         for number in range(num_fed):
             own += decode(codec, index.read_packet(reader, number), number) or []
         own = own or decode(codec, None) or []
-    except (FFmpegError, ValueError):
+    except (FFmpegError, ValueError, Disagreement):
         return False
     return len(own) == len(frames) and all(map(_same, own, frames))
 
