@@ -4,7 +4,8 @@
 
 Empty files, 2,500 in a folder, are written into a temporary folder, and a list and a CSV file with a header that name
 them. Opening includes the check that each file exists; it is timed in a new process, three times, and the median is
-printed, of the clock and of the processor's time, which other programs on the machine do not lengthen. Memory is that of a process which holds the list, and of two loader workers under fork and under spawn, from
+printed, of the clock and of the processor's time, which other programs on the machine do not lengthen.
+Memory is that of a process which holds the list, and of two loader workers under fork and under spawn, from
 /proc/self/smaps_rollup: USS is what would be free again without the process, PSS counts shared pages by their share.
 What a list costs is the difference from the same processes with a list of ten rows.
 """
