@@ -86,6 +86,7 @@ def save(
         num_clips=config.train.num_clips,
         precision=config.train.precision,
         num_crops=config.train.num_crops,
+        multi_label="val_map" in rows[-1],
     )
     weights = weights_bytes(model, info)
     state = io.BytesIO()

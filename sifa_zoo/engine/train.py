@@ -143,7 +143,8 @@ def _report(config: RunConfig, train_videos: VideoList, val_videos: VideoList, *
     facts: dict[str, Any] = {"train videos": len(train_videos), "val videos": len(val_videos)}
     facts |= {"classes": len(train_videos.class_names), "global batch": global_batch(train)}
     facts |= {f"effective {name}": rate for name, rate in asdict(effective_rates(train)).items() if train.lr_batch}
-    facts["evaluation"] = protocol(config.clip, num_clips=train.num_clips, num_crops=train.num_crops)
+    views = {"num_clips": train.num_clips, "num_crops": train.num_crops}
+    facts["evaluation"] = protocol(config.clip, **views, multi_label=val_videos.multi_label)
     for name, value in {**config.flat(), **facts, "device": device}.items():
         print(f"  {name:22} {value}")
     for line in describe_mirroring(train_videos.class_names) if train.hflip else ():
