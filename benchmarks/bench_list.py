@@ -4,7 +4,8 @@
 
 Empty files, 2,500 in a folder, are written into a temporary folder, and a list and a CSV file with a header that name
 them. Opening includes the check that each file exists; it is timed in a new process, three times, and the median is
-printed. Memory is that of a process which holds the list, and of two loader workers under fork and under spawn, from
+printed, of the clock and of the processor's time, which other programs on the machine do not lengthen.
+Memory is that of a process which holds the list, and of two loader workers under fork and under spawn, from
 /proc/self/smaps_rollup: USS is what would be free again without the process, PSS counts shared pages by their share.
 What a list costs is the difference from the same processes with a list of ten rows.
 """
@@ -83,10 +84,11 @@ def first(items: list[Any]) -> Any:
     return items[0]
 
 
-def opening(file: Path) -> float:
-    start = time.perf_counter()
+def opening(file: Path) -> tuple[float, float]:
+    """Seconds on the clock and of the processor."""
+    start, start_cpu = time.perf_counter(), time.process_time()
     read_videos(file)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - start_cpu
 
 
 def holding(file: Path) -> dict[str, dict[str, float]]:
@@ -127,16 +129,18 @@ def main() -> None:
         names = write_files(Path(folder), args.rows)
         files = write_lists(Path(folder), names)
         few, _ = write_lists(Path(folder), names[:10])
-        seconds = {}
+        seconds, cpu_seconds = {}, {}
         for file in files:
-            seconds[file.suffix] = statistics.median(in_new_process(opening, file) for _ in range(3))
-            print(f"{file.suffix[1:]}: {args.rows} rows open in {seconds[file.suffix]:.2f} s")
+            kind, runs = file.suffix[1:], [in_new_process(opening, file) for _ in range(3)]
+            seconds[kind], cpu_seconds[kind] = (statistics.median(times) for times in zip(*runs, strict=True))
+            print(f"{kind}: {args.rows} rows open in {seconds[kind]:.2f} s, {cpu_seconds[kind]:.2f} s of CPU time")
         long, short = in_new_process(holding, files[0]), in_new_process(holding, few)
     costs = {who: {kind: long[who][kind] - short[who][kind] for kind in long[who]} for who in long}
     for who, cost in costs.items():
         print(f"{who:7} USS {long[who]['uss']:.0f} MB, of which the list {cost['uss']:.0f} MB (PSS {cost['pss']:.0f})")
     if args.json:
-        figures = {"machine": machine("cpu"), "rows": args.rows, "seconds": seconds, "list_megabytes": costs}
+        figures = {"machine": machine("cpu"), "load_average": os.getloadavg()[0], "rows": args.rows}
+        figures |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "list_megabytes": costs}
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 

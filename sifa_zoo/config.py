@@ -234,7 +234,8 @@ class RunConfig:
 class WeightsInfo:
     """What a weights file says about itself: a JSON object under the key `METADATA_KEY` of its metadata.
 
-    `num_clips`, `num_crops` and `precision` are those of the evaluation during training, which gave `metrics`.
+    `num_clips`, `num_crops` and `precision` are those of the evaluation during training, which gave `metrics`. With
+    `multi_label` a video may have several classes, and each has a score of its own.
     """
 
     arch: str
@@ -247,6 +248,7 @@ class WeightsInfo:
     num_clips: int = 1
     precision: str = "fp32"
     num_crops: int = 1
+    multi_label: bool = False
 
     def to_json(self) -> str:
         """The JSON object of the metadata."""

@@ -184,7 +184,8 @@ def _described(info: WeightsInfo, *, labels: bool) -> dict[str, Any]:
     """What weights say of themselves, for `pretrained_cfg`; frames and size are the model's own."""
     clip = {key: value for key, value in info.clip.to_dict().items() if key not in ("num_frames", "img_size")}
     names = {"label_names": info.class_names} if labels and info.class_names else {}
-    return {**clip, **names, "num_clips": info.num_clips, "num_crops": info.num_crops, "precision": info.precision}
+    evaluation = {name: getattr(info, name) for name in ("num_clips", "num_crops", "precision", "multi_label")}
+    return {**clip, **names, **evaluation}
 
 
 def _feature_maps(model: ClipModel, out_indices: int | Sequence[int] | None) -> nn.Module:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -8,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
-from tiny_videos import write_videos
+from tiny_videos import write_two_colours, write_video, write_videos
 
 from sifa_zoo.cli import main
 from sifa_zoo.ops.compiler import find_compiler
@@ -95,23 +97,66 @@ def test_settings_are_printed(data: Path, tmp_path: Path, capsys: pytest.Capture
     assert "best: top-1" in captured.out
 
 
+def _eval(run: Path, data: Path, *flags: object) -> int:
+    return main(["eval", str(run), str(data), "--workers", "0", "--device", "cpu", *map(str, flags)])
+
+
 def test_eval(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = tmp_path / "result.json"
-    assert main(["eval", str(run), str(data), "--workers", "0", "--device", "cpu", "--output", str(result)]) == 0
+    assert _eval(run, data, "--output", result) == 0
     out = capsys.readouterr().out
-    assert "4x1, 32, 1x1 views" in out
+    assert "4x1, 32, 1x1 views, softmax mean" in out
     assert "4 of 4 videos evaluated\n" in out
-    assert "top-1 100.00 %" in out
-    assert json.loads(result.read_text())["videos"] == 4
+    assert "top-1 100.00 %, top-5 100.00 %, mean class accuracy 100.00 %" in out
+    written = json.loads(result.read_text())
+    assert (written["videos"], written["status"]) == (4, "complete")
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_eval_into_a_folder(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "results" / "mine"
+    assert _eval(run, data, "--output", folder, "--num-clips", 2, "--precision", "bf16", "--split", "train") == 0
+    assert f"report: {folder / 'report.html'}" in capsys.readouterr().out
+    result = json.loads((folder / "result.json").read_text())
+    assert result["protocol"] == "4x1, 32, 2x1 views, softmax mean"
+    assert (result["settings"]["precision"], result["settings"]["split"], result["videos"]) == ("bf16", "train", 6)
 
 
 def test_eval_marks_a_shortfall(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = write_videos(tmp_path, num_train=1, num_val=1)
     (videos / "val" / "red" / "broken.mp4").write_bytes(b"no video")
-    assert main(["eval", str(run), str(videos), "--workers", "0", "--device", "cpu"]) == 1
+    assert _eval(run, videos, "--output", tmp_path / "out") == 1
     captured = capsys.readouterr()
     assert "2 of 3 videos evaluated - INCOMPLETE" in captured.out
     assert "broken.mp4" in captured.err
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "INCOMPLETE"
+    assert "INCOMPLETE" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_eval_finds_out_first_whether_it_can_write(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert _eval(run, data, "--output", tmp_path / "file" / "folder") == 1
+    assert "file" in capsys.readouterr().err
+    assert "cannot write" in _error(capsys, ["eval", run, data, "--output", tmp_path / "none" / "result.json"])
+
+
+def test_compare(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, page = tmp_path / "one", tmp_path / "two", tmp_path / "page.html"
+    assert _eval(run, data, "--output", first) == 0
+    assert _eval(run, data, "--output", second, "--num-clips", 2) == 0
+    capsys.readouterr()
+    assert main(["compare", str(first), str(second), "--output", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert "over 4 videos" in out
+    assert "num_clips: 1 | 2" in out
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert _eval(run, data, "--output", second, "--split", "train") == 0
+    capsys.readouterr()
+    assert "0 are common" in _error(capsys, ["compare", first, second])
+    assert "expected a file ending in .html" in _error(capsys, ["compare", first, first, "--output", "page.txt"])
+    assert "is no folder of" in _error(capsys, ["compare", first, tmp_path / "missing"])
 
 
 def test_predict(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,13 +179,92 @@ def test_predict_goes_on_after_a_bad_video(
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0] == str(good)
     errors = captured.err.splitlines()
-    assert len(errors) == 2
+    assert len(errors) == 3
     assert "empty.mp4" in errors[0]
     assert "missing.mp4" in errors[1]
+    assert errors[2] == "2 of 3 videos could not be decoded"
 
 
 def test_predict_draws_one_video(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "draws one video, got 2" in _error(capsys, ["predict", "a", "b", "--model", run, "--picture", "p.png"])
+
+
+def test_predict_writes_tables(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, lines = tmp_path / "out.csv", tmp_path / "out.json"
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    videos = [str(data / "val"), str(tmp_path / "*.mp4")]
+    assert main(["predict", *videos, "--model", str(run), "--csv", str(table), "--json", str(lines)]) == 1
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["top1"] for row in rows] == ["blue", "blue", "red", "red", ""]
+    assert rows[4]["error"].endswith("not a video that FFmpeg can open")
+    found = json.loads(lines.read_text())
+    assert [entry["path"] for entry in found] == [row["path"] for row in rows]
+    assert found[0]["scores"][0] == ["blue", pytest.approx(float(rows[0]["score1"]), abs=1e-6)]
+    assert "1 of 5 videos could not be decoded" in capsys.readouterr().err
+
+
+def test_predict_stream(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = write_two_colours(tmp_path / "long.mp4", num_frames=(30, 20))
+    table, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
+    command = ["predict", "--stream", str(video), "--model", str(run), "--hop", "0.2s"]
+    assert main([*command, "--csv", str(table), "--json", str(lines)]) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["red", "blue"]
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["red", "blue"]
+    assert (rows[0]["start"], rows[1]["end"]) == ("0.000", "5.000")
+    assert rows[0]["end"] == rows[1]["start"]
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [entry["label"] for entry in found if entry["type"] == "segment"] == ["red", "blue"]
+    windows = [entry for entry in found if entry["type"] == "window"]
+    assert len(windows) == 24  # 1 + (50 - 4) / 2
+    assert windows[1]["start"] == pytest.approx(0.2)
+
+
+def test_predict_stream_from_standard_input(run: Path, tmp_path: Path) -> None:
+    """MPEG transport streams need no seeking."""
+    video = write_video(tmp_path / "long.ts", color=(200, 30, 30), num_frames=30)
+    command = [sys.executable, "-m", "sifa_zoo.cli", "predict", "--stream", "-", "--model", str(run)]
+    with open(video, "rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "red"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "name videos, folders or patterns, or a --stream"),
+        (["a.mp4", "--stream", "b.mp4"], "--stream takes one source"),
+        (["--stream", "b.mp4", "--picture", "p.png"], "--stream takes one source"),
+        (["--stream", "missing.mp4"], "missing.mp4: no such file"),
+        (["--stream", "/dev/video_of_nobody"], "/dev/video_of_nobody: cannot be opened as a video"),
+        (["--csv", "nowhere/out.csv", "a.mp4"], "cannot write nowhere/out.csv"),
+        (["*.nothing"], "no file matches"),
+    ],
+)
+def test_predict_refuses(run: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str) -> None:
+    assert message in _error(capsys, ["predict", *flags, "--model", run])
+
+
+def test_features(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video, output = data / "val" / "red" / "0.mp4", tmp_path / "red.npy"
+    assert main(["features", str(video), "--model", str(run), "--output", str(output), "--hop", "2"]) == 0
+    assert np.load(output).shape[0] == 5  # 1 + (12 - 4) / 2
+    assert capsys.readouterr().out.startswith(f"{output}: 5 rows of ")
+    assert json.loads((tmp_path / "red.json").read_text())["weights"] == str(run)
+
+
+def test_features_of_several_videos(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    videos, command = [data / "val" / "red", tmp_path / "bad.mp4"], ["--model", run, "--output"]
+    assert main([str(arg) for arg in ("features", *videos, *command, tmp_path / "out")]) == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.safetensors", "1.safetensors"]
+    assert "bad.mp4" in capsys.readouterr().err
+    assert "name a folder" in _error(capsys, ["features", *videos, *command, tmp_path / "out.npy"])
+    assert "go to a .npy or .safetensors file" in _error(capsys, ["features", videos[1], *command, tmp_path / "x"])
+    assert "would both be written to" in _error(capsys, ["features", data / "val", *command, tmp_path / "x"])
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:

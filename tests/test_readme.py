@@ -30,7 +30,9 @@ def user_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/finetune.md", "docs/recipes.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/finetune.md", "docs/recipes.md", "docs/evaluate.md", "docs/predict.md"]
+)
 def test_commands_and_snippets_run_in_turn(page, user_folder):
     commands = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("sifa-zoo ")]
     assert len(commands) >= 3

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sifa_zoo import __version__
-from sifa_zoo.cli import data, predict, recipes, system, train, weights
+from sifa_zoo.cli import data, evaluate, predict, recipes, system, train, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +34,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sifa-zoo", description="Video models with inter-frame attention.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (train, recipes, predict, data, weights, system):
+    for module in (train, recipes, evaluate, predict, data, weights, system):
         module.add_commands(commands)
     return parser

@@ -1,50 +1,205 @@
-"""The command that names the classes of videos."""
+"""The commands that use trained models: `predict` and `features`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sifa_zoo.cli.flags import Commands, check_writable
+
+if TYPE_CHECKING:
+    from sifa_zoo.engine.predict import Prediction
+    from sifa_zoo.engine.stream import WindowScores
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_LENGTH = "frames, such as 16, or seconds, such as 2.5s"
 
 
 def add_commands(commands: Commands) -> None:
     """Add this module's commands to the parser of `sifa-zoo`."""
-    _add_predict(commands.add_parser("predict", help="classes of videos"))
+    _add_predict(commands.add_parser("predict", help="classes of videos, or of a stream over time"))
+    _add_features(commands.add_parser("features", help="features of videos over time"))
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_predict)
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files")
-    parser.add_argument("--model", metavar="RUN", required=True, help="run folder, weights file, or name of weights")
+    parser.add_argument("videos", metavar="VIDEO", nargs="*", help="video files, folders of them, or patterns")
+    _add_model(parser)
     parser.add_argument("--num-clips", type=int, default=1, help="clips per video, scores averaged (default: 1)")
+    parser.add_argument("--num-crops", type=int, default=1, help="crops per clip, scores averaged (default: 1)")
     parser.add_argument("--topk", type=int, default=5, help="classes to print (default: 5)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode several videos (default: 2)")
+    parser.add_argument("--csv", metavar="FILE", help="write a table, too; of a stream its segments")
+    parser.add_argument("--json", metavar="FILE", help="write JSON, too; of a stream a line per window and segment")
     parser.add_argument("--picture", metavar="FILE", help="draw the clip's frames and the scores")
+    group = parser.add_argument_group("stream")
+    stream_help = "classes over time: a long video, a camera such as /dev/video0, a URL, or - for standard input"
+    group.add_argument("--stream", metavar="SOURCE", help=stream_help)
+    _add_windows(group, "half of that")
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_features)
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, folders of them, or patterns")
+    _add_model(parser)
+    output_help = "FILE.npy or FILE.safetensors; for several videos a folder that gets a .safetensors file of each"
+    parser.add_argument("--output", metavar="FILE", required=True, help=output_help)
+    per_help = "a row per window, or per time step (four frames) of the windows (default: window)"
+    parser.add_argument("--per", choices=("window", "step"), default="window", help=per_help)
+    _add_windows(parser, "windows that follow one another")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="RUN", required=True, help="run folder, weights file, or name of weights")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
 
 
+def _add_windows(parser: argparse._ActionsContainer, usual_hop: str) -> None:
+    parser.add_argument("--window", metavar="LENGTH", help=f"{_LENGTH} (default: the span of the model's clip)")
+    parser.add_argument("--hop", metavar="LENGTH", help=f"from window to window (default: {usual_hop})")
+
+
 def _predict(args: argparse.Namespace) -> int:
-    from sifa_zoo.data.decode import VideoError
-    from sifa_zoo.engine.checkpoint import clip_config, load_run
+    check_writable(args.csv)
+    check_writable(args.json)
+    if args.stream:
+        if args.videos or args.picture:
+            raise ValueError("--stream takes one source, and neither videos nor --picture besides")
+        return _predict_stream(args)
+    if not args.videos:
+        raise ValueError("name videos, folders or patterns, or a --stream")
+    return _predict_videos(args)
+
+
+def _predict_videos(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from sifa_zoo.engine.checkpoint import clip_config, load_run, write_files
     from sifa_zoo.engine.device import pick_device
-    from sifa_zoo.engine.predict import predict
+    from sifa_zoo.engine.predict import find_videos, predict_videos
+    from sifa_zoo.engine.tables import predictions_csv, predictions_json
     from sifa_zoo.visualize import clip_frames, draw_prediction
 
     if args.picture and len(args.videos) > 1:
         raise ValueError(f"--picture draws one video, got {len(args.videos)}")
-    check_writable(args.picture, suffixes=(".png", ".jpg", ".jpeg", ".webp"))
+    check_writable(args.picture, suffixes=_PICTURES)
+    videos = find_videos(args.videos)
     model = load_run(args.model, pick_device(args.device))
-    failed = False
-    for video in args.videos:
+    options = {name: getattr(args, name) for name in ("num_clips", "num_crops", "topk", "batch_size")}
+    predictions = predict_videos(model, videos, workers=args.workers if len(videos) > 1 else 0, **options)
+    done = []
+    for prediction in tqdm(predictions, total=len(videos), unit="video", leave=False, disable=_no_bar(videos)):
+        done.append(prediction)
+        _print_prediction(prediction)
+    if args.picture and done[0].scores:
+        draw_prediction(clip_frames(videos[0], clip_config(model)), done[0].scores).save(args.picture)
+    files = {args.csv: predictions_csv(done), args.json: predictions_json(done)}
+    write_files({Path(file): content for file, content in files.items() if file})
+    bad = sum(prediction.error is not None for prediction in done)
+    if bad and len(done) > 1:
+        print(f"{bad} of {len(done)} videos could not be decoded", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _no_bar(videos: list[str]) -> bool | None:
+    """Whether to leave the progress bar out; None leaves it out unless somebody watches."""
+    return True if len(videos) == 1 else None
+
+
+def _print_prediction(prediction: Prediction) -> None:
+    from tqdm import tqdm
+
+    if prediction.error:
+        tqdm.write(f"error: {prediction.error}", file=sys.stderr)
+        return
+    lines = [f"  {100 * score:5.1f} %  {name}" for name, score in prediction.scores]
+    tqdm.write("\n".join([prediction.path, *lines]))
+
+
+def _predict_stream(args: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    from sifa_zoo.engine.checkpoint import load_run
+    from sifa_zoo.engine.device import pick_device
+    from sifa_zoo.engine.stream import merge, predict_stream
+    from sifa_zoo.engine.tables import SEGMENT_COLUMNS, segment_csv, segment_json, window_json
+
+    model = load_run(args.model, pick_device(args.device))
+    windows: Iterator[WindowScores] = predict_stream(
+        model, args.stream, window=args.window, hop=args.hop, topk=args.topk
+    )
+    with ExitStack() as files:
+        table = files.enter_context(open(args.csv, "w", encoding="utf-8", newline="")) if args.csv else None
+        lines = files.enter_context(open(args.json, "w", encoding="utf-8")) if args.json else None
+        _write(table, SEGMENT_COLUMNS)
+        for segment in merge(_seen(windows, lambda window: _write(lines, window_json(window)))):
+            seconds = f"{segment.start:9.2f} - {segment.end:9.2f} s"
+            print(f"{seconds}  {100 * segment.score:5.1f} %  {segment.label}", flush=True)
+            _write(table, segment_csv(segment))
+            _write(lines, segment_json(segment))
+    return 0
+
+
+def _seen(windows: Iterator[WindowScores], see: Any) -> Iterator[WindowScores]:
+    """The windows, each of them shown to `see` first. Ctrl-C ends them, as it does with a camera."""
+    try:
+        for window in windows:
+            see(window)
+            yield window
+    except KeyboardInterrupt:
+        return
+
+
+def _write(file: Any, line: str) -> None:
+    """Write a line, if there is a file, so that others can read it at once."""
+    if file is not None:
+        file.write(line)
+        file.flush()
+
+
+def _features(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from sifa_zoo.data.decode import VideoError
+    from sifa_zoo.engine.checkpoint import load_run, write_files
+    from sifa_zoo.engine.device import pick_device
+    from sifa_zoo.engine.features import extract, features_files
+    from sifa_zoo.engine.predict import find_videos
+
+    videos = find_videos(args.videos)
+    outputs = _feature_paths(videos, args.output)
+    model = load_run(args.model, pick_device(args.device))
+    options = {name: getattr(args, name) for name in ("per", "window", "hop", "batch_size")}
+    bad = 0
+    for video, output in zip(tqdm(videos, unit="video", leave=False, disable=_no_bar(videos)), outputs, strict=True):
         try:
-            scores = predict(model, video, num_clips=args.num_clips, topk=args.topk)
+            features = extract(model, video, weights=args.model, **options)
         except VideoError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            failed = True
+            tqdm.write(f"error: {error}", file=sys.stderr)
+            bad += 1
             continue
-        print(video)
-        for name, score in scores:
-            print(f"  {100 * score:5.1f} %  {name}")
-        if args.picture:
-            draw_prediction(clip_frames(video, clip_config(model)), scores).save(args.picture)
-    return 1 if failed else 0
+        write_files(features_files(features, output))
+        rows, width = features.values.shape
+        tqdm.write(f"{output}: {rows} rows of {width} features, {features.metadata['fps']:g} fps")
+    return 1 if bad else 0
+
+
+def _feature_paths(videos: list[str], output: str) -> list[Path]:
+    """Where the features of each video go: to the file named, or into the folder named."""
+    if Path(output).suffix in (".npy", ".safetensors"):
+        if len(videos) > 1:
+            raise ValueError(f"{output} holds the features of one video, got {len(videos)}; name a folder")
+        check_writable(output)
+        return [Path(output)]
+    paths = [Path(output) / f"{Path(video).stem}.safetensors" for video in videos]
+    if len(videos) == 1:
+        raise ValueError(f"the features of a video go to a .npy or .safetensors file, got {output}")
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ValueError(f"two videos would both be written to {twice}; extract them one by one")
+    Path(output).mkdir(parents=True, exist_ok=True)
+    return paths

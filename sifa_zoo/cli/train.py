@@ -1,14 +1,13 @@
-"""The commands that train and evaluate."""
+"""The command that trains."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
 
-from sifa_zoo.cli.flags import Commands, add_model_args, add_settings, check_writable, given
+from sifa_zoo.cli.flags import Commands, add_model_args, add_settings, given
 from sifa_zoo.config import AugmentConfig, ClipConfig, TrainConfig
 from sifa_zoo.recipes import recipes
 
@@ -18,7 +17,6 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 def add_commands(commands: Commands) -> None:
     """Add this module's commands to the parser of `sifa-zoo`."""
     _add_finetune(commands.add_parser("finetune", help="fine-tune a model on labelled videos"))
-    _add_eval(commands.add_parser("eval", help="accuracy of a run on labelled videos"))
 
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
@@ -55,18 +53,6 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     add_settings(parser.add_argument_group("augmentation and sampling"), AugmentConfig, show_defaults=True)
 
 
-def _add_eval(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(command=_eval)
-    parser.add_argument("run", metavar="RUN", help="run folder, weights file, or name of weights")
-    parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
-    parser.add_argument("--split", default="val", choices=("train", "val"), help="part of DATA (default: val)")
-    parser.add_argument("--num-clips", type=int, help="clips per video (default: as the run was validated)")
-    parser.add_argument("--batch-size", type=int, default=8, help="clips per step (default: 8)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode videos (default: 2)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
-    parser.add_argument("--output", metavar="FILE", help="write the result to a JSON file, too")
-
-
 def _finetune(args: argparse.Namespace) -> int:
     from sifa_zoo.engine.distributed import is_first_process
     from sifa_zoo.engine.stopping import Interrupted
@@ -93,23 +79,6 @@ def _finetune(args: argparse.Namespace) -> int:
             print(f"interrupted: {_how_to_resume(args)}", file=sys.stderr)
         return interrupted.exit_code
     return 0
-
-
-def _eval(args: argparse.Namespace) -> int:
-    from sifa_zoo.engine.evaluate import evaluate_run
-
-    options = {name: getattr(args, name) for name in ("split", "num_clips", "batch_size", "workers", "device")}
-    check_writable(args.output)
-    result = evaluate_run(args.run, args.data, **options)
-    for line in result["failed"]:
-        print(f"error: {line}", file=sys.stderr)
-    complete = result["videos"] == result["expected"]
-    print(f"{args.run} on {args.data}: {result['protocol']}")
-    print(f"{result['videos']} of {result['expected']} videos evaluated{'' if complete else ' - INCOMPLETE'}")
-    print(f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f}")
-    if args.output:
-        Path(args.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return 0 if complete else 1
 
 
 def _how_to_resume(args: argparse.Namespace) -> str:

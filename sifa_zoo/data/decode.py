@@ -127,8 +127,13 @@ def load_frames(path: Video, frames: Sequence[int] | None = None, short_side: in
     return Frames(images[: len(numbers)], numbers, times[numbers])
 
 
-def frame_times(path: Video) -> np.ndarray:
+def frame_times(path: Video, *, complete: bool = False) -> np.ndarray:
     """When each frame of a video is shown, in seconds: float64 `(num_frames,)`, NaN where the file does not tell.
+
+    Args:
+        path: As in `load_video`.
+        complete: Put times that the average rate suggests where the file does not tell, as sampling in time needs them.
+            Only a folder of pictures has none then, as it has no rate.
 
     Raises:
         VideoError: If the file is missing, is not a video, or no frame of it can be decoded.
@@ -139,7 +144,8 @@ def frame_times(path: Video) -> np.ndarray:
     """
     if (folder := find_folder(path)) is not None:
         return np.full(len(folder.names), np.nan)
-    return _known_index(find_file(path)).seconds
+    index = _known_index(find_file(path))
+    return _complete(index.seconds, index.fps) if complete else index.seconds
 
 
 def video_info(path: Video) -> VideoInfo:
@@ -181,6 +187,18 @@ def _check(frames: Sequence[int] | None, short_side: int | None) -> list[int] | 
     if wanted and min(wanted) < 0:
         raise ValueError(f"frame numbers count from 0, got {min(wanted)}")
     return wanted
+
+
+def _complete(times: np.ndarray, fps: float) -> np.ndarray:
+    """Times between known ones lie evenly between them, those before and after follow the rate."""
+    known = np.flatnonzero(np.isfinite(times))
+    if len(known) == len(times) or not fps:
+        return times
+    numbers = np.arange(len(times))
+    if not len(known):
+        return numbers / fps
+    before, after = np.minimum(numbers - known[0], 0), np.maximum(numbers - known[-1], 0)
+    return np.interp(numbers, known, times[known]) + (before + after) / fps
 
 
 def _known_index(file: File) -> Index:

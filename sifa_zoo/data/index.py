@@ -42,7 +42,7 @@ _TIMED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Each packet of these holds one shown frame; any other codec must first prove it in a whole pass.
 _ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1")
 # Packets of these formats are cut into pieces; seeking by byte finds them again.
-_SEEK_BY_BYTE = ("mpegts", "mpeg")
+SEEK_BY_BYTE = ("mpegts", "mpeg")
 # What a packet may carry besides its data without that changing how it is decoded.
 _HARMLESS = {"skip_samples", "mpegts_stream_id", "cpb_properties", "prft", "quality_stats"}
 _VOP, _USER_DATA = b"\0\0\1\xb6", b"\0\0\1\xb2"  # begin a picture of MPEG-4, and the name of its encoder
@@ -66,8 +66,8 @@ class Index:
     rotation: int  # degrees, counter-clockwise, that make a stored frame upright
     fps: float
     time_base: tuple[int, int]
-    # How packets are reached: "direct" reads them at their place in the file, "seek" lets FFmpeg seek by byte, "order"
-    # decodes from the start.
+    # How packets are reached: "direct" reads them at their place in the file, "seek" lets FFmpeg seek, by byte or by
+    # time, "order" decodes from the start.
     access: str
     known: bool  # `frame_packets` and `frame_times` are those of the frames that come out
     packed: bool  # MPEG-4 as DivX packs it into AVI: a packet may hold two pictures, the second shown by a later packet
@@ -286,9 +286,10 @@ def build_index(file: File) -> Index:
         _know_by_times(index, table)
         if table.plain and min(table.places) >= 0 and _decodes_alike(index, reader, first, num_fed):
             index.access = "direct"
-        elif table.plain and index.container in _SEEK_BY_BYTE:
+        elif index.known or (table.plain and index.container in SEEK_BY_BYTE):
             index.positions = np.array(table.positions, np.int64)
-            index.keys = index.keys[index.positions[index.keys] >= 0]
+            placed = (index.positions[index.keys] >= 0) | (index.keys == 0)
+            index.keys, index.key_frames = index.keys[placed], index.key_frames[placed[: len(index.key_frames)]]
             index.access = "seek"
     return index
 
@@ -338,7 +339,7 @@ def _decodes_alike(index: Index, reader: Reader, frames: list[VideoFrame], num_f
         for number in range(num_fed):
             own += decode(codec, index.read_packet(reader, number), number) or []
         own = own or decode(codec, None) or []
-    except (FFmpegError, ValueError):
+    except (FFmpegError, ValueError, Disagreement):
         return False
     return len(own) == len(frames) and all(map(_same, own, frames))
 

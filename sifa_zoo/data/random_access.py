@@ -11,7 +11,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from sifa_zoo.data.container import File, Source, decode, open_video, packet_of, packets
-from sifa_zoo.data.index import Disagreement, Index
+from sifa_zoo.data.index import SEEK_BY_BYTE, Disagreement, Index
 
 # Decoders that can leave out frames to which no other refers; dav1d (AV1) cannot do so packet by packet.
 _SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
@@ -44,9 +44,12 @@ def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterat
 def _seek(index: Index, run: _Run, source: Source) -> Iterator[tuple[int, Packet]]:
     """The packets of a run, found again by a seek to their place."""
     number, last, _ = run
-    if number:
+    if number and index.container in SEEK_BY_BYTE:
         place = int(index.positions[: max(1, number - _RUN_UP)].max())
         source.container.seek(place, stream=source.stream, unsupported_byte_offset=True)
+    elif number:
+        key_frame = index.key_frames[np.searchsorted(index.keys, number)]
+        source.container.seek(int(index.frame_times[key_frame]), stream=source.stream)
     landed = False
     for packet in packets(source):
         position = -1 if packet.pos is None else packet.pos

@@ -52,8 +52,8 @@ def clip_indices(
         num_clips: How many clips cover the video.
         generator: Draws a random clip instead, for training.
         fps: Frames per second at which a dense clip sees the video before `frame_stride` is applied. None: its own.
-        times: When each frame is shown, in seconds, as `frame_times` tells; needed with `fps`, and only then. Where
-            they go back, the latest time before counts.
+        times: When each frame is shown, in seconds, as `frame_times(path, complete=True)` tells; needed with `fps`, and
+            only then. Where they go back, the latest time before counts.
 
     Returns:
         `num_frames` numbers below `num_video_frames`. A video too short for a dense clip repeats its last frame; one
@@ -70,16 +70,7 @@ def clip_indices(
         >>> clip_indices(5, num_frames=3, fps=2, times=[0.0, 0.25, 0.5, 0.75, 1.0])
         [0, 2, 4]
     """
-    for name, value in (
-        ("num_video_frames", num_video_frames),
-        ("num_frames", num_frames),
-        ("frame_stride", frame_stride),
-        ("num_clips", num_clips),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if not 0 <= clip < num_clips:
-        raise ValueError(f"clip must be in [0, num_clips), got {clip = }, {num_clips = }")
+    _check_numbers(num_video_frames, num_frames=num_frames, frame_stride=frame_stride, clip=clip, num_clips=num_clips)
     if fps is not None or times is not None:
         fps, shown = _check_times(num_video_frames, sampling=sampling, fps=fps, times=times)
         offsets = np.arange(num_frames) * (frame_stride / fps)  # seconds
@@ -92,14 +83,33 @@ def clip_indices(
         start = _spread(last_start, clip, num_clips) if generator is None else generator.randint(0, last_start)
         return [min(start + i * frame_stride, num_video_frames - 1) for i in range(num_frames)]
     if sampling == "uniform":
-        # Segment i is [i * num_video_frames / num_frames, (i + 1) * num_video_frames / num_frames).
-        if generator is None:
-            # Its part number `clip` of `num_clips`, taken in the middle; in whole numbers, to be exact.
-            parts = num_frames * num_clips
-            return [(2 * (i * num_clips + clip) + 1) * num_video_frames // (2 * parts) for i in range(num_frames)]
-        edges = [i * num_video_frames // num_frames for i in range(num_frames + 1)]
-        return [generator.randint(edges[i], max(edges[i], edges[i + 1] - 1)) for i in range(num_frames)]
+        return _uniform(num_video_frames, num_frames, clip=clip, num_clips=num_clips, generator=generator)
     raise ValueError(f"sampling must be dense or uniform, got {sampling = }")
+
+
+def _check_numbers(num_video_frames: int, *, num_frames: int, frame_stride: int, clip: int, num_clips: int) -> None:
+    for name, value in (
+        ("num_video_frames", num_video_frames),
+        ("num_frames", num_frames),
+        ("frame_stride", frame_stride),
+        ("num_clips", num_clips),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 <= clip < num_clips:
+        raise ValueError(f"clip must be in [0, num_clips), got {clip = }, {num_clips = }")
+
+
+def _uniform(
+    num_video_frames: int, num_frames: int, *, clip: int, num_clips: int, generator: random.Random | None
+) -> list[int]:
+    # Segment i is [i * num_video_frames / num_frames, (i + 1) * num_video_frames / num_frames).
+    if generator is None:
+        # Its part number `clip` of `num_clips`, taken in the middle; in whole numbers, to be exact.
+        parts = num_frames * num_clips
+        return [(2 * (i * num_clips + clip) + 1) * num_video_frames // (2 * parts) for i in range(num_frames)]
+    edges = [i * num_video_frames // num_frames for i in range(num_frames + 1)]
+    return [generator.randint(edges[i], max(edges[i], edges[i + 1] - 1)) for i in range(num_frames)]
 
 
 def _check_times(

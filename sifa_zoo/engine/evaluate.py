@@ -1,4 +1,4 @@
-"""Accuracy over videos: softmax scores averaged over a video's clips, then top-1 and top-5."""
+"""Figures over videos that someone else can compare: how they came about is part of the result, and what is missing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -17,55 +16,67 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.transforms import eval_transform
-from sifa_zoo.data.videos import DataError
+from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
-from sifa_zoo.engine.device import autocast, pick_device, spare_cores
-from sifa_zoo.engine.distributed import gather_rows, is_writer
+from sifa_zoo.engine.device import spare_cores
+from sifa_zoo.engine.distributed import is_writer, process_group
 from sifa_zoo.engine.loader import clip_loader
+from sifa_zoo.engine.results import describe, write_results
+from sifa_zoo.engine.scores import PRECISIONS, VideoScores, figures, gather, scored_batches
 
 
-def video_scores(model: nn.Module, clips: Tensor, *, precision: str = "fp32") -> Tensor:
-    """Scores in [0, 1], float32 `(B, num_classes)`, of clips `(B, num_clips, C, T, H, W)`: the mean over clips."""
-    batch, num_clips = clips.shape[:2]
-    with autocast(clips.device, precision):
-        logits = model(clips.flatten(0, 1))
-    return logits.float().softmax(-1).unflatten(0, (batch, num_clips)).mean(1)
-
-
-@torch.inference_mode()
 def evaluate(
-    model: nn.Module, loader: DataLoader, *, device: torch.device | str, precision: str = "fp32"
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    device: torch.device | str,
+    precision: str = "fp32",
+    max_clips: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on the videos of `clip_loader`, whose dataset cuts evaluation clips.
 
+    Under `torch.distributed` each process brings its share of the videos (`clip_loader` with `shard` gives it one), and
+    every process gets the figures over all of them, each video counted once.
+
+    Args:
+        model: Maps clips to logits; in whatever mode, which it keeps.
+        loader: Of a dataset with evaluation clips.
+        device: Where the model is.
+        precision: "fp32", or autocast to "bf16" or "fp16".
+        max_clips: Clips per forward pass; None takes those of a batch at once.
+
     Returns:
-        `top1` and `top5` in percent (top-5 is top-k of all classes where there are fewer), `loss` (cross-entropy of the
-        averaged scores), `videos` evaluated of `expected`, and `failed`, a line for each video that is missing.
+        `top1`, `top5`, `clip_top1`, `clip_top5`, `loss`, `mean_class_accuracy` or for multi-label `map`, as `figures`
+        in `scores` describes them; `videos` evaluated of `expected`; `failed`, a line for each that cannot be decoded.
     """
-    was_training = model.training
-    model.eval()
-    rows: list[tuple[int, int, Tensor]] = []  # place in the list, label, scores
-    failed: list[str] = []
-    expected = len(loader.dataset)  # type: ignore[arg-type]
+    videos = videos_of(loader)
+    rows = score_videos(model, loader, device=device, precision=precision, max_clips=max_clips)
+    return summarise(rows, videos)
+
+
+def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device | str, **options: Any) -> VideoScores:
+    """The rows of all videos of a loader, from all processes; options as for `view_scores`."""
+    multi_label = videos_of(loader).multi_label
+    shards = []
+    quiet = not is_writer()
     leave = not sys.stderr.isatty()  # in a file a bar that is wiped out would swallow the next line
-    with tqdm(total=expected, desc="evaluate", leave=leave, dynamic_ncols=True, disable=not is_writer()) as bar:
-        for batch in loader:
-            failed.extend(batch.failed)
-            if len(batch.labels):
-                scores = video_scores(model, batch.clips.to(device, non_blocking=True), precision=precision).cpu()
-                rows += zip(batch.indices.tolist(), batch.labels.tolist(), scores, strict=True)
-            bar.update(len(batch.labels) + len(batch.failed))
-    model.train(was_training)
-    rows, failed = sorted(gather_rows(rows), key=lambda row: row[0]), sorted(gather_rows(failed))
-    scores = torch.stack([row[2] for row in rows]) if rows else torch.empty(0, 1)
-    means = _accuracy(torch.tensor([row[1] for row in rows], dtype=torch.int64), scores)
-    return {**means, "videos": len(rows), "expected": expected, "failed": tuple(failed)}
+    total = len(loader.sampler)  # type: ignore[arg-type]
+    with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
+        for rows in scored_batches(model, loader, device=device, multi_label=multi_label, **options):
+            shards.append(rows)
+            bar.update(len(rows) + len(rows.failed))
+    return gather(shards)
 
 
-def _accuracy(labels: Tensor, scores: Tensor) -> dict[str, float]:
-    hits = (scores.topk(min(5, scores.shape[-1])).indices == labels[:, None]).double()
-    loss = F.nll_loss(scores.clamp_min(1e-12).log(), labels).item()
-    return {"top1": 100 * hits[:, 0].mean().item(), "top5": 100 * hits.sum(1).mean().item(), "loss": loss}
+def summarise(rows: VideoScores, videos: VideoList) -> dict[str, Any]:
+    """The figures, and how many videos they are over."""
+    counts = {"videos": len(rows), "expected": len(videos) + videos.num_missing, "failed": rows.failed}
+    return {**figures(rows, videos), **counts}
+
+
+def videos_of(loader: DataLoader) -> VideoList:
+    """The videos of a loader of `clip_loader`."""
+    return loader.dataset.dataset.videos  # type: ignore[attr-defined]
 
 
 def evaluate_run(
@@ -73,57 +84,89 @@ def evaluate_run(
     data: str | os.PathLike[str],
     *,
     split: str = "val",
-    format: str | None = None,
-    remap: str | os.PathLike[str] | None = None,
-    allow_missing: bool = False,
-    fold: int = 1,
     num_clips: int | None = None,
+    num_crops: int | None = None,
     batch_size: int = 8,
     workers: int = 2,
     precision: str | None = None,
     device: torch.device | str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    **reading: Any,
 ) -> dict[str, Any]:
     """Evaluate a run on the videos of a data folder or list; transform, clip and classes are the run's own.
+
+    Under `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
 
     Args:
         run: A run folder, a weights file of one, or the name of a model with weights.
         data: As for `finetune`.
         split: "train", "val" or "test"; of no account for a single list or class folder.
-        format, remap, allow_missing, fold: As for `read_videos`.
         num_clips: Clips per video; None takes what the run was validated with.
-        batch_size: Clips per step; the clips of one video stay together.
+        num_crops: Crops per clip; None takes what the run was validated with.
+        batch_size: Clips per forward pass; a video with more views takes several.
         workers: Processes that decode videos.
-        precision: "fp32" or "bf16"; None takes what the run was validated with.
+        precision: "fp32", "bf16" or "fp16"; None takes what the run was validated with.
         device: None takes the GPU where there is one.
+        output: A folder for tables, pictures and the report; see `write_results`.
+        reading: `format`, `remap`, `allow_missing` and `fold`, as for `read_videos`.
 
     Returns:
-        What `evaluate` does, `protocol`, such as `16x4, 224, 1x1 views`, and what was evaluated on what: `arch`, the
-        number of `classes`, and `data`, the name of the folder or list.
+        What `evaluate` does, `protocol`, such as `16x4, 224, 10x3 views, softmax mean`, and what was evaluated on what;
+        see `describe`.
 
     Raises:
         DataError: If the labels do not agree with the run's classes, or no video can be decoded.
-        ValueError: If there is no such run.
+        ValueError: If there is no such run, or a number is out of range.
     """
-    if batch_size < 1 or workers < 0 or (num_clips is not None and num_clips < 1):
-        raise ValueError(f"out of range: {batch_size = }, {num_clips = } (at least 1) or {workers = } (at least 0)")
-    device = pick_device(device)
-    model = load_run(run, device)
-    settings = model_cfg(model)
-    num_clips = num_clips or settings.get("num_clips", 1)
-    precision = precision or settings.get("precision", "fp32")
-    clip = clip_config(model)
-    names = settings["label_names"]
-    videos = read_videos(data, split, names, format=format, remap=remap, allow_missing=allow_missing, fold=fold)
-    dataset = ClipDataset(videos, clip, eval_transform(clip), num_clips=num_clips)
-    loader = clip_loader(dataset, batch_size=max(1, batch_size // num_clips), workers=workers, device=device)
-    with spare_cores(device, workers=workers):
-        result = evaluate(model, loader, device=device, precision=precision)
-    if not result["videos"]:
-        raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {result['failed'][0]}")
-    evaluated = {"arch": settings["architecture"], "classes": model.num_classes, "data": Path(data).resolve().stem}
-    return {**result, **evaluated, "protocol": protocol(clip, num_clips=num_clips)}
+    with process_group(device) as device:
+        model = load_run(run, device)
+        cfg = model_cfg(model)
+        asked = {"num_clips": num_clips, "num_crops": num_crops}
+        views = {name: cfg.get(name, 1) if number is None else number for name, number in asked.items()}
+        precision = precision or cfg.get("precision", "fp32")
+        _check(**views, batch_size=batch_size, workers=workers, precision=precision)
+        clip = clip_config(model)
+        videos = read_videos(data, split, class_names=cfg["label_names"], **reading)
+        per_batch = max(1, batch_size // (views["num_clips"] * views["num_crops"]))
+        dataset = eval_dataset(videos, clip, **views)
+        loader = clip_loader(dataset, batch_size=per_batch, shard=True, workers=workers, device=device)
+        with spare_cores(device, workers=workers):
+            rows = score_videos(model, loader, device=device, precision=precision, max_clips=batch_size)
+        if not len(rows):
+            raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
+        result = summarise(rows, videos)
+        result["protocol"] = protocol(clip, **views, multi_label=videos.multi_label)
+        settings = {
+            **clip.to_dict(),
+            **views,
+            "precision": precision,
+            "batch_size": batch_size,
+            "split": split,
+            **reading,
+        }
+        result |= describe(
+            run, data, videos=videos, arch=cfg["architecture"], settings={**settings, "device": str(device)}
+        )
+        if output is not None and is_writer():
+            write_results(Path(output), result, rows=rows, videos=videos)
+        return result
 
 
-def protocol(clip: ClipConfig, *, num_clips: int, num_crops: int = 1) -> str:
-    """The settings of an evaluation as the field writes them, such as `16x4, 224, 1x1 views`."""
-    return f"{clip.protocol}, {num_clips}x{num_crops} views"
+def eval_dataset(videos: VideoList, clip: ClipConfig, *, num_clips: int = 1, num_crops: int = 1) -> ClipDataset:
+    """Evaluation clips of videos, `num_clips` x `num_crops` views of each."""
+    transform = eval_transform(clip, num_crops=num_crops)
+    return ClipDataset(videos, clip, transform, num_clips=num_clips, num_crops=num_crops)
+
+
+def protocol(clip: ClipConfig, *, num_clips: int, num_crops: int = 1, multi_label: bool = False) -> str:
+    """The settings of an evaluation as the field writes them, such as `16x4, 224, 10x3 views, softmax mean`."""
+    mean = "sigmoid" if multi_label else "softmax"
+    return f"{clip.protocol}, {num_clips}x{num_crops} views, {mean} mean"
+
+
+def _check(*, num_clips: int, num_crops: int, batch_size: int, workers: int, precision: str) -> None:
+    if min(num_clips, num_crops, batch_size) < 1 or workers < 0:
+        limits = f"{num_clips = }, {num_crops = }, {batch_size = } (at least 1) or {workers = } (at least 0)"
+        raise ValueError(f"out of range: {limits}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

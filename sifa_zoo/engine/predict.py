@@ -1,19 +1,34 @@
-"""The classes of one video."""
+"""The classes of videos."""
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.datasets import ClipDataset
-from sifa_zoo.data.transforms import eval_transform
-from sifa_zoo.data.videos import VideoList
+from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data.formats import VIDEO_SUFFIXES
+from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.checkpoint import clip_config, model_cfg
-from sifa_zoo.engine.evaluate import video_scores
+from sifa_zoo.engine.evaluate import eval_dataset
+from sifa_zoo.engine.loader import clip_loader
+from sifa_zoo.engine.scores import scored_batches
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of a video with scores in [0, 1], best first; of one that cannot be decoded `error` says why."""
+
+    path: str
+    scores: list[tuple[str, float]]
+    error: str | None = None
 
 
 def predict(
@@ -23,6 +38,7 @@ def predict(
     class_names: Sequence[str] | None = None,
     clip: ClipConfig | None = None,
     num_clips: int = 1,
+    num_crops: int = 1,
     topk: int = 5,
     device: torch.device | str | None = None,
 ) -> list[tuple[str, float]]:
@@ -34,6 +50,7 @@ def predict(
         class_names: One name per class; None takes those that travel with the weights.
         clip: How to cut and transform; None takes the settings that travel with the weights.
         num_clips: Clips, evenly spaced over the video, whose scores are averaged.
+        num_crops: Crops per clip, likewise.
         topk: How many classes to return at most.
         device: Where to run; the model is moved there. None leaves it where it is.
 
@@ -45,7 +62,96 @@ def predict(
         >>> predict(load_run("runs/mine"), "video.mp4", topk=1)  # doctest: +SKIP
         [('waving', 0.91)]
     """
-    names = tuple(class_names or model_cfg(model).get("label_names") or ())
+    options: dict[str, Any] = {"class_names": class_names, "clip": clip, "num_clips": num_clips, "topk": topk}
+    (prediction,) = predict_videos(model, [path], num_crops=num_crops, device=device, **options)
+    if prediction.error:
+        raise VideoError(prediction.error)
+    return prediction.scores
+
+
+def predict_videos(
+    model: nn.Module,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    class_names: Sequence[str] | None = None,
+    clip: ClipConfig | None = None,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    topk: int = 5,
+    batch_size: int = 8,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+) -> Iterator[Prediction]:
+    """The best classes of each video, in order, as they are computed; arguments as for `predict`.
+
+    Args:
+        model: A model of the zoo with a trained head.
+        paths: Video files.
+        class_names: One name per class.
+        clip: How to cut and transform.
+        num_clips: Clips per video.
+        num_crops: Crops per clip.
+        topk: How many classes to return at most.
+        batch_size: Clips per forward pass.
+        workers: Processes that decode videos.
+        device: Where to run.
+
+    Raises:
+        ValueError: As `predict`. A video that cannot be decoded is a `Prediction` with an `error` instead.
+    """
+    names = class_names_of(model, class_names)
+    if min(topk, num_clips, num_crops, batch_size) < 1:
+        limits = f"{topk = }, {num_clips = }, {num_crops = }, {batch_size = }"
+        raise ValueError(f"topk, num_clips, num_crops and batch_size must be at least 1, got {limits}")
+    clip = clip or clip_config(model)
+    model = model.to(device)
+    device = next(model.parameters()).device
+    files = [os.fspath(path) for path in paths]
+    videos = VideoList(files, [0] * len(files), names)
+    dataset = eval_dataset(videos, clip, num_clips=num_clips, num_crops=num_crops)
+    per_batch = max(1, batch_size // (num_clips * num_crops))
+    loader = clip_loader(dataset, batch_size=per_batch, workers=workers, device=device)
+    options = {"device": device, "multi_label": is_multi_label(model), "max_clips": batch_size}
+    done = 0
+    for rows in scored_batches(model, loader, **options):
+        known = dict(zip(rows.indices.tolist(), rows.scores, strict=True))
+        failed = iter(rows.failed)  # in the order of the batch
+        for index in range(done, done := min(done + per_batch, len(files))):
+            if index in known:
+                yield Prediction(files[index], top_classes(known[index], names, topk=topk))
+            else:
+                yield Prediction(files[index], [], next(failed))
+
+
+def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The video files that names stand for: files as they are, folders with all that lies below them, glob patterns.
+
+    Raises:
+        DataError: If a folder holds no video, or a pattern matches nothing.
+    """
+    found: list[str] = []
+    for source in [os.fspath(source) for source in sources]:
+        if os.path.isdir(source):
+            files = sorted(str(path) for path in Path(source).rglob("*") if _is_video(path))
+            if not files:
+                raise DataError(f"no videos below {source}; known are {', '.join(VIDEO_SUFFIXES)}")
+        elif glob.has_magic(source) and not os.path.exists(source):
+            files = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
+            if not files:
+                raise DataError(f"no file matches {source}")
+        else:
+            files = [source]
+        found += files
+    return list(dict.fromkeys(found))
+
+
+def class_names_of(model: nn.Module, given: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The names of a model's classes: those given, or those that travel with the weights.
+
+    Raises:
+        ValueError: If there are none, as of a head that was never trained, or not one per class.
+    """
+    names = tuple(given or model_cfg(model).get("label_names") or ())
     if not names:
         raise ValueError(
             "the model's head was never trained: it has no class names; "
@@ -53,16 +159,19 @@ def predict(
         )
     if len(names) != model.num_classes:
         raise ValueError(f"class_names must be {model.num_classes} names, one per class, got {len(names)}")
-    if topk < 1 or num_clips < 1:
-        raise ValueError(f"topk and num_clips must be at least 1, got {topk = }, {num_clips = }")
-    clip = clip or clip_config(model)
-    model = model.to(device)
-    video = VideoList(paths=[path], labels=[0], class_names=names)
-    clips, _, _ = ClipDataset(video, clip, eval_transform(clip), num_clips=num_clips)[0]  # (num_clips, C, T, H, W)
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        scores = video_scores(model, clips[None].to(next(model.parameters()).device))[0]
-    model.train(was_training)
+    return names
+
+
+def is_multi_label(model: nn.Module) -> bool:
+    """Whether the model was trained on videos that may have several classes, so that each has a score of its own."""
+    return bool(model_cfg(model).get("multi_label", False))
+
+
+def top_classes(scores: Tensor, names: Sequence[str], *, topk: int) -> list[tuple[str, float]]:
+    """Names and scores of the best classes, best first, of scores `(num_classes,)`."""
     best = scores.topk(min(topk, len(names)))
     return [(names[i], score) for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -35,7 +35,8 @@ def facts(config: RunConfig, videos: tuple[VideoList, VideoList], *, device: tor
     found |= {"data_fingerprint": data_fingerprint(*videos, root=config.data)}
     found |= {"num_processes": replicas, "global_batch": global_batch(train, num_replicas=replicas)}
     found |= {"effective_lr": rates.lr, "effective_min_lr": rates.min_lr, "device": str(device)}
-    found |= {"evaluation": protocol(config.clip, num_clips=train.num_clips, num_crops=train.num_crops)}
+    views = {"num_clips": train.num_clips, "num_crops": train.num_crops}
+    found |= {"evaluation": protocol(config.clip, **views, multi_label=videos[0].multi_label)}
     return {**found, "git_commit": git_commit(), "versions": versions()}
 
 

@@ -92,6 +92,7 @@ def save_epoch(
         num_clips=config.train.num_clips,
         precision=config.train.precision,
         num_crops=config.train.num_crops,
+        multi_label="val_map" in rows[-1],
     )
     tensors, state = learner.weights(), _state_bytes(learner, rows=rows, position=position)
     if not is_writer():

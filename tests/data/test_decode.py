@@ -12,10 +12,11 @@ import av
 import numpy as np
 import pytest
 
-from sifa_zoo.data import index_cache, random_access
+from sifa_zoo.data import decode, index, index_cache, random_access
 from sifa_zoo.data.container import find_file
 from sifa_zoo.data.decode import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
 from sifa_zoo.data.index_cache import find_index
+from sifa_zoo.data.sampling import clip_indices
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
@@ -61,8 +62,8 @@ def test_any_frames_equal_those_of_a_whole_pass(videos, name):
 
 
 def access(path: Path) -> str:
-    index = find_index(find_file(path))
-    return index.access if index.known else "not known"
+    found = find_index(find_file(path))
+    return found.access if found.known else "not known"
 
 
 @pytest.mark.parametrize("name", AT_ONCE)
@@ -94,12 +95,21 @@ def test_few_packets_are_decoded_for_a_late_frame(videos, name, monkeypatch):
     assert 1 <= len(decoded) <= 20  # of 40
 
 
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_ffmpeg_seeks_where_packets_are_not_plain_in_the_file(videos, name, monkeypatch):
+    monkeypatch.setattr(index, "_decodes_alike", lambda *args: False)
+    truth = decode_all(videos[name])
+    for numbers in ([35], [38, 3], [39, 0, 12]):
+        np.testing.assert_array_equal(load_video(videos[name], numbers), truth[numbers])
+    assert access(videos[name]) == "seek"
+
+
 @pytest.mark.parametrize("name", ["mpeg2_in_avi", "transport_stream"])
 def test_an_index_that_lies_is_found_out(videos, name):
     truth = decode_all(videos[name])
     video_info(videos[name])
-    index = find_index(find_file(videos[name]))
-    index.positions = np.roll(index.positions, 1)
+    found = find_index(find_file(videos[name]))
+    found.positions = np.roll(found.positions, 1)
     np.testing.assert_array_equal(load_video(videos[name], [36, 2]), truth[[36, 2]])
     assert access(videos[name]) == "order"
 
@@ -120,10 +130,10 @@ def test_damage_is_noticed_and_read_in_order(videos, capfd):
 
 
 def test_far_frames_are_reached_by_seeking(videos):
-    index = find_index(find_file(videos["short_gop"]))
-    runs = list(index.runs([0, 4, 35]))
+    found = find_index(find_file(videos["short_gop"]))
+    runs = list(found.runs([0, 4, 35]))
     assert [numbers for *_, numbers in runs] == [[0, 4], [35]]
-    assert runs[0][0] == index.keys[0] < runs[1][0] == index.keys[3]
+    assert runs[0][0] == found.keys[0] < runs[1][0] == found.keys[3]
 
 
 @pytest.mark.parametrize("name", ["long_gop", "mpeg4_b_frames", "truncated"])
@@ -208,6 +218,26 @@ def test_times_where_packets_lack_them(videos):
     assert (np.diff(times[np.isfinite(times)]) > 0).all()
     assert video_info(videos["mpeg4_b_frames"]).fps == pytest.approx(25)
     assert len(load_frames(videos["mpeg4_b_frames"]).pts_seconds) == 40
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0.0, 0.5, 1.0]),
+        ([math.nan, 0.5, math.nan, 1.5, math.nan, math.nan], [0.4, 0.5, 1.0, 1.5, 1.6, 1.7]),
+        ([math.nan, math.nan, math.nan], [0.0, 0.1, 0.2]),
+    ],
+)
+def test_missing_times_follow_the_rate(times, expected):
+    np.testing.assert_allclose(decode._complete(np.array(times), 10.0), expected)
+
+
+def test_complete_times_allow_sampling_in_time(videos):
+    for name in ("mpeg4_b_frames", "raw"):
+        assert np.isnan(frame_times(videos[name])).any()
+        times = frame_times(videos[name], complete=True)
+        np.testing.assert_allclose(np.diff(times), 1 / 25, atol=1e-6)
+        assert clip_indices(40, num_frames=4, fps=12.5, times=times) == [16, 18, 20, 22]
 
 
 def test_bytes_are_read_like_the_file(videos):

@@ -14,7 +14,7 @@ from sifa_zoo.data.formats.table import has_header
 from sifa_zoo.data.formats.text import read_cells, read_first_line, read_lines, sniff_delimiter
 from sifa_zoo.data.videos import VideoList
 
-_SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
 _ENDINGS = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 _PROBES = 1000
 
@@ -34,7 +34,7 @@ class ListFile:
     def recognise(self, data: Path) -> bool:
         """Whether there are lists, by suffix; a CSV file with a header is none."""
         files = [data] if data.is_file() else list(_lists_in(data).values())
-        return bool(files) and all(file.suffix.lower() in _SUFFIXES and not has_header(file) for file in files)
+        return bool(files) and all(file.suffix.lower() in LIST_SUFFIXES and not has_header(file) for file in files)
 
     def read(self, data: Path, wish: Wish) -> VideoList:
         """Reads the list of a split, or the list itself.
@@ -53,7 +53,7 @@ class ListFile:
 def _lists_in(folder: Path) -> dict[str, Path]:
     """Lists by split. Among several of a split the first by suffix is taken, so .txt before .csv."""
     found: dict[str, Path] = {}
-    for suffix in _SUFFIXES:
+    for suffix in LIST_SUFFIXES:
         found = {**split_files(folder, f"*{suffix}"), **found}
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 from sifa_zoo.data.formats.folders import ClassFolders, split_folders
 from sifa_zoo.data.formats.hmdb51 import Hmdb51
 from sifa_zoo.data.formats.kinetics import Kinetics
-from sifa_zoo.data.formats.lists import ListFile
+from sifa_zoo.data.formats.lists import LIST_SUFFIXES, ListFile
 from sifa_zoo.data.formats.rows import Wish
 from sifa_zoo.data.formats.something import SomethingV1, SomethingV2
 from sifa_zoo.data.formats.splits import SPLITS
@@ -146,7 +146,7 @@ def _choose(data: Path, name: str | None) -> Format:
             return fitting[0]
     if data.suffix == ".tar" or any(data.glob("*.tar")) or any(data.glob("train/*.tar")):
         raise DataError(f"{data} holds shards, which are no list of videos but a stream: read them with ShardDataset")
-    if data.is_file() and data.suffix.lower() not in (".txt", ".csv", ".tsv", ".lst"):
+    if data.is_file() and data.suffix.lower() not in LIST_SUFFIXES:
         raise DataError(f"{data} is in none of the known formats: {_known()}")
     return FORMATS["list" if data.is_file() else "folders"]  # whose error tells what is missing
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sifa_zoo.data.formats.labels import Naming, composed
@@ -11,6 +11,21 @@ from sifa_zoo.data.formats.text import read_cells, read_first_line, refuse_lines
 from sifa_zoo.data.videos import DataError, few
 
 BY_INDEX = "index"
+
+
+class StrangeLabels(DataError):
+    """Labels whose classes the model does not have: `labels` by name of the class."""
+
+    def __init__(self, labels: dict[str, str], text: str, places: Mapping[str, str] | None = None) -> None:
+        found = {name: (places or {}).get(label) for label, name in labels.items()}
+        named = [f"{name} ({place})" if place else name for name, place in sorted(found.items())]
+        super().__init__(f"{text}: {few(named)}; leave them out, or say with --remap FILE which classes they are")
+        self.labels = labels
+        self.text = text
+
+    def located(self, places: Mapping[str, str]) -> StrangeLabels:
+        """The same error, saying where each label comes first."""
+        return StrangeLabels(self.labels, self.text, places)
 
 
 def place_labels(
@@ -44,11 +59,8 @@ def place_labels(
         )
     class_names = own if class_names is None else tuple(class_names)
     places = {composed(name): place for place, name in enumerate(class_names)}
-    if strangers := sorted({name for name in names.values() if name not in places}):
-        raise DataError(
-            f"{source} has classes that are not among the {len(class_names)} classes ({few(class_names)}): "
-            f"{few(strangers)}; leave them out, or say with --remap FILE which classes they are"
-        )
+    if strangers := {label: name for label, name in names.items() if name not in places}:
+        raise StrangeLabels(strangers, f"{source} has classes that are not among the {_classes(class_names)}")
     return {label: places[name] for label, name in names.items()}, class_names
 
 
@@ -78,7 +90,7 @@ def read_remap(file: Path, class_names: Sequence[str] | None) -> dict[str, str]:
         elif label in table:
             faults.append((number, f"label {label} comes twice"))
         elif known is not None and name not in known:
-            faults.append((number, f"{name} is not among the {len(known)} classes ({few(class_names or ())})"))
+            faults.append((number, f"{name} is not among the {_classes(class_names or ())}"))
         table[label] = name
     if faults:
         refuse_lines(file, faults)
@@ -91,6 +103,10 @@ def _only_numbered(naming: Naming, class_names: Sequence[str]) -> bool:
     return naming.by_number and not numbers <= set(class_names) and not all(n.isdecimal() for n in class_names)
 
 
+def _classes(names: Sequence[str]) -> str:
+    return f"{len(names)} classes ({few(names)})"
+
+
 def _by_index(naming: Naming, class_names: Sequence[str] | None, *, source: Path | str) -> dict[str, str]:
     if class_names is None:
         raise DataError(f"--remap {BY_INDEX} needs weights with class names, which the numbers are places among")
@@ -98,7 +114,6 @@ def _by_index(naming: Naming, class_names: Sequence[str] | None, *, source: Path
         raise DataError(f"--remap {BY_INDEX} needs numbers as labels, but {source} has {few(sorted(words))}")
     if high := [label for label in naming.names if int(label) >= len(class_names)]:
         raise DataError(
-            f"{source} has labels beyond the {len(class_names)} classes ({few(class_names)}): "
-            f"{few(sorted(high, key=int))}; places count from 0"
+            f"{source} has labels beyond the {_classes(class_names)}: {few(sorted(high, key=int))}; places count from 0"
         )
     return {label: composed(class_names[int(label)]) for label in naming.names}

@@ -13,7 +13,7 @@ import numpy as np
 
 from sifa_zoo.data.formats.files import find_videos
 from sifa_zoo.data.formats.labels import ClassList, name_labels
-from sifa_zoo.data.formats.remap import place_labels
+from sifa_zoo.data.formats.remap import StrangeLabels, place_labels
 from sifa_zoo.data.formats.text import refuse_lines
 from sifa_zoo.data.videos import DataError, VideoList, few
 
@@ -36,12 +36,13 @@ class Rows:
     Args:
         file: Where they stand.
         numbers: Line numbers, or those of `unit`.
-        paths: Videos, relative to `folder` or absolute; None where a search has not found the video.
+        paths: Videos, relative to where the file lies or absolute; None where a search has not found the video.
         labels: A label per row; or, where videos may have several or none, a tuple of them.
         names: What the file calls the videos, for errors, where that is not their path.
         class_list: The classes of the data set, where it has a list of them.
-        folder: What paths are relative to; by default where the file lies.
         checked: The videos are known to exist.
+        unit: What is numbered; nothing for rows that stand in no file.
+        faults: Number and reason of the rows that cannot be used.
     """
 
     file: Path
@@ -50,7 +51,6 @@ class Rows:
     labels: Sequence[str] | Sequence[tuple[str, ...]]
     names: Sequence[str] | None = None
     class_list: ClassList | None = None
-    folder: Path | None = None
     checked: bool = False
     unit: str = "line"
     faults: list[tuple[int, str]] = field(default_factory=list)
@@ -85,7 +85,11 @@ def _number_labels(rows: Rows, wish: Wish) -> tuple[np.ndarray, tuple[str, ...]]
     if naming.faults:
         wrong = _lines_with(rows, naming.faults, several=several)
         refuse_lines(rows.file, [(number, naming.faults[label]) for number, label in wrong], unit=rows.unit)
-    places, class_names = place_labels(naming, wish.class_names, wish.remap, source=rows.file)
+    try:
+        places, class_names = place_labels(naming, wish.class_names, wish.remap, source=rows.file)
+    except StrangeLabels as error:
+        first = dict(reversed([(label, number) for number, label in _lines_with(rows, error.labels, several=several)]))
+        raise error.located({label: f"{rows.unit} {number}" for label, number in first.items() if rows.unit}) from None
     if not several:
         numbers = np.fromiter(map(places.__getitem__, rows.labels), np.int64, len(rows.labels))  # type: ignore[arg-type]
         return numbers, class_names
@@ -104,7 +108,7 @@ def _lines_with(rows: Rows, labels: Iterable[str], *, several: bool) -> list[tup
 
 def _absolute(rows: Rows) -> list[str]:
     """Paths from the root; those that begin there stay as they are."""
-    folder = os.path.abspath(rows.folder or rows.file.parent).rstrip("/") + "/"
+    folder = os.path.abspath(rows.file.parent).rstrip("/") + "/"
     paths = [path if path.startswith("/") else folder + path for path in rows.paths if path is not None]
     return [os.fspath(Path(path)) if "/./" in path or "//" in path else path for path in paths]
 

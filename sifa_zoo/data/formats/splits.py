@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,16 +15,26 @@ _ANNOTATIONS = ("annotations", "labels")
 
 
 def split_files(folder: Path, pattern: str) -> dict[str, Path]:
-    """Files of a folder by the split that ends their name, such as `kinetics_train.csv` for `*.csv`."""
+    """Files of a folder by the split that is or ends their name, such as `kinetics_train.csv` for `*.csv`.
+
+    Raises:
+        DataError: If two could be meant.
+    """
     names = sorted(name for name in fnmatch.filter(os.listdir(folder), pattern) if not name.startswith("."))
     files = [folder / name for name in names if (folder / name).is_file()]
     found = {}
     for split, endings in SPLITS.items():
-        ends = [re.compile(rf"(^|.*[-_. ]){ending}", re.IGNORECASE) for ending in endings]
-        matches = [path for end in ends for path in files if end.fullmatch(path.stem)]
-        if matches:
-            found[split] = matches[0]
+        if file := next(filter(None, (_find_file(files, ending) for ending in endings)), None):
+            found[split] = file
     return found
+
+
+def _find_file(files: Sequence[Path], split: str) -> Path | None:
+    exact = [file for file in files if file.stem.lower() == split]
+    ending = [file for file in files if file.stem.lower().endswith(tuple(f"{mark}{split}" for mark in "-_. "))]
+    if not exact and len(ending) > 1:
+        raise DataError(f"{ending[0]} and {ending[1].name} could both be meant: name the file itself")
+    return next(iter((*exact, *ending)), None)
 
 
 def annotation_files(data: Path, pattern: str) -> dict[str, Path]:

@@ -80,7 +80,8 @@ def test_class_lists_that_do_not_fit_are_refused(disk, listed, name, text, messa
 def test_classes_that_weights_lack_are_listed(listed):
     names = [f"class {i:02d}" for i in range(25)]
     with pytest.raises(
-        DataError, match=r"not among the 3 classes \(walk, run, jump\): class 00, .*class 19 and 5 more"
+        DataError,
+        match=r"not among the 3 classes \(walk, run, jump\): class 00 .line 1., .*class 19 .line 20. and 5 more",
     ):
         read_videos(listed(*names), class_names=CLASSES)
 
@@ -107,7 +108,7 @@ def test_remap_by_file(disk, listed, name, text):
         (("going",), "going,fly\nrun\ngoing,walk\n", "line 1: fly is not among the 3 classes"),
         (("going",), "going,fly\nrun\ngoing,walk\n", "line 2: expected `label,class`, got 'run'"),
         (("going",), "going,fly\nrun\ngoing,walk\n", "line 3: label going comes twice"),
-        (("going", "fly"), "going,walk\n", r"not among the 3 classes \(walk, run, jump\): fly; "),
+        (("going", "fly"), "going,walk\n", r"not among the 3 classes \(walk, run, jump\): fly .line 2.; "),
     ],
 )
 def test_remaps_that_do_not_fit_are_refused(disk, listed, given, remap, message):

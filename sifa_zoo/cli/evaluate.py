@@ -1,0 +1,92 @@
+"""The commands that say how good a run is: `eval` and `compare`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from sifa_zoo.cli.flags import Commands, add_reading, check_writable, reading
+
+
+def add_commands(commands: Commands) -> None:
+    """Add this module's commands to the parser of `sifa-zoo`."""
+    _add_eval(commands.add_parser("eval", help="accuracy of a run on labelled videos"))
+    _add_compare(commands.add_parser("compare", help="two evaluations side by side"))
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_eval)
+    parser.add_argument("run", metavar="RUN", help="run folder, weights file, or name of weights")
+    parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="part of DATA (default: val)")
+    add_reading(parser)
+    parser.add_argument("--num-clips", type=int, help="clips per video (default: as the run was validated)")
+    parser.add_argument("--num-crops", type=int, help="crops per clip (default: as the run was validated)")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode videos (default: 2)")
+    parser.add_argument("--precision", help="fp32, or autocast to bf16 or fp16 (default: as the run was validated)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    output_help = "folder for the result, tables of videos and classes, pictures and report.html; or a .json file"
+    parser.add_argument("--output", metavar="FOLDER", help=output_help)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_compare)
+    parser.add_argument("first", metavar="RESULT_A", help="folder of `sifa-zoo eval --output`")
+    parser.add_argument("second", metavar="RESULT_B", help="folder of `sifa-zoo eval --output`")
+    common_help = "compare the videos that both have, where the sets differ"
+    parser.add_argument("--common", action="store_true", help=common_help)
+    parser.add_argument("--output", metavar="FILE.html", help="write the comparison as a page, too")
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.checkpoint import write_files
+    from sifa_zoo.engine.distributed import is_first_process
+    from sifa_zoo.engine.evaluate import evaluate_run
+    from sifa_zoo.engine.results import REPORT, result_json
+    from sifa_zoo.engine.scores import is_complete
+
+    as_file = bool(args.output) and Path(args.output).suffix.lower() == ".json"
+    if as_file:
+        check_writable(args.output)
+    elif args.output:
+        Path(args.output).mkdir(parents=True, exist_ok=True)  # a mistake in the name shall not cost an evaluation
+    names = ("split", "num_clips", "num_crops", "batch_size", "workers", "precision", "device")
+    options: dict[str, Any] = {name: getattr(args, name) for name in names}
+    result = evaluate_run(args.run, args.data, output=None if as_file else args.output, **options, **reading(args))
+    complete = is_complete(result)
+    if not is_first_process():
+        return 0 if complete else 1
+    for line in result["failed"]:
+        print(f"error: {line}", file=sys.stderr)
+    _print_result(args, result)
+    if as_file:
+        write_files({Path(args.output): result_json(result)})
+    elif args.output:
+        print(f"report: {Path(args.output) / REPORT}")
+    return 0 if complete else 1
+
+
+def _print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    from sifa_zoo.engine.report import FIGURES, figure_text
+    from sifa_zoo.engine.scores import is_complete
+
+    shortfall = "" if is_complete(result) else " - INCOMPLETE"
+    print(f"{args.run} on {args.data}: {result['protocol']}")
+    print(f"{result['videos']} of {result['expected']} videos evaluated{shortfall}")
+    print(", ".join(f"{name} {figure_text(key, result[key])}" for key, (name, _) in FIGURES.items() if key in result))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.checkpoint import write_files
+    from sifa_zoo.engine.compare import compare, comparison_html, comparison_text
+
+    check_writable(args.output, suffixes=(".html", ".htm"))
+    comparison = compare(args.first, args.second, common=args.common)
+    print(comparison_text(comparison))
+    if args.output:
+        write_files({Path(args.output): comparison_html(comparison).encode()})
+        print(f"page: {args.output}")
+    return 0

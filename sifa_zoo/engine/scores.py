@@ -1,0 +1,155 @@
+"""What a model says of videos: one row per video, gathered from all processes before anything is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from sifa_zoo.data.videos import VideoList
+from sifa_zoo.engine.distributed import gather_rows
+from sifa_zoo.engine.metrics import (
+    among,
+    average_precision,
+    class_accuracy,
+    confusion_matrix,
+    mean_known,
+    percent,
+    topk_accuracy,
+)
+
+TOP = 5
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """Scores of the videos that could be decoded, in the order of the list, and a line for each that could not.
+
+    `indices` are places in the list, int64 `(N,)`; `scores` the means over a video's views, float32 `(N,
+    num_classes)`; `views` the best classes of each view, int32 `(N, views, 5)` (fewer where there are fewer classes).
+    """
+
+    indices: Tensor
+    scores: Tensor
+    views: Tensor
+    failed: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def view_scores(
+    model: nn.Module,
+    clips: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    multi_label: bool = False,
+    max_clips: int | None = None,
+) -> Tensor:
+    """Scores of each view of each video.
+
+    Args:
+        model: Maps clips to logits; on `device`, in eval mode.
+        clips: float32 `(B, views, C, T, H, W)`.
+        device: Where the model is; clips go there one forward pass at a time.
+        precision: "fp32", or autocast to "bf16" or "fp16".
+        multi_label: Sigmoid instead of softmax.
+        max_clips: Clips per forward pass; None takes all at once.
+
+    Returns:
+        float32 `(B, views, num_classes)` in [0, 1], on the CPU.
+    """
+    batch, views = clips.shape[:2]
+    kind, dtype = torch.device(device).type, PRECISIONS[precision]
+    scores = []
+    for chunk in clips.flatten(0, 1).split(max_clips or batch * views):
+        with torch.autocast(kind, dtype, enabled=dtype is not None):
+            logits = model(chunk.to(device, non_blocking=True)).float()
+        scores.append((logits.sigmoid() if multi_label else logits.softmax(-1)).cpu())
+    return torch.cat(scores).unflatten(0, (batch, views))
+
+
+@torch.inference_mode()
+def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iterator[VideoScores]:
+    """The rows of each batch of `clip_loader`, whose dataset cuts evaluation clips; options as for `view_scores`.
+
+    The model is in eval mode meanwhile.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in loader:
+            none = torch.empty(0)
+            if not len(batch.indices):
+                yield VideoScores(batch.indices, none, none, batch.failed)
+                continue
+            scores = view_scores(model, batch.clips, **options)
+            best = scores.topk(min(TOP, scores.shape[-1])).indices.int()
+            yield VideoScores(batch.indices, scores.mean(1), best, batch.failed)
+    finally:
+        model.train(was_training)
+
+
+def gather(shards: Sequence[VideoScores]) -> VideoScores:
+    """One table of all rows of all processes; a video that came twice counts once.
+
+    Under `torch.distributed` every process must call it, and all get the same table.
+    """
+    shards = gather_rows([shard for shard in shards if len(shard) or shard.failed])
+    failed = tuple(sorted(line for shard in shards for line in shard.failed))
+    shards = [shard for shard in shards if len(shard)]
+    if not shards:
+        return VideoScores(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(0), failed)
+    indices = torch.cat([shard.indices for shard in shards])
+    order = indices.argsort(stable=True)
+    first = torch.ones_like(order, dtype=torch.bool)
+    first[1:] = indices[order].diff() != 0
+    order = order[first]
+    scores, views = (torch.cat([getattr(shard, name) for shard in shards])[order] for name in ("scores", "views"))
+    return VideoScores(indices[order], scores, views, failed)
+
+
+def labels_of(rows: VideoScores, videos: VideoList) -> Tensor:
+    """The labels of the rows, int64 `(N,)` or bool `(N, num_classes)`."""
+    return torch.from_numpy(videos.labels)[rows.indices]
+
+
+def figures(rows: VideoScores, videos: VideoList) -> dict[str, float]:
+    """Accuracies in percent over videos and over views, and the loss of the averaged scores; NaN without rows.
+
+    Returns:
+        `top1`, `top5` (of all classes where there are fewer), `clip_top1`, `clip_top5`, `loss`, and
+        `mean_class_accuracy`, or for multi-label `map`. There a video counts if one of its labels is among the best.
+    """
+    multi_label = videos.multi_label
+    names = ["top1", "top5", "clip_top1", "clip_top5", "map" if multi_label else "mean_class_accuracy", "loss"]
+    if not len(rows):
+        return dict.fromkeys(names, float("nan"))
+    labels, scores, views = labels_of(rows, videos), rows.scores, rows.views.long()
+    tops = [topk_accuracy(scores, labels), topk_accuracy(scores, labels, k=TOP)]
+    tops += [percent(among(views[..., :1], labels)), percent(among(views, labels))]
+    if multi_label:
+        mean = mean_known(average_precision(scores, labels))
+        loss = F.binary_cross_entropy(scores, labels.float())
+    else:
+        mean = mean_known(class_accuracy(confusion(rows, videos)))
+        loss = F.nll_loss(scores.clamp_min(1e-12).log(), labels)
+    return dict(zip(names, [*tops, mean, loss.item()], strict=True))
+
+
+def confusion(rows: VideoScores, videos: VideoList) -> Tensor:
+    """The confusion matrix of the best class of each video."""
+    best = rows.scores.argmax(1)
+    return confusion_matrix(best, labels_of(rows, videos), num_classes=rows.scores.shape[1])
+
+
+def is_complete(result: Mapping[str, Any]) -> bool:
+    """Whether every video that the data names was evaluated."""
+    return result["videos"] == result["expected"]

@@ -1,0 +1,252 @@
+"""Classes over time, for a video of any length or a camera: decoded once, in order, in memory that does not grow."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.error import FFmpegError
+from torch import Tensor, nn
+
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.data import container
+from sifa_zoo.data.container import VideoError
+from sifa_zoo.data.index import turns, upright_size
+from sifa_zoo.data.scaling import Scaler, resized
+from sifa_zoo.data.transforms import eval_transform
+from sifa_zoo.engine.checkpoint import clip_config
+from sifa_zoo.engine.predict import class_names_of, is_multi_label, top_classes
+from sifa_zoo.engine.scores import view_scores
+from sifa_zoo.engine.windows import Windows, model_windows, window_indices
+
+_ROUNDING_SECONDS = 6e-4  # containers round times; a frame counts as shown this much before its own, as in sampling
+_CAMERAS = "/dev/video"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video that is being read: frames per second, and its frames, each with its time in seconds since the first.
+
+    Frames are uint8 RGB `(H, W, 3)`, upright.
+    """
+
+    fps: float
+    frames: Iterator[tuple[float, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the model sees of a window: its clip, uint8 `(T, H, W, 3)`, with each frame's time, float64 `(T,)` seconds.
+
+    `start` and `end` are the window's own, in seconds; the end is that of its last frame.
+    """
+
+    clip: np.ndarray
+    times: np.ndarray
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """The best classes of a window, with scores in [0, 1], best first; `start` and `end` in seconds."""
+
+    start: float
+    end: float
+    scores: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the video with one best class: `start` and `end` in seconds, and the mean score of its windows."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+    windows: int
+
+
+@contextmanager
+def open_source(source: str | os.PathLike[str], *, short_side: int, fps: float | None = None) -> Iterator[Source]:
+    """Open a video file, a camera (`/dev/video0`), a URL, or `-` for standard input.
+
+    Frames come out as `load_video` gives them: the same number, pixels and size; with `fps` at that rate instead.
+
+    Raises:
+        VideoError: If it cannot be opened or has no video; on reading, if not one frame can be decoded.
+    """
+    name = os.fspath(source)
+    with _open(name) as opened:
+        stream = opened.stream
+        own_fps = float(stream.average_rate or stream.guessed_rate or 0)
+        video = Source(own_fps, _frames(opened, name=name, fps=own_fps, short_side=short_side))
+        yield at_rate(video, fps) if fps else video
+
+
+def at_rate(source: Source, fps: float) -> Source:
+    """The same video at another rate: at each moment `i / fps` the frame that is shown then, as in sampling by time.
+
+    The last moment is the last one at or before the time of the last frame.
+    """
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        count, shown = 0, None
+        for time, frame in source.frames:
+            while shown is not None and count / fps + _ROUNDING_SECONDS < time:
+                yield count / fps, shown
+                count += 1
+            shown = frame
+        if shown is not None and count / fps <= time + _ROUNDING_SECONDS:
+            yield count / fps, shown
+
+    return Source(fps, frames())
+
+
+def slide(source: Source, clip: ClipConfig, windows: Windows) -> Iterator[Window]:
+    """The windows of a source as they become complete; no more frames are kept than a window has."""
+    ring: deque[tuple[float, np.ndarray]] = deque(maxlen=windows.window)
+    count = 0
+    for count, frame in enumerate(source.frames, 1):
+        ring.append(frame)
+        if windows.due(count) is not None:
+            yield _cut(ring, clip, fps=source.fps)
+    if count and windows.rest(count) is not None:
+        yield _cut(ring, clip, fps=source.fps)
+
+
+def to_input(clips: np.ndarray, clip: ClipConfig) -> Tensor:
+    """The model's input `(C, T, H, W)` of a window's clip: that of evaluation."""
+    return eval_transform(clip)(torch.from_numpy(clips).permute(0, 3, 1, 2))
+
+
+@torch.inference_mode()
+def predict_stream(
+    model: nn.Module,
+    source: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str] | None = None,
+    clip: ClipConfig | None = None,
+    window: int | str | None = None,
+    hop: int | str | None = None,
+    topk: int = 5,
+    device: torch.device | str | None = None,
+) -> Iterator[WindowScores]:
+    """The best classes of each window of a video, as it is decoded.
+
+    Args:
+        model: A model of the zoo with a trained head; it is set to eval mode.
+        source: A video file, a camera (`/dev/video0`), a URL, or `-` for standard input.
+        class_names: One name per class; None takes those that travel with the weights.
+        clip: How to cut and transform; None takes the settings that travel with the weights.
+        window: Frames (of `clip.fps`, if that is set), or seconds as in "2.5s"; None takes the span of the clip.
+        hop: Distance between windows, likewise; None takes half of num_frames x frame_stride, or of the window if that
+            is given.
+        topk: How many classes to return at most.
+        device: Where to run; the model is moved there. None leaves it where it is.
+
+    Raises:
+        ValueError: If the head was never trained, or a length is out of range.
+        VideoError: If the source cannot be opened or decoded.
+
+    Example:
+        >>> for segment in merge(predict_stream(model, "match.mp4", hop="1s")):  # doctest: +SKIP
+        ...     print(segment.start, segment.end, segment.label)
+    """
+    names = class_names_of(model, class_names)
+    clip = clip or clip_config(model)
+    model = model.to(device).eval()
+    options: dict[str, Any] = {"device": next(model.parameters()).device, "multi_label": is_multi_label(model)}
+    with open_source(source, short_side=clip.short_side, fps=clip.fps) as opened:
+        windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=True)
+        for cut in slide(opened, clip, windows):
+            scores = view_scores(model, to_input(cut.clip, clip)[None, None], **options)[0, 0]
+            yield WindowScores(cut.start, cut.end, top_classes(scores, names, topk=topk))
+
+
+def merge(windows: Iterable[WindowScores]) -> Iterator[Segment]:
+    """Neighbouring windows with the same best class as one segment each, as soon as the next one differs.
+
+    Segments follow one another without gap or overlap: two meet halfway between the middles of their last and first
+    window. The first starts with its first window, the last ends with its last.
+    """
+    current: Segment | None = None
+    previous: WindowScores | None = None
+    for window in windows:
+        label, score = window.scores[0]
+        if current is None or previous is None:
+            current = Segment(window.start, window.end, label, score, 1)
+        elif label == current.label:
+            mean = (current.score * current.windows + score) / (current.windows + 1)
+            current = Segment(current.start, window.end, label, mean, current.windows + 1)
+        else:
+            border = (previous.start + previous.end + window.start + window.end) / 4
+            yield Segment(current.start, border, current.label, current.score, current.windows)
+            current = Segment(border, window.end, label, score, 1)
+        previous = window
+    if current is not None:
+        yield current
+
+
+def _cut(ring: Sequence[tuple[float, np.ndarray]], clip: ClipConfig, *, fps: float) -> Window:
+    chosen = [ring[i] for i in window_indices(len(ring), clip)]
+    end = ring[-1][0] + (1 / fps if fps else 0.0)
+    frames, times = np.stack([frame for _, frame in chosen]), np.array([time for time, _ in chosen])
+    return Window(frames, times, ring[0][0], end)
+
+
+@contextmanager
+def _open(name: str) -> Iterator[container.Source]:
+    live = {"-": ("pipe:0", {"protocol_whitelist": "pipe"})}.get(name, (name, {}))
+    if name != "-" and "://" not in name and not name.startswith(_CAMERAS):
+        with container.open_video(container.find_file(name)) as opened:
+            yield opened
+        return
+    file_format = "v4l2" if name.startswith(_CAMERAS) else None
+    try:
+        opened_container = av.open(live[0], mode="r", format=file_format, options=live[1], metadata_errors="replace")
+    except (FFmpegError, ValueError) as error:
+        raise VideoError(f"{name}: cannot be opened as a video ({error})") from error
+    with opened_container:
+        if not opened_container.streams.video:
+            raise VideoError(f"{name}: no video stream")
+        stream = opened_container.streams.video[0]
+        container.use_one_thread(stream.codec_context)
+        yield container.Source(opened_container, stream)
+
+
+def _frames(source: container.Source, *, name: str, fps: float, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
+    scaler, size = Scaler(), None
+    first = time = 0.0
+    for number, frame in enumerate(_decode(source)):
+        quarter_turns = turns(frame.rotation)
+        if size is None:  # frames of another size later on are brought to that of the first
+            size = resized(upright_size(frame, quarter_turns), short_side)
+        rgb = scaler.to_rgb(frame, size[::-1] if quarter_turns % 2 else size)
+        seconds = time + 1 / (fps or 1) if frame.pts is None or frame.time_base is None else float(frame.time)
+        if number == 0:
+            first, time = seconds, seconds
+        elif seconds > time:
+            time = seconds
+        else:  # a clock that stands still or goes back, as in some AVI files
+            time += 1 / (fps or 1)
+        yield time - first, np.rot90(rgb, quarter_turns).copy()  # FFmpeg goes on using its memory
+    if size is None:
+        raise VideoError(f"{name}: not one frame can be decoded")
+
+
+def _decode(source: container.Source) -> Iterator[av.VideoFrame]:
+    """All frames; a damaged packet gives none."""
+    for packet in chain(container.packets(source), [None]):  # None has the decoder give out what it holds back
+        try:
+            yield from source.codec.decode(packet)
+        except FFmpegError:
+            continue

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+
+from sifa_zoo.data.formats.files import find_videos, walk_videos
+
+
+def test_walk_follows_links_but_not_in_circles(disk):
+    root = disk.touch("a/b/c.MP4", "a/frames/", "a/notes.txt", ".hidden/d.mp4", "far/e.mkv")
+    (root / "a" / "b" / "up").symlink_to(root)
+    (root / "a" / "near").symlink_to(root / "far")
+    (root / "a" / "self").symlink_to("self")
+    found = [os.path.relpath(path, root) for path in walk_videos(root / "a")]
+    assert found == ["a/b/c.MP4", "a/b/up/far/e.mkv", "a/frames", "a/near/e.mkv"]
+
+
+def test_find_looks_at_files_and_folders_of_pictures(disk):
+    root = disk.touch("a.mp4", "frames/", "empty/notes.txt")
+    names = ["a.mp4", "frames", "empty", "gone.mp4", "gone/b.mp4"]
+    paths = [f"{root}/{name}" for name in names]
+    assert find_videos(paths) == [*paths[:2], None, None, None]
+    many = [f"{root}/{i}.mp4" for i in range(100)]  # for so many the folder is read
+    assert find_videos([*many, *paths]) == [None] * 100 + find_videos(paths)
