@@ -25,10 +25,11 @@ demo: install
 		--img-size 48 --num-frames 8 --frame-stride 4 --no-hflip --crop-scale 0.7 \
 		--epochs 22 --batch-size 16 --opt muon --lr 0.02 --weight-decay 0.01 \
 		$(if $(wildcard $(DEMO)/run/config.json),--resume)
-	$(BIN)/sifa-zoo eval $(DEMO)/run $(DEMO)/held_out --num-clips 3
+	$(BIN)/sifa-zoo eval $(DEMO)/run $(DEMO)/held_out --num-clips 3 --output $(DEMO)/results
 	$(BIN)/sifa-zoo predict $(DEMO)/held_out/val/clockwise/0000.mp4 --model $(DEMO)/run --picture $(DEMO)/prediction.png
 	@echo "weights:    $(DEMO)/run/best.safetensors"
 	@echo "curve:      $(DEMO)/run/curve.png"
+	@echo "report:     $(DEMO)/results/report.html"
 	@echo "prediction: $(DEMO)/prediction.png"
 
 test: install lint

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -21,7 +21,7 @@ from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
 from sifa_zoo.engine.device import pick_device, spare_cores
 from sifa_zoo.engine.loader import clip_loader
 from sifa_zoo.engine.results import describe, write_results
-from sifa_zoo.engine.scores import PRECISIONS, VideoScores, figures, gather, scored_batches
+from sifa_zoo.engine.scores import PRECISIONS, VideoScores, figures, gather, is_first_process, scored_batches
 
 
 def evaluate(
@@ -57,7 +57,7 @@ def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device |
     """The rows of all videos of a loader, from all processes; options as for `view_scores`."""
     multi_label = videos_of(loader).multi_label
     shards = []
-    quiet = distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0
+    quiet = not is_first_process()
     leave = not sys.stderr.isatty()  # in a file a bar that is wiped out would swallow the next line
     total = len(loader.sampler)  # type: ignore[arg-type]
     with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
@@ -135,7 +135,7 @@ def evaluate_run(
     result["protocol"] = protocol(clip, **views, multi_label=videos.multi_label)
     settings = {**clip.to_dict(), **views, "precision": precision, "batch_size": batch_size, "split": split, **reading}
     result |= describe(run, data, videos=videos, arch=cfg["architecture"], settings={**settings, "device": str(device)})
-    if output is not None:
+    if output is not None and is_first_process():
         write_results(Path(output), result, rows=rows, videos=videos)
     return result
 

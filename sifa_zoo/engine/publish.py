@@ -94,7 +94,7 @@ def describe_weights(
         clip=json.loads(json.dumps(info.clip.to_dict())),
         protocol=figures[0]["protocol"]
         if figures
-        else protocol(info.clip, num_clips=info.num_clips, num_crops=info.num_crops),
+        else protocol(info.clip, num_clips=info.num_clips, num_crops=info.num_crops, multi_label=info.multi_label),
         figures=figures,
         model_args=info.model_args,
         logits=first_logits(model),
@@ -201,6 +201,10 @@ def _evaluated(file: str | os.PathLike[str], info: WeightsInfo) -> list[dict[str
 def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
     """The figures of the validation in training."""
     shared = {"data": data, "status": "measured", "source": "validation videos, by which the best epoch was chosen"}
-    shared |= {"protocol": protocol(info.clip, num_clips=info.num_clips, num_crops=info.num_crops)}
+    shared |= {
+        "protocol": protocol(
+            info.clip, num_clips=info.num_clips, num_crops=info.num_crops, multi_label=info.multi_label
+        )
+    }
     known = [(metric, info.metrics.get(f"val_{metric}")) for metric in ("top1", "top5")]
     return [{"metric": metric, "value": v, **shared, "videos": None} for metric, v in known if v is not None]

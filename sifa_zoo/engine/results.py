@@ -134,15 +134,15 @@ def video_rows(rows: VideoScores, videos: VideoList, *, root: str) -> list[Row]:
     blank: Row = {"path": "", "label": "", "correct": ""}
     blank |= {f"{column}{rank}": "" for rank in ranks for column in ("top", "score")}
     blank |= {f"view{view}": "" for view in range(1, num_views + 1)} | {"error": ""}
-    reasons = dict(line.partition(": ")[::2] for line in rows.failed)
+    evaluated = set(rows.indices.tolist())
     table = []
     for index, path in enumerate(videos.paths):
-        why = reasons.get(path, "not evaluated")
+        why = "" if index in evaluated else _why(path, rows.failed)
         table.append(blank | {"path": _relative(path, root), "label": label_text(videos, index), "error": why})
     for place, index in enumerate(rows.indices.tolist()):
         best = rows.scores[place].topk(len(ranks))
         classes = best.indices.tolist()
-        row = table[index] | {"correct": int(_is_label(videos, index, classes[0])), "error": ""}
+        row = table[index] | {"correct": int(_is_label(videos, index, classes[0]))}
         for rank, number, score in zip(ranks, classes, best.values.tolist(), strict=True):
             row |= {f"top{rank}": names[number], f"score{rank}": f"{score:.6f}"}
         row |= {f"view{view}": names[number] for view, number in enumerate(rows.views[place, :, 0].tolist(), 1)}
@@ -190,6 +190,11 @@ def _relative(path: str, root: str) -> str:
     """The path in the data folder, so that results of two machines compare; as it is where it lies elsewhere."""
     absolute = Path(path).absolute()
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path
+
+
+def _why(path: str, failed: tuple[str, ...]) -> str:
+    """What was wrong with the video at a path, of the lines `path: reason`."""
+    return next((line.removeprefix(f"{path}: ") for line in failed if line.startswith(f"{path}: ")), "not evaluated")
 
 
 def _two(value: float) -> str:

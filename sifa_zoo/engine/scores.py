@@ -119,6 +119,11 @@ def gather(shards: Sequence[VideoScores]) -> VideoScores:
     return VideoScores(indices[order], scores, views, failed)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that shows progress and writes files."""
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
 def labels_of(rows: VideoScores, videos: VideoList) -> Tensor:
     """The labels of the rows, int64 `(N,)` or bool `(N, num_classes)`."""
     return torch.from_numpy(videos.labels)[rows.indices]

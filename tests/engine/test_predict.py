@@ -57,6 +57,16 @@ def test_predict_names_a_bad_file(run_folder: Path, tmp_path: Path) -> None:
         predict(load_run(run_folder), tmp_path / "missing.mp4")
 
 
+def test_several_classes_have_scores_of_their_own(run_folder: Path, data: Path) -> None:
+    model, video = load_run(run_folder), data / "val" / "red" / "0.mp4"
+    one = dict(predict(model, video))
+    model.pretrained_cfg = {**model.pretrained_cfg, "multi_label": True}
+    several = dict(predict(model, video))
+    odds = {name: score / (1 - score) for name, score in several.items()}  # of a sigmoid: exp(logit)
+    assert one["red"] == pytest.approx(odds["red"] / (odds["red"] + odds["blue"]), abs=1e-5)
+    assert sum(several.values()) != pytest.approx(1, abs=1e-3)
+
+
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 0), (8, 1)])
 def test_many_videos_come_in_order(run_folder: Path, data: Path, tmp_path: Path, batch_size: int, workers: int) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
