@@ -46,13 +46,15 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", metavar="NAME", help="what DATA is (default: found out from its files)")
     remap_help = "`index`, or a file of `label of the data,class of the weights`, where labels and classes disagree"
     parser.add_argument("--remap", metavar="FILE", help=remap_help)
-    parser.add_argument("--allow-missing", action="store_true", help="leave out videos that do not exist, and say so")
-    parser.add_argument("--fold", type=int, default=1, help="of UCF101 and HMDB51: 1, 2 or 3 (default: 1)")
+    missing_help = "leave out videos that do not exist, and say so"
+    parser.add_argument("--allow-missing", action="store_true", default=None, help=missing_help)
+    parser.add_argument("--fold", type=int, help="of UCF101 and HMDB51: 1, 2 or 3 (default: 1)")
 
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags of `add_reading` as keyword arguments."""
-    return {name: getattr(args, name) for name in ("format", "remap", "allow_missing", "fold")}
+    """The flags of `add_reading` that were given, as keyword arguments."""
+    names = ("format", "remap", "allow_missing", "fold")
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def add_model_args(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data import decode
-from sifa_zoo.data.decode import VideoError, load_video, video_info
-from sifa_zoo.data.mirror import mirror_labels
-from sifa_zoo.data.sampling import clip_indices
-from sifa_zoo.data.seeding import torch_seeded
+from sifa_zoo.data.clips import ClipCutter
+from sifa_zoo.data.decode import VideoError, load_video
 from sifa_zoo.data.videos import VideoList
-
-# Training decodes frames a little larger than the model's input, so that a crop has something to choose from.
-_TRAIN_SHORT_SIDE = 1.15
 
 
 def check_videos(videos: VideoList, *, workers: int = 0) -> list[str]:
@@ -78,16 +71,11 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         seed: int | None = None,
         mirrored: np.ndarray | None = None,
     ) -> None:
-        for name, value in (("num_clips", num_clips), ("num_crops", num_crops)):
-            if value < 1 or (seed is not None and value > 1):
-                raise ValueError(f"{name} must be at least 1, and 1 for training, got {value}, {seed = }")
+        if seed is not None and max(num_clips, num_crops) > 1:
+            raise ValueError(f"training takes one clip and one crop, got {num_clips = }, {num_crops = }, {seed = }")
         self.videos = videos
-        self.clip = clip
-        self.transform = transform
-        self.num_clips = num_clips
-        self.num_crops = num_crops
         self.seed = seed
-        self.mirrored = mirrored
+        self.cutter = ClipCutter(clip, transform, num_clips=num_clips, num_crops=num_crops, mirrored=mirrored)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on must see it
 
     def __len__(self) -> int:
@@ -101,65 +89,11 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         index, draw = key if isinstance(key, tuple) else (key, 0)
         path, labels = self.videos.path(index), self.videos.labels[index]
         if self.seed is None:
-            clips = self._eval_clips(path)
+            clips = self.cutter.evaluate(path)
         else:
-            clips, labels = self._train_clip(
-                path, labels, random.Random(f"{self.seed} {int(self._epoch)} {index} {draw}")
-            )
+            generator = random.Random(f"{self.seed} {int(self._epoch)} {index} {draw}")
+            clips, labels = self.cutter.train(path, labels, generator)
         return clips, torch.from_numpy(labels).float() if self.videos.multi_label else int(labels), index
-
-    def _train_clip(self, path: Path, labels: np.ndarray, generator: random.Random) -> tuple[Tensor, np.ndarray]:
-        info = video_info(path)
-        indices = self._indices(path, info.num_frames, generator=generator)
-        short_side = min(round(self.clip.img_size * _TRAIN_SHORT_SIDE), info.height, info.width)  # never enlarged here
-        frames = _load(path, indices, short_side)
-        image_labels = mirror_labels(labels, self.mirrored)
-        if generator.random() < 0.5 and image_labels is not None:
-            frames, labels = frames.flip(-1), image_labels
-        with torch_seeded(generator):
-            return self.transform(frames), labels
-
-    def _eval_clips(self, path: Path) -> Tensor:
-        num_video_frames = video_info(path).num_frames
-        indices = [i for clip in range(self.num_clips) for i in self._indices(path, num_video_frames, clip=clip)]
-        frames = _load(path, indices, self.clip.short_side)
-        views = torch.stack([self.transform(clip) for clip in frames.split(self.clip.num_frames)])
-        num_crops = views.shape[1] if views.ndim == 6 else 1  # (num_clips, num_crops, C, T, H, W)
-        if num_crops != self.num_crops:
-            raise ValueError(
-                f"the transform gives {num_crops} crops, but num_crops is {self.num_crops}; give it as well"
-            )
-        return views.flatten(0, 1) if views.ndim == 6 else views
-
-    def _indices(
-        self, path: Path, num_video_frames: int, *, clip: int = 0, generator: random.Random | None = None
-    ) -> list[int]:
-        timing: dict[str, Any] = {}
-        if self.clip.fps is not None and self.clip.sampling == "dense":
-            timing = {"fps": self.clip.fps, "times": _times(path)}
-        return clip_indices(
-            num_video_frames,
-            num_frames=self.clip.num_frames,
-            frame_stride=self.clip.frame_stride,
-            sampling=self.clip.sampling,
-            clip=clip,
-            num_clips=self.num_clips,
-            generator=generator,
-            **timing,
-        )
-
-
-def _times(path: Path) -> np.ndarray:
-    times = decode.frame_times(path)  # type: ignore[attr-defined]
-    if not np.isfinite(times).all():
-        raise VideoError(
-            f"{path}: does not tell when its frames are shown, which fps needs; leave fps out or convert it"
-        )
-    return times
-
-
-def _load(path: Path, indices: list[int], short_side: int) -> Tensor:
-    return torch.from_numpy(load_video(path, indices, short_side)).permute(0, 3, 1, 2)  # (T, C, H, W)
 
 
 def _why_bad(path: Path) -> str | None:

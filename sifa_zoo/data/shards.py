@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import random
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.datasets import ClipDataset
-from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data.clips import ClipCutter
+from sifa_zoo.data.decode import NamedBytes, VideoError
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.labels import ClassList, name_labels, parse_class_list
 from sifa_zoo.data.formats.remap import place_labels
-from sifa_zoo.data.videos import DataError, VideoList
+from sifa_zoo.data.videos import DataError
 
 _SPLITS = {"train": ("train",), "val": ("val", "validation", "test"), "test": ("test",)}
 _SHUFFLE_BUFFER = 100  # samples, undecoded: some 100 MB per worker for clips of ten seconds
@@ -83,7 +80,9 @@ class ShardDataset(IterableDataset[tuple[Tensor, int, int]]):
         clip: How to cut a clip.
         transform: Maps uint8 `(T, C, H, W)` to the model's input.
         num_clips: Clips per video in evaluation.
+        num_crops: Crops per clip in evaluation, those of the transform.
         seed: Seed of training.
+        mirrored: As for `ClipDataset`.
         class_names: The classes that labels must belong to, in order. None: those of `classes.txt` beside the shards,
             or in the folder above; it also names labels that are numbers.
         remap: As for `read_videos`.
@@ -109,7 +108,9 @@ class ShardDataset(IterableDataset[tuple[Tensor, int, int]]):
         transform: Callable[[Tensor], Tensor],
         *,
         num_clips: int = 1,
+        num_crops: int = 1,
         seed: int | None = None,
+        mirrored: np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
         remap: str | None = None,
         yield_errors: bool = False,
@@ -118,15 +119,16 @@ class ShardDataset(IterableDataset[tuple[Tensor, int, int]]):
             import webdataset  # noqa: F401
         except ImportError as error:
             raise ImportError("shards need the webdataset library: pip install 'sifa-zoo[shards]'") from error
-        if num_clips < 1 or (seed is not None and num_clips > 1):
-            raise ValueError(f"num_clips must be at least 1, and 1 for training, got {num_clips = }, {seed = }")
+        if seed is not None and max(num_clips, num_crops) > 1:
+            raise ValueError(f"training takes one clip and one crop, got {num_clips = }, {num_crops = }, {seed = }")
         self.shards = find_shards(shards) if isinstance(shards, str | os.PathLike) else list(shards)
         self.class_list = _find_class_list(self.shards)
         if class_names is None and self.class_list is None:
             raise DataError(f"{self.shards[0]} has no classes.txt beside it; add it, or give the class names")
         known = class_names if class_names is not None else self.class_list.names if self.class_list else ()
         self.class_names = tuple(known)
-        self.clip, self.transform, self.num_clips, self.seed = clip, transform, num_clips, seed
+        self.cutter = ClipCutter(clip, transform, num_clips=num_clips, num_crops=num_crops, mirrored=mirrored)
+        self.seed = seed
         self.remap, self.yield_errors = remap, yield_errors
         self._places: dict[str, int] = {}
         self._length: int | None = None
@@ -172,16 +174,12 @@ class ShardDataset(IterableDataset[tuple[Tensor, int, int]]):
             hint = "; keys end at the first dot of a name" if videos else ""
             raise VideoError(f"{where}: expected one video, got {len(videos)} ({names}){hint}")
         label = self._place(_label(sample, where), where)
-        digest = hashlib.blake2b(f"{self.seed} {sample['__key__']}".encode(), digest_size=7).digest()
-        seed = None if self.seed is None else int.from_bytes(digest, "big")
-        with _as_file(sample[videos[0]], suffix=f".{videos[0]}") as path:
-            one = VideoList([path], [label], self.class_names)
-            cutter = ClipDataset(one, self.clip, self.transform, num_clips=self.num_clips, seed=seed)
-            cutter.set_epoch(int(self._epoch))
-            try:
-                return cutter[0][0], label, index
-            except VideoError as error:
-                raise VideoError(f"{where}: {str(error).removeprefix(f'{path}: ')}") from error
+        video = NamedBytes(sample[videos[0]], where)
+        if self.seed is None:
+            return self.cutter.evaluate(video), label, index
+        generator = random.Random(f"{self.seed} {int(self._epoch)} {sample['__key__']}")
+        clip, labels = self.cutter.train(video, np.asarray(label), generator)
+        return clip, int(labels), index
 
     def _place(self, label: str, where: str) -> int:
         """The place of a label in the class names."""
@@ -279,12 +277,3 @@ def _read_beside(folder: str, name: str) -> str | None:
         return None
     text: str = files.cat_file(path).decode("utf-8-sig")
     return text
-
-
-@contextmanager
-def _as_file(video: bytes, *, suffix: str) -> Iterator[Path]:
-    """A video as a file, for a decoder that reads files."""
-    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
-        file.write(video)
-        file.flush()
-        yield Path(file.name)

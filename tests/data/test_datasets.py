@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from sifa_zoo.config import AugmentConfig, ClipConfig
-from sifa_zoo.data import datasets
 from sifa_zoo.data.datasets import ClipDataset, check_videos
-from sifa_zoo.data.decode import VideoError, load_video
+from sifa_zoo.data.decode import VideoError, frame_times, load_video
 from sifa_zoo.data.mirror import mirrored_classes
 from sifa_zoo.data.samplers import ClipSampler
 from sifa_zoo.data.sampling import clip_indices
@@ -111,7 +111,7 @@ def test_workers_give_the_same_clips_however_they_start(video_list, start_method
 def _looks_mirrored(dataset: ClipDataset, draw: int) -> bool:
     """Whether a clip of the first video, cut whole, is the mirror image of one of its frames."""
     clip, _, _ = dataset[0, draw]
-    plain = ClipDataset(dataset.videos, dataset.clip, dataset.transform, seed=dataset.seed)[0, draw][0]
+    plain = ClipDataset(dataset.videos, CLIP, dataset.cutter.transform, seed=dataset.seed)[0, draw][0]
     same, image = torch.equal(clip, plain), torch.equal(clip, plain.flip(-1))
     assert same != image
     return image
@@ -145,31 +145,22 @@ def test_several_labels(videos):
     assert label.tolist() == [1, 0, 0, 1]
 
 
-def test_fps_asks_for_frames_by_their_times(video_list, monkeypatch):
-    times = np.arange(40) / 10
-    calls = []
-
-    def indices(number: int, **settings: object) -> list[int]:
-        calls.append({name: settings.pop(name) for name in ("fps", "times") if name in settings})
-        return clip_indices(number, **settings)
-
-    monkeypatch.setattr(datasets, "clip_indices", indices)
-    monkeypatch.setattr(datasets.decode, "frame_times", lambda path: times, raising=False)
-    for fps, sampling, expected in (
-        (None, "dense", {}),
-        (15.0, "dense", {"fps": 15.0, "times": times}),
-        (15.0, "uniform", {}),
-    ):
-        clip = replace(CLIP, fps=fps, sampling=sampling)
-        for seed in (None, 0):
-            ClipDataset(video_list, clip, eval_transform(CLIP), seed=seed)[0]
-            assert calls.pop() == expected
+def test_fps_takes_frames_by_their_times(videos):
+    path, clip = videos["uneven_times"], replace(CLIP, fps=15.0)
+    frames, _, _ = ClipDataset(VideoList([path], [0], ["run"]), clip, lambda frames: frames)[0]
+    settings = {"num_frames": 4, "frame_stride": 3}
+    by_time = clip_indices(40, **settings, fps=15.0, times=frame_times(path))
+    assert by_time != clip_indices(40, **settings)
+    np.testing.assert_array_equal(frames[0].permute(0, 2, 3, 1).numpy(), load_video(path, by_time, CLIP.short_side))
 
 
-def test_fps_needs_times(video_list, monkeypatch):
-    monkeypatch.setattr(datasets.decode, "frame_times", lambda path: np.full(40, np.nan), raising=False)
-    with pytest.raises(VideoError, match="does not tell when its frames are shown, which fps needs"):
-        ClipDataset(video_list, replace(CLIP, fps=30.0), eval_transform(CLIP))[0]
+def test_pictures_have_no_rate(tmp_path):
+    for number in range(5):
+        Image.new("RGB", (48, 48)).save(tmp_path / f"{number:05}.jpg")
+    pictures = VideoList([tmp_path], [0], ["run"])
+    with pytest.raises(VideoError, match="a folder of pictures has no rate, which fps needs; leave fps out"):
+        ClipDataset(pictures, replace(CLIP, fps=30.0), eval_transform(CLIP))[0]
+    assert ClipDataset(pictures, CLIP, eval_transform(CLIP))[0][0].shape == (1, 3, 4, 32, 32)
 
 
 def test_views_are_clips_times_crops(video_list):
@@ -187,9 +178,10 @@ def test_views_are_clips_times_crops(video_list):
 
 def test_bad_settings_and_videos_are_refused(video_list, not_videos):
     for name in ("num_clips", "num_crops"):
-        for settings in ({name: 0}, {name: 3, "seed": 0}):
-            with pytest.raises(ValueError, match=f"{name} must be at least 1, and 1 for training"):
-                ClipDataset(video_list, CLIP, eval_transform(CLIP), **settings)
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            ClipDataset(video_list, CLIP, eval_transform(CLIP), **{name: 0})
+        with pytest.raises(ValueError, match="training takes one clip and one crop"):
+            ClipDataset(video_list, CLIP, eval_transform(CLIP), seed=0, **{name: 3})
     bad = VideoList((not_videos["text"],), (0,), ("run",))
     with pytest.raises(VideoError, match="text.mp4: not a video"):
         ClipDataset(bad, CLIP, eval_transform(CLIP))[0]

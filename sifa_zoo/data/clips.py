@@ -1,0 +1,116 @@
+"""From one video to the model's input: which frames, decoded, mirrored, transformed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.data.decode import Video, VideoError, frame_times, load_video, video_info
+from sifa_zoo.data.mirror import mirror_labels
+from sifa_zoo.data.sampling import clip_indices
+from sifa_zoo.data.seeding import torch_seeded
+
+# Training decodes frames a little larger than the model's input, so that a crop has something to choose from.
+_TRAIN_SHORT_SIDE = 1.15
+
+
+class ClipCutter:
+    """Cuts clips from videos.
+
+    Args:
+        clip: How to cut a clip.
+        transform: Maps uint8 `(T, C, H, W)` to the model's input; see `transforms`.
+        num_clips: Clips per video in evaluation.
+        num_crops: Crops per clip in evaluation, those of the transform.
+        mirrored: Mirror half of the training clips: the class that each class becomes, as `mirrored_classes` gives it.
+            Clips of a class that becomes none are left as they are. None mirrors nothing.
+    """
+
+    def __init__(
+        self,
+        clip: ClipConfig,
+        transform: Callable[[Tensor], Tensor],
+        *,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        mirrored: np.ndarray | None = None,
+    ) -> None:
+        for name, value in (("num_clips", num_clips), ("num_crops", num_crops)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.clip = clip
+        self.transform = transform
+        self.num_clips = num_clips
+        self.num_crops = num_crops
+        self.mirrored = mirrored
+
+    def train(self, video: Video, labels: np.ndarray, generator: random.Random) -> tuple[Tensor, np.ndarray]:
+        """A random clip, float32 `(C, T, H, W)`, and its labels, which are others where it is mirrored.
+
+        All that is random is drawn from `generator`.
+
+        Raises:
+            VideoError: If the video cannot be decoded, or has no times where `clip.fps` needs them.
+        """
+        info = video_info(video)
+        indices = self._indices(video, info.num_frames, generator=generator)
+        short_side = min(round(self.clip.img_size * _TRAIN_SHORT_SIDE), info.height, info.width)  # never enlarged here
+        frames = _load(video, indices, short_side)
+        image_labels = mirror_labels(labels, self.mirrored)
+        if generator.random() < 0.5 and image_labels is not None:
+            frames, labels = frames.flip(-1), image_labels
+        with torch_seeded(generator):
+            return self.transform(frames), labels
+
+    def evaluate(self, video: Video) -> Tensor:
+        """Evenly spaced clips, float32 `(num_clips * num_crops, C, T, H, W)`, the crops of a clip together.
+
+        Raises:
+            ValueError: If the transform gives another number of crops.
+            VideoError: As `train` does.
+        """
+        num_video_frames = video_info(video).num_frames
+        indices = [i for clip in range(self.num_clips) for i in self._indices(video, num_video_frames, clip=clip)]
+        frames = _load(video, indices, self.clip.short_side)
+        views = torch.stack([self.transform(clip) for clip in frames.split(self.clip.num_frames)])
+        num_crops = views.shape[1] if views.ndim == 6 else 1  # (num_clips, num_crops, C, T, H, W)
+        if num_crops != self.num_crops:
+            raise ValueError(
+                f"the transform gives {num_crops} crops, but num_crops is {self.num_crops}; give it as well"
+            )
+        return views.flatten(0, 1) if views.ndim == 6 else views
+
+    def _indices(
+        self, video: Video, num_video_frames: int, *, clip: int = 0, generator: random.Random | None = None
+    ) -> list[int]:
+        timing: dict[str, Any] = {}
+        if self.clip.fps is not None and self.clip.sampling == "dense":
+            timing = {"fps": self.clip.fps, "times": _times(video)}
+        return clip_indices(
+            num_video_frames,
+            num_frames=self.clip.num_frames,
+            frame_stride=self.clip.frame_stride,
+            sampling=self.clip.sampling,
+            clip=clip,
+            num_clips=self.num_clips,
+            generator=generator,
+            **timing,
+        )
+
+
+def _times(video: Video) -> np.ndarray:
+    times = frame_times(video, complete=True)
+    if np.isnan(times).any():
+        name = getattr(video, "name", None) if isinstance(video, bytes) else video
+        raise VideoError(f"{name}: a folder of pictures has no rate, which fps needs; leave fps out")
+    return times
+
+
+def _load(video: Video, indices: list[int], short_side: int) -> Tensor:
+    return torch.from_numpy(load_video(video, indices, short_side)).permute(0, 3, 1, 2)  # (T, C, H, W)
