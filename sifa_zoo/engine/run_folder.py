@@ -60,7 +60,7 @@ def restore(run: Path, learner: Learner) -> tuple[list[Row], Position]:
             f"{run / STATE} is damaged or of another version; start a new --output with --checkpoint {run / LAST}"
         ) from error
     learner.load_state_dict(state["learner"])
-    _set_random_state(own["random"])
+    _set_random_state(own["random"], learner.device)
     return state["log"], Position(**state["position"], bad=Counter(own["bad"]))
 
 
@@ -105,7 +105,7 @@ def save_epoch(
 
 def _state_bytes(learner: Learner, *, rows: list[Row], position: Position) -> bytes:
     place = dataclasses.asdict(position)
-    own = {"bad": dict(place.pop("bad")), "random": _random_state()}
+    own = {"bad": dict(place.pop("bad")), "random": _random_state(learner.device)}
     state = {"learner": learner.state_dict(), "processes": gather(own), "position": place, "log": rows}
     if not is_writer():
         return b""
@@ -114,16 +114,16 @@ def _state_bytes(learner: Learner, *, rows: list[Row], position: Position) -> by
     return buffer.getvalue()
 
 
-def _random_state() -> dict[str, Any]:
+def _random_state(device: torch.device) -> dict[str, Any]:
     """The states of all generators of this process that its training may draw from."""
     name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     states = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def _set_random_state(states: dict[str, Any]) -> None:
+def _set_random_state(states: dict[str, Any], device: torch.device) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

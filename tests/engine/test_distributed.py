@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import time
 from datetime import timedelta
@@ -78,6 +79,23 @@ def test_every_validation_video_counts_once(videos: Path, tmp_path: Path) -> Non
     (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert two["val_top1"] == one["val_top1"] in (pytest.approx(100 / 3), pytest.approx(200 / 3), 0.0, 100.0)
     assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-6)
+
+
+def test_evaluation_by_two_processes_is_that_by_one(videos: Path, tmp_path: Path) -> None:
+    train(videos, tmp_path / "run", f"{NET} --epochs 1 --batch-size 4", ranks=1)
+    results = []
+    for ranks in (1, 2):
+        output = tmp_path / f"{ranks}.json"
+        argv = ["eval", str(tmp_path / "run"), str(videos), "--output", str(output), "--batch-size", "1"]
+        ended = run_cli([*argv, "--workers", "0", "--device", "cpu"], tmp_path / f"{ranks}", ranks=ranks)
+        assert [one.code for one in ended] == [0] * ranks, ended[0].text
+        assert "3 of 3 videos evaluated\n" in ended[0].text
+        assert all("videos evaluated" not in one.text for one in ended[1:])
+        results.append(json.loads(output.read_text()))
+    one, two = results
+    assert (one["videos"], one["expected"]) == (3, 3)
+    figures = ("top1", "top5", "clip_top1", "mean_class_accuracy", "loss", "videos", "expected")
+    assert [one[name] for name in figures] == [two[name] for name in figures]
 
 
 def test_all_stop_early_together(videos: Path, tmp_path: Path) -> None:

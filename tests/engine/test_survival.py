@@ -48,7 +48,8 @@ def command(videos: Path, output: Path, flags: str = "") -> list[str]:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_run_goes_on_bit_for_bit(videos: Path, tmp_path: Path, ranks: int) -> None:
-    flags = f"{RICH} --epochs 3 --save-every 1 --resume auto" + (" --accumulation-steps 1" if ranks == 2 else "")
+    flags = f"{RICH} --epochs 3 --save-every 1 --resume auto"
+    flags += " --accumulation-steps 1" if ranks == 2 else " --workers 1"
     unbroken, broken = tmp_path / "unbroken.jsonl", tmp_path / "broken.jsonl"
     ended = run_cli(
         command(videos, tmp_path / "a", flags), tmp_path, ranks=ranks, arrange={0: partial(record, unbroken)}
@@ -67,7 +68,7 @@ def test_a_killed_run_goes_on_bit_for_bit(videos: Path, tmp_path: Path, ranks: i
     same_run(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("rename", [2, 5])  # after config.json: the first state, then in the midst of an epoch's files
+@pytest.mark.parametrize("rename", [2, 5, 6])  # the first state; the state of a whole epoch; what belongs to it
 def test_a_kill_while_saving_leaves_a_loadable_checkpoint(
     videos: Path, tmp_path: Path, unbroken: Path, rename: int
 ) -> None:

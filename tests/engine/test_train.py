@@ -425,3 +425,30 @@ def test_a_linear_probe(tmp_path: Path, train: Train, run_folder: Path) -> None:
     train(tmp_path / "run", epochs=1, linear_probe=True, call=call)
     start, end = load_run(run_folder).state_dict(), load_run(tmp_path / "run").state_dict()
     assert {name for name in start if not torch.equal(start[name], end[name])} == {"head.fc.weight", "head.fc.bias"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "saved"), [({}, [3]), ({"save_every": 2}, [2, 3]), ({"save_minutes": 1e-9}, [1, 2, 3, 3])]
+)
+def test_when_a_run_is_saved(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], saved: list[int]
+) -> None:
+    steps = []
+    real = training.save_state
+
+    def save(*args: Any, position: Any, **kwargs: Any) -> None:
+        steps.append(position.step)
+        real(*args, position=position, **kwargs)
+
+    monkeypatch.setattr(training, "save_state", save)
+    train(tmp_path / "run", epochs=1, **settings)  # three updates
+    assert steps == saved
+
+
+def test_how_often_a_run_is_saved_may_change(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_epoch(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run")
+    monkeypatch.undo()
+    best = train(tmp_path / "run", save_every=1, save_minutes=5, call={"resume": "auto"})
+    assert best["epoch"] in (1, 2)
