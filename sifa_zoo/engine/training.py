@@ -146,11 +146,11 @@ class Training:
 
     def _lost(self) -> str | None:
         """That the data, or the folder that all videos of a list are in, is gone."""
-        lists = [loader.dataset.dataset.videos for loader in self.loaders]  # type: ignore[attr-defined]
-        folders = [
-            os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in videos.paths]) for videos in lists
-        ]
-        gone = [place for place in (self.config.data, *folders) if place and not os.path.exists(place)]
+        places = [self.config.data]
+        for loader in self.loaders:
+            paths = loader.dataset.dataset.videos.paths  # type: ignore[attr-defined]
+            places.append(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))
+        gone = [place for place in places if not os.path.exists(place)]
         return f"{gone[0]} is gone: bring it back and continue with --resume" if gone else None
 
 
