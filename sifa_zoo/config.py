@@ -16,6 +16,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SAMPLINGS = ("dense", "uniform")
 NUM_CROPS = (1, 3)
+PRECISIONS = ("fp32", "bf16", "fp16")
 METADATA_KEY = "sifa_zoo"
 
 
@@ -143,24 +144,36 @@ class TrainConfig(AugmentConfig):
     min_lr: float = _setting(0.0, "learning rate at the end of the cosine")
     warmup_lr: float = _setting(0.0, "learning rate that warm-up begins with; 0 takes the first of its equal steps")
     warmup_epochs: float = _setting(1.0, "epochs of linear warm-up before the cosine")
+    layer_decay: float = _setting(1.0, "factor of the rate from a layer to the one before it; 1: all learn alike")
     momentum: float = _setting(0.9, "momentum of optimisers that have it")
     weight_decay: float = _setting(0.05, "weight decay")
     loss_weight: float = _setting(1.0, "factor of the loss before its gradient is taken and clipped")
     label_smoothing: float = _setting(0.1, "label smoothing of the loss")
     clip_grad: float = _setting(5.0, "largest gradient norm; 0 turns clipping off")
     drop_rate: float = _setting(0.0, "dropout before the classifier")
+    ema_decay: float = _setting(0.0, "decay of an average of the weights, which is validated and kept; 0: none")
+    freeze: str = _setting("", "keep as they are: the stem and the first N stages, or parameters by a pattern")
+    linear_probe: bool = _setting(False, "train the classifier alone")
+    patience: int = _setting(0, "stop after so many epochs without a better one; 0: never")
     num_clips: int = _setting(1, "clips per video when evaluating; the scores of all views are averaged")
     num_crops: int = _setting(1, "crops per clip when evaluating: 1 (centre) or 3 (along the longer side)")
-    precision: str = _setting("fp32", "fp32, or bf16 autocast")
-    workers: int = _setting(2, "processes that decode videos")
+    precision: str = _setting("fp32", "fp32, or autocast to bf16 or fp16")
+    grad_checkpointing: bool = _setting(False, "compute activations again in backward: less memory, more time")
+    compile: bool = _setting(False, "torch.compile the model")
+    sync_bn: bool = _setting(False, "batch norm over the batches of all GPUs")
+    fsdp: bool = _setting(False, "divide weights, gradients and optimiser state among the processes")
+    skip_bad: bool = _setting(False, "leave out videos that cannot be decoded, and count them")
+    save_every: int = _setting(0, "optimiser steps between checkpoints besides those of each epoch; 0: none")
+    save_minutes: float = _setting(0.0, "minutes between them; 0: none")
+    workers: int = _setting(2, "processes that decode videos, for each process that trains")
     seed: int = _setting(0, "seed of weights, sampling and augmentation")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_below(self, 1, "epochs", "batch_size", "accumulation_steps", "num_clips")
         _refuse_below(self, 0, "lr", "lr_batch", "min_lr", "warmup_lr", "warmup_epochs")
-        _refuse_below(self, 0, "weight_decay", "clip_grad", "workers", "seed")
-        for name in ("label_smoothing", "drop_rate", "momentum"):
+        _refuse_below(self, 0, "weight_decay", "clip_grad", "workers", "seed", "patience", "save_every", "save_minutes")
+        for name in ("label_smoothing", "drop_rate", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if max(self.min_lr, self.warmup_lr) > self.lr > 0:
@@ -169,8 +182,16 @@ class TrainConfig(AugmentConfig):
             raise ValueError(f"loss_weight must be positive, got {self.loss_weight}")
         if self.num_crops not in NUM_CROPS:
             raise ValueError(f"num_crops must be one of {NUM_CROPS}, got {self.num_crops}")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
+        if self.linear_probe and self.freeze:
+            raise ValueError(
+                "freeze and linear_probe exclude each other: a linear probe freezes all but the classifier"
+            )
+        if self.fsdp and (self.ema_decay or self.precision == "fp16" or self.sync_bn):
+            raise ValueError("fsdp goes with fp32 or bf16, and neither with ema_decay nor with sync_bn")
 
 
 @dataclass(frozen=True)

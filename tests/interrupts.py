@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from sifa_zoo.engine import train
+from sifa_zoo.engine import training
 
 
 def interrupt_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     """Ctrl-C after the clips of that epoch, before it is saved."""
-    real = train._train_epoch
+    real = training.train_epoch
 
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        row = real(*args, **kwargs)
-        if kwargs["epoch"] == epoch:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        if kwargs["position"].epoch == epoch:
             raise KeyboardInterrupt
-        return row
 
-    monkeypatch.setattr(train, "_train_epoch", interrupted)
+    monkeypatch.setattr(training, "train_epoch", interrupted)

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,22 @@ def test_commands_and_snippets_run_in_turn(page, user_folder):
     assert (user_folder / "runs" / "mine" / "curve.png").is_file()
     if page == "README.md":
         assert (user_folder / "prediction.png").is_file()
+
+
+def test_the_page_of_scale(user_folder):
+    commands = [line for block in blocks("docs/scale.md", "sh") for line in block.splitlines()]
+    commands = [command.replace("sifa_net_r50", "sifa_net_nano") for command in commands]
+    assert len(commands) == 3
+    for command in commands:
+        if command.startswith("torchrun "):
+            run = [sys.executable, "-m", "torch.distributed.run", *shlex.split(f"{command} {QUICK}")[1:]]
+            done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.count("epoch 1/1: ") == 1  # the writer alone prints
+        else:
+            assert main(shlex.split(f"{command} {QUICK}")[1:]) == 0, command
+    for run in ("mine", "two", "logged"):
+        assert (user_folder / "runs" / run / "best.safetensors").is_file()
 
 
 def test_the_page_of_the_operator(tmp_path, monkeypatch):

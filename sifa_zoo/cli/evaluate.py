@@ -43,8 +43,10 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _eval(args: argparse.Namespace) -> int:
     from sifa_zoo.engine.checkpoint import write_files
+    from sifa_zoo.engine.distributed import is_first_process
     from sifa_zoo.engine.evaluate import evaluate_run
     from sifa_zoo.engine.results import REPORT, result_json
+    from sifa_zoo.engine.scores import is_complete
 
     as_file = bool(args.output) and Path(args.output).suffix.lower() == ".json"
     if as_file:
@@ -54,9 +56,12 @@ def _eval(args: argparse.Namespace) -> int:
     names = ("split", "num_clips", "num_crops", "batch_size", "workers", "precision", "device")
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
     result = evaluate_run(args.run, args.data, output=None if as_file else args.output, **options, **reading(args))
+    complete = is_complete(result)
+    if not is_first_process():
+        return 0 if complete else 1
     for line in result["failed"]:
         print(f"error: {line}", file=sys.stderr)
-    complete = _print_result(args, result)
+    _print_result(args, result)
     if as_file:
         write_files({Path(args.output): result_json(result)})
     elif args.output:
@@ -64,16 +69,14 @@ def _eval(args: argparse.Namespace) -> int:
     return 0 if complete else 1
 
 
-def _print_result(args: argparse.Namespace, result: dict[str, Any]) -> bool:
-    """Print the figures; returns whether they are over all videos."""
+def _print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:
     from sifa_zoo.engine.report import FIGURES, figure_text
     from sifa_zoo.engine.scores import is_complete
 
-    complete = is_complete(result)
+    shortfall = "" if is_complete(result) else " - INCOMPLETE"
     print(f"{args.run} on {args.data}: {result['protocol']}")
-    print(f"{result['videos']} of {result['expected']} videos evaluated{'' if complete else ' - INCOMPLETE'}")
+    print(f"{result['videos']} of {result['expected']} videos evaluated{shortfall}")
     print(", ".join(f"{name} {figure_text(key, result[key])}" for key, (name, _) in FIGURES.items() if key in result))
-    return complete
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
 from sifa_zoo.cli.flags import Commands, add_model_args, add_settings, given
 from sifa_zoo.config import AugmentConfig, ClipConfig, TrainConfig
@@ -35,7 +33,17 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="RUN", help="run folder, weights file or hf-hub:OWNER/NAME to start from"
     )
     parser.add_argument("--pretrained", action="store_true", help="start from the model's default weights")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output, with its settings")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        choices=("auto",),
+        const=True,
+        default=False,
+        help="go on with the run in --output, with its settings; auto: start one if there is none",
+    )
+    parser.add_argument(
+        "--log", metavar="NAME", nargs="+", default=[], help="log to tensorboard or wandb, too, where installed"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
     known = "; ".join(f"{name}: {recipe.text}" for name, recipe in recipes().items())
     parser.add_argument("--recipe", metavar="NAME", help=f"take its settings where no flag says otherwise. {known}")
@@ -46,15 +54,10 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 
 
 def _finetune(args: argparse.Namespace) -> int:
+    from sifa_zoo.engine.distributed import is_first_process
+    from sifa_zoo.engine.stopping import Interrupted
     from sifa_zoo.engine.train import finetune
 
-    received: list[int] = []
-
-    def interrupt(number: int, _frame: Any) -> NoReturn:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         finetune(
             args.data,
@@ -68,16 +71,13 @@ def _finetune(args: argparse.Namespace) -> int:
             checkpoint=args.checkpoint,
             pretrained=args.pretrained,
             resume=args.resume,
+            log=args.log,
             device=args.device,
         )
-    except (KeyboardInterrupt, RuntimeError):  # the latter where the signal ended a worker, too
-        if not received:
-            raise
-        print(f"interrupted: {_how_to_resume(args)}", file=sys.stderr)
-        return INTERRUPTED
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    except Interrupted as interrupted:
+        if is_first_process():
+            print(f"interrupted: {_how_to_resume(args)}", file=sys.stderr)
+        return interrupted.exit_code
     return 0
 
 
@@ -86,4 +86,4 @@ def _how_to_resume(args: argparse.Namespace) -> str:
         return "training had not started, nothing was saved"
     saved = (Path(args.output) / "state.pt").exists()
     command = shlex.join(["sifa-zoo", "finetune", args.data, "--output", args.output, "--resume"])
-    return f"{'the last finished epoch is saved' if saved else 'no epoch had finished'}; continue with: {command}"
+    return f"{'what was trained is saved' if saved else 'nothing was saved yet'}; continue with: {command}"

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from sifa_zoo.config import METADATA_KEY, ClipConfig, WeightsInfo
 from sifa_zoo.registry import create_model, is_model
@@ -23,11 +23,17 @@ from sifa_zoo.weights import SCHEMES, file_info, find_weights, weights_file
 
 LAST = "last.safetensors"
 STATE = "state.pt"
+_TEMPORARY = ".tmp"
 
 
 def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:
     """The model's weights as a safetensors file."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return pack_weights(model.state_dict(), info)
+
+
+def pack_weights(state_dict: Mapping[str, Tensor], info: WeightsInfo) -> bytes:
+    """A state_dict as a safetensors file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     return save(tensors, {METADATA_KEY: info.to_json()})  # one key: their order, and so the bytes, would vary
 
 
@@ -94,6 +100,11 @@ def clip_config(model: nn.Module) -> ClipConfig:
     return ClipConfig(**{**known, "img_size": height, "num_frames": model.num_frames})
 
 
+def is_temporary(path: Path) -> bool:
+    """A file of `write_files` that was not renamed, because the process was killed."""
+    return path.name.startswith(".") and path.suffix == _TEMPORARY
+
+
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write files so that each is either the old one or the new one, whatever happens: beside, synced, then renamed.
 
@@ -102,7 +113,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     Raises:
         OSError: If they cannot be written; the old files are still there then, and no temporary file.
     """
-    beside = {path: path.with_name(f".{path.name}.tmp") for path in contents}
+    beside = {path: path.with_name(f".{path.name}{_TEMPORARY}") for path in contents}
     try:
         for path, content in contents.items():
             with open(beside[path], "wb") as file:

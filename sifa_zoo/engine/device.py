@@ -27,6 +27,12 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
         raise ValueError(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
+def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+    """Autocast to "bf16" or "fp16"; with "fp32" a context that changes nothing."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(torch.device(device).type, dtype, enabled=precision != "fp32")
+
+
 @contextmanager
 def spare_cores(device: torch.device, *, workers: int) -> Iterator[None]:
     """While training on a CPU leave a core to each process that decodes: more threads than cores slow each other down.

@@ -18,10 +18,11 @@ from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
-from sifa_zoo.engine.device import pick_device, spare_cores
+from sifa_zoo.engine.device import spare_cores
+from sifa_zoo.engine.distributed import is_writer, process_group
 from sifa_zoo.engine.loader import clip_loader
 from sifa_zoo.engine.results import describe, write_results
-from sifa_zoo.engine.scores import PRECISIONS, VideoScores, figures, gather, is_first_process, scored_batches
+from sifa_zoo.engine.scores import PRECISIONS, VideoScores, figures, gather, scored_batches
 
 
 def evaluate(
@@ -57,7 +58,7 @@ def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device |
     """The rows of all videos of a loader, from all processes; options as for `view_scores`."""
     multi_label = videos_of(loader).multi_label
     shards = []
-    quiet = not is_first_process()
+    quiet = not is_writer()
     leave = not sys.stderr.isatty()  # in a file a bar that is wiped out would swallow the next line
     total = len(loader.sampler)  # type: ignore[arg-type]
     with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
@@ -94,6 +95,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run on the videos of a data folder or list; transform, clip and classes are the run's own.
 
+    Under `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
+
     Args:
         run: A run folder, a weights file of one, or the name of a model with weights.
         data: As for `finetune`.
@@ -115,29 +118,38 @@ def evaluate_run(
         DataError: If the labels do not agree with the run's classes, or no video can be decoded.
         ValueError: If there is no such run, or a number is out of range.
     """
-    device = pick_device(device)
-    model = load_run(run, device)
-    cfg = model_cfg(model)
-    asked = {"num_clips": num_clips, "num_crops": num_crops}
-    views = {name: cfg.get(name, 1) if number is None else number for name, number in asked.items()}
-    precision = precision or cfg.get("precision", "fp32")
-    _check(**views, batch_size=batch_size, workers=workers, precision=precision)
-    clip = clip_config(model)
-    videos = read_videos(data, split, class_names=cfg["label_names"], **reading)
-    per_batch = max(1, batch_size // (views["num_clips"] * views["num_crops"]))
-    dataset = eval_dataset(videos, clip, **views)
-    loader = clip_loader(dataset, batch_size=per_batch, shard=True, workers=workers, device=device)
-    with spare_cores(device, workers=workers):
-        rows = score_videos(model, loader, device=device, precision=precision, max_clips=batch_size)
-    if not len(rows):
-        raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
-    result = summarise(rows, videos)
-    result["protocol"] = protocol(clip, **views, multi_label=videos.multi_label)
-    settings = {**clip.to_dict(), **views, "precision": precision, "batch_size": batch_size, "split": split, **reading}
-    result |= describe(run, data, videos=videos, arch=cfg["architecture"], settings={**settings, "device": str(device)})
-    if output is not None and is_first_process():
-        write_results(Path(output), result, rows=rows, videos=videos)
-    return result
+    with process_group(device) as device:
+        model = load_run(run, device)
+        cfg = model_cfg(model)
+        asked = {"num_clips": num_clips, "num_crops": num_crops}
+        views = {name: cfg.get(name, 1) if number is None else number for name, number in asked.items()}
+        precision = precision or cfg.get("precision", "fp32")
+        _check(**views, batch_size=batch_size, workers=workers, precision=precision)
+        clip = clip_config(model)
+        videos = read_videos(data, split, class_names=cfg["label_names"], **reading)
+        per_batch = max(1, batch_size // (views["num_clips"] * views["num_crops"]))
+        dataset = eval_dataset(videos, clip, **views)
+        loader = clip_loader(dataset, batch_size=per_batch, shard=True, workers=workers, device=device)
+        with spare_cores(device, workers=workers):
+            rows = score_videos(model, loader, device=device, precision=precision, max_clips=batch_size)
+        if not len(rows):
+            raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
+        result = summarise(rows, videos)
+        result["protocol"] = protocol(clip, **views, multi_label=videos.multi_label)
+        settings = {
+            **clip.to_dict(),
+            **views,
+            "precision": precision,
+            "batch_size": batch_size,
+            "split": split,
+            **reading,
+        }
+        result |= describe(
+            run, data, videos=videos, arch=cfg["architecture"], settings={**settings, "device": str(device)}
+        )
+        if output is not None and is_writer():
+            write_results(Path(output), result, rows=rows, videos=videos)
+        return result
 
 
 def eval_dataset(videos: VideoList, clip: ClipConfig, *, num_clips: int = 1, num_crops: int = 1) -> ClipDataset:

@@ -17,6 +17,8 @@ from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.samplers import ClipSampler
 
+_LAST_SECONDS = 20  # that a worker lives on after SIGTERM, for its parent
+
 
 class Batch(NamedTuple):
     """Clips `(B, C, T, H, W)`, or `(B, num_views, C, T, H, W)` in evaluation, of the videos that could be decoded.
@@ -90,6 +92,7 @@ def _collate(items: list[Any]) -> Batch:
 
 
 def _leave_signals_to_parent(_worker: int) -> None:
-    """Let workers go in silence when a terminal or a scheduler signals all processes: the parent has the word."""
+    """When a terminal or a scheduler signals all processes the parent has the word: it may want to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))

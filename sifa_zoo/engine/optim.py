@@ -38,9 +38,19 @@ def effective_rates(train: TrainConfig, *, num_replicas: int = 1) -> Rates:
 
 
 def build_optimizer(model: nn.Module, train: TrainConfig, *, num_replicas: int = 1) -> Optimizer:
-    """timm's optimiser of that name; biases and norms do not decay."""
+    """timm's optimiser of that name; biases, norms and what the model's `no_weight_decay` names do not decay.
+
+    With layer decay the layers are those of the model's `group_matcher`, and the head learns at the full rate.
+    """
     rates = effective_rates(train, num_replicas=num_replicas)
-    return create_optimizer_v2(model, train.opt, lr=rates.lr, weight_decay=train.weight_decay, momentum=train.momentum)
+    return create_optimizer_v2(
+        model,
+        train.opt,
+        lr=rates.lr,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        layer_decay=train.layer_decay if train.layer_decay < 1 else None,
+    )
 
 
 def build_scheduler(

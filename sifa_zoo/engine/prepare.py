@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timm.optim import list_optimizers
 from torch import nn
@@ -18,12 +19,14 @@ from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
 from sifa_zoo.data.datasets import check_videos
 from sifa_zoo.data.formats import BY_INDEX, read_videos
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
-from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
+from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, is_temporary, read_info, weights_path
+from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size
 from sifa_zoo.recipes import Recipe, find_recipe
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import SCHEMES, find_entry
 
 CONFIG = "config.json"
+_FREE = ("workers", "save_every", "save_minutes")  # settings that do not change what a run comes to
 
 
 def open_run(run: Path, *, resume: bool) -> RunConfig | None:
@@ -45,7 +48,7 @@ def open_run(run: Path, *, resume: bool) -> RunConfig | None:
             raise ValueError(
                 f"{run / CONFIG} is damaged or of another version ({error}); start a new --output"
             ) from error
-    if run.is_dir() and any(run.iterdir()):
+    if run.is_dir() and any(not is_temporary(path) for path in run.iterdir()):
         if (run / CONFIG).exists():
             raise ValueError(f"{run} holds another run: choose a new --output, or continue that run with --resume")
         raise ValueError(f"{run} is not empty: choose a new --output")
@@ -130,22 +133,29 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
     info = _start_info(config, run)
     if info and info.class_names != class_names and len(info.class_names) == len(class_names):
         model.reset_classifier(len(class_names))  # type: ignore[operator]  # another number of classes renews it in `create_model`
-        print(f"{config.checkpoint}: the head starts anew for classes of other names, all else is loaded")
+        say(f"{config.checkpoint}: the head starts anew for classes of other names, all else is loaded")
     return model
 
 
-def refuse_bad_files(*lists: VideoList, workers: int) -> None:
-    """Open every video once.
+def check_files(*lists: VideoList, workers: int, skip_bad: bool = False) -> None:
+    """Open every video once, each process its share, and name those that cannot be decoded on stderr.
 
     Raises:
-        DataError: If one cannot be decoded, after a line for each on stderr.
+        DataError: If there are such, and they are not to be skipped.
     """
-    bad = [line for videos in lists for line in check_videos(videos, workers=workers)]
+    mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
+    bad = gather_rows([line for videos in mine for line in check_videos(videos, workers=workers)])
+    on_writer(_name_bad_files, bad, total=sum(map(len, lists)), skip_bad=skip_bad)
+
+
+def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
     for line in bad:
         print(line, file=sys.stderr)
+    counts = f"{len(bad)} of {total} videos cannot be used (listed above)"
+    if bad and not skip_bad:
+        raise DataError(f"{counts}; mend or remove them to train, or leave them out with --skip-bad")
     if bad:
-        total = sum(len(videos) for videos in lists)
-        raise DataError(f"{len(bad)} of {total} videos cannot be used (listed above); mend or remove them to train")
+        print(f"warning: {counts} and will be skipped", file=sys.stderr)
 
 
 def _override(given: Any, base: Any) -> Any:
@@ -158,7 +168,7 @@ def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
     nested = {"clip": _override(given.get("clip"), saved.clip), "train": _override(given.get("train"), saved.train)}
     config = RunConfig(**{**vars(saved), **given, **nested})
     old, new = saved.flat(), config.flat()
-    names = [name for name in old if old[name] != new[name] and name != "workers"]
+    names = [name for name in old if old[name] != new[name] and name not in _FREE]
     if names:
         changed = ", ".join(f"{name} is {old[name]}, not {new[name]}" for name in names)
         raise ValueError(f"a resumed run keeps its settings: {changed}; start a new --output for others")

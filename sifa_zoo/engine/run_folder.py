@@ -1,4 +1,7 @@
-"""What a run folder keeps of its training: settings, weights, the state to resume from, and the log."""
+"""What a run folder keeps of its training: settings, weights, the state to resume from, and the log.
+
+Every process of a run must call the functions that save, since each has a part of the state; the writer writes.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ import dataclasses
 import io
 import json
 import pickle
-import platform
-from collections.abc import Sequence
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import timm
+import numpy as np
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from sifa_zoo import __version__
 from sifa_zoo.config import RunConfig, WeightsInfo
-from sifa_zoo.engine.checkpoint import LAST, STATE, read_info, weights_bytes, write_files
+from sifa_zoo.engine.checkpoint import LAST, STATE, pack_weights, read_info, write_files
+from sifa_zoo.engine.distributed import gather, is_writer, rank
+from sifa_zoo.engine.epoch import Position
+from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.log import draw_curve, log_csv
 from sifa_zoo.engine.prepare import CONFIG
 from sifa_zoo.weights import BEST
@@ -36,27 +41,27 @@ def best_row(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: (row[metric(row)], -row["val_loss"]))
 
 
-def write_config(run: Path, config: RunConfig) -> None:
-    """Make the run folder with its settings and the versions in use."""
-    versions = {"sifa_zoo": __version__, "torch": torch.__version__, "timm": timm.__version__}
-    versions["python"] = platform.python_version()
+def write_config(run: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
+    """Make the run folder with its settings, and what they came to: the facts that `provenance.facts` tells."""
     run.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**dataclasses.asdict(config), "versions": versions}, indent=2)
+    text = json.dumps({**dataclasses.asdict(config), **facts}, indent=2)
     write_files({run / CONFIG: f"{text}\n".encode()})
 
 
-def restore(run: Path, model: nn.Module, optimizer: Optimizer) -> list[Row]:
-    """Load weights and optimiser of the last finished epoch, if there is one; returns the log so far."""
+def restore(run: Path, learner: Learner) -> tuple[list[Row], Position]:
+    """Load the state that was saved last, if there is one; returns the log and the position that belong to it."""
     if not (run / STATE).exists():
-        return []
+        return [], Position()
     try:
         state = torch.load(run / STATE, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{run / STATE} is damaged; start a new --output with --checkpoint {run / LAST}") from error
-    rows: list[Row] = state["log"]
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return rows
+        own = state["processes"][rank()]
+    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, IndexError) as error:
+        raise ValueError(
+            f"{run / STATE} is damaged or of another version; start a new --output with --checkpoint {run / LAST}"
+        ) from error
+    learner.load_state_dict(state["learner"])
+    _set_random_state(own["random"], learner.device)
+    return state["log"], Position(**state["position"], bad=Counter(own["bad"]))
 
 
 def is_of_epoch(weights: Path, epoch: int) -> bool:
@@ -65,16 +70,17 @@ def is_of_epoch(weights: Path, epoch: int) -> bool:
     return info is not None and info.epoch == epoch
 
 
-def save(
-    run: Path,
-    model: nn.Module,
-    optimizer: Optimizer,
-    *,
-    rows: list[Row],
-    config: RunConfig,
-    class_names: tuple[str, ...],
+def save_state(run: Path, learner: Learner, *, rows: list[Row], position: Position) -> None:
+    """Write what resuming needs."""
+    state = _state_bytes(learner, rows=rows, position=position)
+    if is_writer():
+        write_files({run / STATE: state})
+
+
+def save_epoch(
+    run: Path, learner: Learner, *, rows: list[Row], position: Position, config: RunConfig, class_names: tuple[str, ...]
 ) -> None:
-    """Write the run folder's files for the epoch that has just ended."""
+    """Write all of the run folder's files for the epoch that has just ended."""
     info = WeightsInfo(
         arch=config.architecture,
         class_names=class_names,
@@ -88,9 +94,36 @@ def save(
         num_crops=config.train.num_crops,
         multi_label="val_map" in rows[-1],
     )
-    weights = weights_bytes(model, info)
-    state = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": rows}, state)
-    files = {run / STATE: state.getvalue()}  # first: resuming reads nothing else
+    tensors, state = learner.weights(), _state_bytes(learner, rows=rows, position=position)
+    if not is_writer():
+        return
+    weights = pack_weights(tensors, info)
+    files = {run / STATE: state}  # first: resuming reads nothing else
     files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
     write_files({**files, run / LAST: weights, run / "log.csv": log_csv(rows), run / "curve.png": draw_curve(rows)})
+
+
+def _state_bytes(learner: Learner, *, rows: list[Row], position: Position) -> bytes:
+    place = dataclasses.asdict(position)
+    own = {"bad": dict(place.pop("bad")), "random": _random_state(learner.device)}
+    state = {"learner": learner.state_dict(), "processes": gather(own), "position": place, "log": rows}
+    if not is_writer():
+        return b""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """The states of all generators of this process that its training may draw from."""
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
+    states = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random_state(states: dict[str, Any], device: torch.device) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from sifa_zoo.data.videos import VideoList
+from sifa_zoo.engine.distributed import gather_rows
 from sifa_zoo.engine.metrics import (
     among,
     average_precision,
@@ -101,11 +102,7 @@ def gather(shards: Sequence[VideoScores]) -> VideoScores:
 
     Under `torch.distributed` every process must call it, and all get the same table.
     """
-    shards = [shard for shard in shards if len(shard) or shard.failed]
-    if distributed.is_available() and distributed.is_initialized():
-        everyone: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(everyone, shards)
-        shards = [shard for part in everyone for shard in part]
+    shards = gather_rows([shard for shard in shards if len(shard) or shard.failed])
     failed = tuple(sorted(line for shard in shards for line in shard.failed))
     shards = [shard for shard in shards if len(shard)]
     if not shards:
@@ -117,11 +114,6 @@ def gather(shards: Sequence[VideoScores]) -> VideoScores:
     order = order[first]
     scores, views = (torch.cat([getattr(shard, name) for shard in shards])[order] for name in ("scores", "views"))
     return VideoScores(indices[order], scores, views, failed)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that shows progress and writes files."""
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
 def labels_of(rows: VideoScores, videos: VideoList) -> Tensor:

@@ -19,7 +19,7 @@ from tiny_videos import write_video, write_videos
 import sifa_zoo
 from sifa_zoo.config import ClipConfig, TrainConfig
 from sifa_zoo.data.videos import DataError
-from sifa_zoo.engine import checkpoint
+from sifa_zoo.engine import checkpoint, training
 from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.evaluate import evaluate_run
@@ -380,3 +380,75 @@ def test_weights_that_training_cannot_start_from(data, tmp_path, start, match):
     with pytest.raises(ValueError, match=match):
         finetune(data, output=tmp_path / "run", device="cpu", **start)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_worker_that_was_killed_is_told_in_one_line(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    monkeypatch.setattr(training, "train_epoch", killed)
+    with pytest.raises(DataError, match="a process that decodes videos was ended, .* --resume with fewer --workers"):
+        train(tmp_path / "run")
+
+
+def test_all_that_came_of_the_settings_is_saved(tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "run", epochs=1, accumulation_steps=2, lr_batch=8, call={"log": ["tensorboard"]})
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["global_batch"], config["effective_lr"], config["num_processes"]) == (4, 5e-4, 1)
+    assert len(config["data_fingerprint"]) == 16
+    assert {"git_commit", "device", "evaluation", "data_format", "train_videos", "val_videos"} <= config.keys()
+    assert config["clip"]["num_frames"] == 4
+    assert config["train"]["seed"] == 0
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_trackers_are_checked_before_anything_is_written(tmp_path: Path, train: Train) -> None:
+    with pytest.raises(ValueError, match="log must be some of tensorboard, wandb, got 'mlflow'"):
+        train(tmp_path / "run", call={"log": ["mlflow"]})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_average_is_validated_and_kept(tmp_path: Path, train: Train, data: Path) -> None:
+    best = train(tmp_path / "run", epochs=2, ema_decay=0.99, lr=1e-2)
+    result = evaluate_run(tmp_path / "run", data, workers=0, device="cpu")
+    assert result["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["learner"]
+    kept = load_run(tmp_path / "run" / "last.safetensors").state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in state["ema"].items())
+    assert not torch.equal(state["model"]["head.fc.weight"], kept["head.fc.weight"])
+
+
+def test_a_linear_probe(tmp_path: Path, train: Train, run_folder: Path) -> None:
+    call = {"model": None, "clip": None, "checkpoint": run_folder}
+    train(tmp_path / "run", epochs=1, linear_probe=True, call=call)
+    start, end = load_run(run_folder).state_dict(), load_run(tmp_path / "run").state_dict()
+    assert {name for name in start if not torch.equal(start[name], end[name])} == {"head.fc.weight", "head.fc.bias"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "saved"), [({}, [3]), ({"save_every": 2}, [2, 3]), ({"save_minutes": 1e-9}, [1, 2, 3, 3])]
+)
+def test_when_a_run_is_saved(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], saved: list[int]
+) -> None:
+    steps = []
+    real = training.save_state
+
+    def save(*args: Any, position: Any, **kwargs: Any) -> None:
+        steps.append(position.step)
+        real(*args, position=position, **kwargs)
+
+    monkeypatch.setattr(training, "save_state", save)
+    train(tmp_path / "run", epochs=1, **settings)  # three updates
+    assert steps == saved
+
+
+def test_how_often_a_run_is_saved_may_change(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_epoch(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run")
+    monkeypatch.undo()
+    best = train(tmp_path / "run", save_every=1, save_minutes=5, call={"resume": "auto"})
+    assert best["epoch"] in (1, 2)

@@ -18,6 +18,7 @@ from tiny_videos import write_videos
 from sifa_zoo.config import TrainConfig
 from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine import train as train_module
+from sifa_zoo.engine import training
 from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.recipes import recipes
 
@@ -57,7 +58,7 @@ def test_what_is_in_effect_is_printed(tmp_path: Path, train: Train, capsys: pyte
         (videos / split / "red").rename(videos / split / "red left")
     train(tmp_path / "run", videos=videos, epochs=1, lr=0.4, lr_batch=8, accumulation_steps=2)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert {"global batch 4", "effective lr 0.2", "lr 0.4"} <= set(lines)
+    assert {"global_batch 4", "effective_lr 0.2", "lr 0.4"} <= set(lines)
     assert sum(line.startswith("never mirrored") and line.endswith(": red left") for line in lines) == 1
     train(tmp_path / "still", videos=videos, epochs=1, hflip=False)
     assert "mirror" not in capsys.readouterr().out
@@ -95,7 +96,8 @@ def test_several_labels_per_video(tmp_path: Path, train: Train, monkeypatch: pyt
 
     real = train_module.read_data
     monkeypatch.setattr(train_module, "read_data", several)
-    monkeypatch.setattr(train_module, "evaluate", lambda *_, **__: {**next(scores), "failed": ()})
+    counts = {"videos": 4, "expected": 4, "failed": ()}
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: {**next(scores), **counts})
     best = train(tmp_path / "run", epochs=2, mixup_alpha=0.4, repeats=2)
     assert (best["epoch"], best["val_map"]) == (1, 80.0)
     assert best["train_loss"] == pytest.approx(math.log(2), rel=0.2)  # of questions answered by yes or no

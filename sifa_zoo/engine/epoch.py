@@ -1,0 +1,176 @@
+"""One pass over the training clips, from wherever the last one stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from sifa_zoo.config import TrainConfig
+from sifa_zoo.data.datasets import ClipDataset
+from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data.mixing import BatchMixer
+from sifa_zoo.data.samplers import ClipSampler
+from sifa_zoo.engine.distributed import all_sum, is_writer, world_size
+from sifa_zoo.engine.freezing import train_mode
+from sifa_zoo.engine.learner import Learner
+from sifa_zoo.engine.loader import Batch
+from sifa_zoo.engine.loss import clip_loss
+from sifa_zoo.engine.progress import DataClock, progress_bar, show_step
+
+
+class TrainingError(ValueError):
+    """Training cannot go on: the loss or a gradient is no longer a finite number."""
+
+
+@dataclass
+class Position:
+    """How far a run is: epochs done, batches done in this one, and the sums over these that the log is made of.
+
+    `loss`, `clips` and `skipped` are over all processes, `bad` (a count for each video that was skipped in this run)
+    and `step` are this one's.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    clips: int = 0
+    skipped: int = 0
+    lr: float = 0.0
+    bad: Counter[str] = field(default_factory=Counter)
+
+
+def num_updates(loader: DataLoader, train: TrainConfig) -> int:
+    """Optimiser steps per epoch."""
+    return -(-len(loader) // train.accumulation_steps)
+
+
+def train_epoch(
+    learner: Learner,
+    loader: DataLoader,
+    *,
+    position: Position,
+    mixer: BatchMixer,
+    after_update: Callable[[dict[str, float]], None],
+) -> None:
+    """Trains from `position` to the end of its epoch, and moves it on.
+
+    Args:
+        learner: The model.
+        loader: Of a `ClipSampler` with a seed.
+        position: Where to begin. It is moved with each update, and so tells at which one an exception came.
+        mixer: MixUp and CutMix.
+        after_update: Called with the scalars of each update, when all that it changed is settled.
+
+    Raises:
+        TrainingError: If the loss or the gradient is not finite; the message names the videos.
+        VideoError: If a video cannot be decoded, unless such are to be skipped.
+    """
+    train, steps, epoch = learner.train, len(loader), position.epoch
+    dataset, sampler = cast(ClipDataset, cast(Any, loader.dataset).dataset), cast(ClipSampler, loader.sampler)
+    dataset.set_epoch(epoch)
+    sampler.set_epoch(epoch, start=min(position.step * train.batch_size, len(sampler)))
+    train_mode(learner.model)
+    clock, group = DataClock(), _Group()
+    per_step = train.batch_size * world_size()
+    title = {"epochs": train.epochs, "clips": len(sampler) * world_size(), "done": position.step * per_step}
+    with progress_bar(epoch + 1, **title, show=is_writer()) as bar:
+        for step, batch in enumerate(clock.watch(loader), start=position.step):
+            first = step - step % train.accumulation_steps
+            size = min(train.accumulation_steps, steps - first)  # of this group
+            last = step + 1 == first + size
+            weight = _weight(batch, train)
+            group.add(batch, dataset.videos.paths[batch.indices.numpy()].tolist())
+            if weight:
+                loss = _loss(learner, batch, mixer=mixer, place=(epoch, step))
+                _refuse_infinite(loss, "loss", group=group, epoch=epoch)
+                learner.backward(loss * (train.loss_weight * weight / size), last=last)
+                group.trained(loss.item(), len(batch.labels))
+            if last:
+                scalars = _update(learner, group, position=position, clock=clock)
+                position.step = step + 1
+                show = {"loss": position.loss / max(1, position.clips), "lr": position.lr}
+                show_step(bar, clips=per_step * group.batches, **show, data_wait=clock.data_wait)
+                group = _Group()
+                after_update(scalars)
+
+
+class _Group:
+    """The batches of one update, in this process."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.failed: list[str] = []
+        self.loss = 0.0
+        self.clips = 0
+        self.batches = 0
+
+    def add(self, batch: Batch, paths: Sequence[str]) -> None:
+        self.paths += paths
+        self.failed += batch.failed
+        self.batches += 1
+
+    def trained(self, loss: float, clips: int) -> None:
+        self.loss += loss * clips
+        self.clips += clips
+
+
+def _update(learner: Learner, group: _Group, *, position: Position, clock: DataClock) -> dict[str, float]:
+    """The optimiser step that ends a group; returns what to log about it."""
+    lr, norm = learner.lr, torch.zeros(())
+    loss, clips, skipped = all_sum(group.loss, group.clips, len(group.failed))
+    if clips:
+        norm = learner.gradient_norm()
+        if not learner.overflow_is_usual:
+            _refuse_infinite(norm, "norm of the gradient", group=group, epoch=position.epoch)
+    learner.update(empty=not clips)
+    for line in group.failed:
+        if line not in position.bad:
+            tqdm.write(f"skipped: {line}", file=sys.stderr)
+        position.bad[line] += 1
+    position.loss, position.clips = position.loss + loss, position.clips + int(clips)
+    position.skipped, position.lr = position.skipped + int(skipped), lr
+    figures = {"loss": loss / clips if clips else float("nan"), "lr": lr, "grad_norm": norm.item()}
+    return {**figures, **clock.lap(clips=int(clips))}
+
+
+def _weight(batch: Batch, train: TrainConfig) -> float:
+    """Factor of this process's mean loss, with which the mean over processes is that over clips.
+
+    0 tells every process to leave out this batch: one of them has fewer than two clips, which batch norm may need, and
+    all must take the same steps.
+
+    Raises:
+        VideoError: If a video cannot be decoded, unless such are to be skipped.
+    """
+    if not train.skip_bad:
+        if batch.failed:
+            raise VideoError(batch.failed[0])
+        return 1.0
+    clips = len(batch.labels)
+    short, total = all_sum(bool(batch.failed) and clips < min(2, train.batch_size), clips)
+    return 0.0 if short else clips * world_size() / total
+
+
+def _loss(learner: Learner, batch: Batch, *, mixer: BatchMixer, place: tuple[int, int]) -> Tensor:
+    """The loss of a batch, mixed as its place (epoch, step) in the run tells."""
+    device = learner.device
+    clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
+    clips, targets = mixer(clips, labels, epoch=place[0], step=place[1])
+    smoothing, multi_label = learner.train.label_smoothing, batch.labels.ndim == 2
+    return clip_loss(learner.logits(clips), targets, label_smoothing=smoothing, multi_label=multi_label)
+
+
+def _refuse_infinite(value: Tensor, what: str, *, group: _Group, epoch: int) -> None:
+    if not torch.isfinite(value):
+        raise TrainingError(
+            f"the {what} is {value.item()} in epoch {epoch + 1}, with the videos {', '.join(group.paths)}; "
+            "look at these, or lower the learning rate; what was saved before is untouched"
+        )

@@ -1,0 +1,126 @@
+"""A model and all that an optimiser step changes."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from sifa_zoo.config import TrainConfig
+from sifa_zoo.engine.device import autocast
+from sifa_zoo.engine.distributed import world_size
+from sifa_zoo.engine.freezing import freeze
+from sifa_zoo.engine.optim import build_optimizer, build_scheduler
+from sifa_zoo.engine.parallel import load_states, model_state, optimizer_state, replicate, shard, sync_batch_norm
+
+
+class Learner:
+    """A model with its optimiser, learning rate, loss scale and average of weights.
+
+    Args:
+        model: A model of the zoo. It is changed in place as the settings say: frozen, compiled, divided.
+        train: The settings.
+        updates_per_epoch: Optimiser steps in an epoch, by which the learning rate moves.
+        device: Where to train.
+
+    Raises:
+        ValueError: If a setting cannot be had with this model or device.
+    """
+
+    def __init__(self, model: nn.Module, train: TrainConfig, *, updates_per_epoch: int, device: torch.device) -> None:
+        self.train = train
+        self.device = device
+        freeze(model, train.freeze, linear_probe=train.linear_probe)
+        if getattr(model, "dual_head", False):
+            model.set_dual_training(True)  # type: ignore[operator]
+        if train.grad_checkpointing:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
+        model = model.to(device)
+        # FSDP divides contiguous weights only; the clips' memory format decides how a convolution runs.
+        self.model = model if train.fsdp else model.to(memory_format=torch.channels_last)
+        if train.sync_bn:
+            self.model = sync_batch_norm(self.model, device)
+        # Warm-up of the decay: a short run's average would else be its start.
+        self.ema = ModelEmaV3(self.model, decay=train.ema_decay, use_warmup=True) if train.ema_decay else None
+        if train.fsdp:
+            shard(self.model, device)
+        if train.compile:
+            self.model.compile()
+        self.net = replicate(self.model, device)
+        self.optimizer = build_optimizer(self.model, train, num_replicas=world_size())
+        self.scheduler = build_scheduler(self.optimizer, train, updates=updates_per_epoch, num_replicas=world_size())
+        self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
+        self.updates = 0
+        self.scheduler.step_update(0)
+
+    @property
+    def lr(self) -> float:
+        """The rate of the next update, of the layers that learn fastest."""
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model whose weights are validated and kept: the average if there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def logits(self, clips: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Logits of clips that are on the device, of each head."""
+        with autocast(self.device, self.train.precision):
+            return self.net(clips)
+
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        """Adds the gradient of a loss; before the last one of an update processes need not tell each other theirs."""
+        # Where batches may be left out, the last one may be: then gradients must be averaged at each.
+        alone = not last and not self.train.skip_bad and isinstance(self.net, DistributedDataParallel)
+        context: Any = self.net.no_sync if alone else nullcontext
+        with context():
+            self.scaler.scale(loss).backward()
+
+    def gradient_norm(self) -> Tensor:
+        """The norm of the gradient, which is clipped to the settings' limit afterwards."""
+        self.scaler.unscale_(self.optimizer)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        norm = clip_grad_norm_(trained, self.train.clip_grad or math.inf)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def update(self, *, empty: bool = False) -> None:
+        """An optimiser step, and the next learning rate; `empty` if there is no gradient, because all was left out."""
+        if not empty:
+            self.scaler.step(self.optimizer)  # not, if fp16 overflowed: the scale is lowered then
+            self.scaler.update()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        self.scheduler.step_update(self.updates)
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.updates)
+
+    @property
+    def overflow_is_usual(self) -> bool:
+        """fp16 looks for the largest loss scale that does not overflow; below 1 it will not find one."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state_dict to keep, on the writer. All processes must call it."""
+        return model_state(self.evaluated)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an update changes, on the writer. All processes must call it."""
+        state = {"model": model_state(self.model), "optimizer": optimizer_state(self.model, self.optimizer)}
+        ema = None if self.ema is None else self.ema.module.state_dict()
+        return {**state, "scaler": self.scaler.state_dict(), "ema": ema, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, on every process."""
+        load_states(self.model, self.optimizer, state)
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.updates = state["updates"]
+        self.scheduler.step_update(self.updates)

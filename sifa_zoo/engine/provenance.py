@@ -1,0 +1,99 @@
+"""What a result came from: settings as they came out, versions, the commit of this package, and the videos."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+
+import sifa_zoo
+from sifa_zoo import __version__
+from sifa_zoo.config import RunConfig
+from sifa_zoo.data.videos import DataError, VideoList
+from sifa_zoo.engine.distributed import world_size
+from sifa_zoo.engine.evaluate import protocol
+from sifa_zoo.engine.optim import effective_rates, global_batch
+from sifa_zoo.engine.prepare import CONFIG
+
+
+def facts(config: RunConfig, videos: tuple[VideoList, VideoList], *, device: torch.device) -> dict[str, Any]:
+    """What the settings of a run come to with these videos (training, validation), on this machine."""
+    train, replicas = config.train, world_size()
+    rates = effective_rates(train, num_replicas=replicas)
+    found: dict[str, Any] = {f"{part}_videos": len(of) for part, of in zip(("train", "val"), videos, strict=True)}
+    found |= {"num_classes": len(videos[0].class_names), "data_format": videos[0].format}
+    found |= {"data_fingerprint": data_fingerprint(*videos, root=config.data)}
+    found |= {"num_processes": replicas, "global_batch": global_batch(train, num_replicas=replicas)}
+    found |= {"effective_lr": rates.lr, "effective_min_lr": rates.min_lr, "device": str(device)}
+    views = {"num_clips": train.num_clips, "num_crops": train.num_crops}
+    found |= {"evaluation": protocol(config.clip, **views, multi_label=videos[0].multi_label)}
+    return {**found, "git_commit": git_commit(), "versions": versions()}
+
+
+def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
+    """Compares the facts of a run that goes on with those that it began with.
+
+    Raises:
+        ValueError: If there are more or fewer processes: the global batch would be another.
+        DataError: If there are more or fewer training videos: the place in the epoch would mean nothing.
+    """
+    then = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+    if then.get("num_processes", 1) != now["num_processes"]:
+        was = then.get("num_processes", 1)
+        raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with as many")
+    if then.get("train_videos", now["train_videos"]) != now["train_videos"]:
+        was = then["train_videos"]
+        raise DataError(f"the run in {run} has {was} training videos, not {now['train_videos']}; start a new --output")
+    if then.get("data_fingerprint") != now["data_fingerprint"]:
+        print(f"warning: the videos are not those that the run in {run} began with", file=sys.stderr)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    ours = {"sifa_zoo": __version__, "torch": torch.__version__, "timm": timm.__version__}
+    return {**ours, "python": platform.python_version()}
+
+
+def git_commit() -> str | None:
+    """The commit that this package is a checkout of, ending in `-dirty` if files differ from it; None elsewhere."""
+    root = Path(sifa_zoo.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", os.fspath(root), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):  # no git here, or the checkout is another user's
+        return None
+    return found.stdout.strip()
+
+
+def data_fingerprint(*lists: VideoList, root: str | os.PathLike[str]) -> str:
+    """16 hexadecimal digits that change with any video's name below `root`, its size in bytes, or its labels.
+
+    The order of the videos and the place of `root` do not count; neither does what is inside the files, which would
+    take as long to read as an epoch.
+    """
+    rows = []
+    for part, videos in enumerate(lists):
+        for path, label in zip(videos.paths, videos.labels, strict=True):
+            labels = np.flatnonzero(label) if videos.multi_label else [label]
+            names = sorted(videos.class_names[i] for i in labels)
+            rows.append(f"{part}\t{os.path.relpath(path, root)}\t{_size(path)}\t{names}")
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:16]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # a member of a shard, or a video that will be named when it is read
+        return -1

@@ -1,0 +1,68 @@
+"""SIGINT (Ctrl-C) and SIGTERM as a wish: training finishes its step, saves, and leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was ended by a signal; `exit_code` is 130 or 143, as shells report it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class StopSignals:
+    """What has been received since `stop_signals` began to listen: `received` is the signal's number, or None."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._deferring = False
+        self._process = os.getpid()
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within it the first signal is only noted, for `check`; a second one interrupts at once."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        self.check()
+
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal was noted."""
+        if self.received is not None:
+            raise Interrupted(self.received)
+
+    def handle(self, number: int, _frame: FrameType | None = None) -> None:
+        """Notes a signal, or raises `Interrupted`; does nothing in a worker that has just been forked."""
+        if os.getpid() != self._process:
+            return
+        noted = self._deferring and self.received is None
+        self.received = number
+        if not noted:
+            raise Interrupted(number)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Listens for SIGINT and SIGTERM, if this is the main thread: Python tells no other one."""
+    stop = StopSignals()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = {number: signal.signal(number, stop.handle) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,82 @@
+"""TensorBoard and Weights & Biases, where asked for: scalars per step and per epoch.
+
+Both packages are optional. `log.csv` and `curve.png` need neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Log: TypeAlias = Callable[[Mapping[str, float], int], None]
+
+_MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
+TRACKERS = tuple(_MODULES)
+TENSORBOARD, WANDB_ID = "tensorboard", "wandb_id.txt"
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuses, before a run begins, what it could not log to.
+
+    Raises:
+        ValueError: If a name is none of `TRACKERS`, or its package is not installed.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise ValueError(f"log must be some of {', '.join(TRACKERS)}, got {name!r}")
+        try:
+            importlib.import_module(_MODULES[name])
+        except ImportError as error:
+            raise ValueError(f"logging to {name} needs a package that is not installed: pip install {name}") from error
+
+
+@contextmanager
+def open_trackers(names: Sequence[str], run: Path, *, settings: Mapping[str, Any], step: int = 0) -> Iterator[Log]:
+    """A function that logs scalars, `log({"train/loss": 0.7}, step)`, to all of `names`; to none if there are none.
+
+    Args:
+        names: Some of `TRACKERS`.
+        run: The run folder. TensorBoard's files go to `tensorboard` in it, those of W&B to `wandb`.
+        settings: What the run is made with, for W&B's table of runs.
+        step: The step at which a resumed run goes on; what a killed one logged after it is dropped.
+    """
+    openers = {"tensorboard": _open_tensorboard, "wandb": _open_wandb}
+    with ExitStack() as stack:
+        logs = [stack.enter_context(openers[name](run, settings, step)) for name in names]
+
+        def log(scalars: Mapping[str, float], step: int) -> None:
+            for one in logs:
+                one(scalars, step)
+
+        yield log
+
+
+@contextmanager
+def _open_tensorboard(run: Path, _settings: Mapping[str, Any], step: int) -> Iterator[Log]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(os.fspath(run / TENSORBOARD), purge_step=step or None) as writer:
+
+        def log(scalars: Mapping[str, float], step: int) -> None:
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
+
+        yield log
+
+
+@contextmanager
+def _open_wandb(run: Path, settings: Mapping[str, Any], _step: int) -> Iterator[Log]:
+    import wandb
+
+    file = run / WANDB_ID  # W&B's own memory of a run in a folder ends when the run does
+    if not file.exists():
+        file.write_text(uuid.uuid4().hex, encoding="utf-8")
+    name, config = run.resolve().name, {key: str(value) for key, value in settings.items()}
+    options = {"id": file.read_text(encoding="utf-8").strip(), "resume": "allow", "dir": os.fspath(run)}
+    with wandb.init(project="sifa_zoo", name=name, config=config, **options) as writer:
+        yield lambda scalars, step: writer.log(dict(scalars), step=step)

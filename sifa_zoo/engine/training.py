@@ -1,0 +1,165 @@
+"""A run while it trains: its epochs, what is saved when, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sifa_zoo.config import RunConfig, TrainConfig
+from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data.mixing import BatchMixer
+from sifa_zoo.data.videos import DataError, VideoList, few
+from sifa_zoo.engine.distributed import all_sum, gather, is_writer, on_writer, rank, say
+from sifa_zoo.engine.epoch import Position, train_epoch
+from sifa_zoo.engine.evaluate import evaluate
+from sifa_zoo.engine.learner import Learner
+from sifa_zoo.engine.parallel import share_buffers, whole
+from sifa_zoo.engine.run_folder import Row, best_row, metric, save_epoch, save_state
+from sifa_zoo.engine.stopping import Interrupted, StopSignals
+from sifa_zoo.engine.trackers import Log
+from sifa_zoo.weights import BEST
+
+_METRICS = ("loss", "top1", "top5", "map")  # of an evaluation, those that the log keeps
+
+
+def is_over(rows: Sequence[Row], train: TrainConfig) -> bool:
+    """All epochs are done, or as many as patience allows since the best one."""
+    stale = len(rows) - best_row(rows)["epoch"] if rows else 0
+    return len(rows) == train.epochs or 0 < train.patience <= stale
+
+
+@dataclass
+class Training:
+    """A run in this process while it trains."""
+
+    run: Path
+    config: RunConfig
+    learner: Learner
+    loaders: tuple[DataLoader, DataLoader]
+    rows: list[Row]
+    position: Position
+    stop: StopSignals
+    log: Log = lambda _scalars, _step: None
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def run_epochs(self) -> None:
+        """The epochs that the log does not have yet; each is saved when it ends."""
+        train, (loader, _) = self.config.train, self.loaders
+        mixer = BatchMixer(train, num_classes=len(self._videos.class_names), seed=train.seed)
+        while not on_writer(is_over, self.rows, train):
+            start, position = time.monotonic(), self.position
+            if not position.step:  # a process draws its own numbers, the same whether the run was resumed or not
+                torch.manual_seed(random.Random(f"{train.seed} {position.epoch} {rank()}").getrandbits(63))
+            try:
+                train_epoch(self.learner, loader, position=position, mixer=mixer, after_update=self._after_update)
+                self._save_state()
+                self._end_epoch(start)
+            except (VideoError, RuntimeError) as error:
+                if plainer := _in_one_line(error, data=self.config.data):
+                    raise DataError(plainer) from error
+                raise
+
+    def finish(self) -> Row:
+        """Tells how the run ended; returns the row of the best epoch."""
+        train, best = self.config.train, best_row(self.rows)
+        if len(self.rows) < train.epochs:
+            say(f"stopped after epoch {len(self.rows)}: none of the last {train.patience} was better than those before")
+        bad = sum(gather(self.position.bad), Counter[str]())
+        if bad:
+            say(f"skipped {bad.total()} times, {len(bad)} videos: {few(sorted(bad))}")
+        name = {"val_top1": "top-1", "val_map": "mAP"}[metric(best)]
+        say(f"best: {name} {best[metric(best)]:.1f} % after epoch {best['epoch']}; weights in {self.run / BEST}")
+        return best
+
+    def save_epoch(self) -> None:
+        """Saves all that belongs to the last epoch in the log."""
+        options: dict[str, Any] = {"rows": self.rows, "position": self.position, "config": self.config}
+        save_epoch(self.run, self.learner, class_names=self._videos.class_names, **options)
+        self.saved_at = time.monotonic()
+
+    @property
+    def _videos(self) -> VideoList:
+        return self.loaders[0].dataset.dataset.videos  # type: ignore[attr-defined]
+
+    def _save_state(self) -> None:
+        save_state(self.run, self.learner, rows=self.rows, position=self.position)
+        self.saved_at = time.monotonic()
+
+    def _after_update(self, scalars: dict[str, float]) -> None:
+        """Logs an update, saves where that is due, and ends the run where a signal asks for it."""
+        train, updates, position = self.config.train, self.learner.updates, self.position
+        self.log({f"train/{name}": value for name, value in scalars.items()}, updates)
+        if position.skipped and not os.path.exists(self.config.data):
+            raise DataError(_lost(self.config.data))
+        late = is_writer() and 0 < train.save_minutes <= (time.monotonic() - self.saved_at) / 60
+        stopping, due = all_sum(self.stop.received is not None, late)
+        if stopping or due or (train.save_every and updates % train.save_every == 0):
+            self._save_state()
+        if stopping:
+            say(f"step {position.step} of epoch {position.epoch + 1} is saved in {self.run}")
+            raise Interrupted(self.stop.received or signal.SIGTERM)
+
+    def _end_epoch(self, start: float) -> None:
+        """Validates and saves the epoch that has just been trained."""
+        train, position, learner = self.config.train, self.position, self.learner
+        if not position.clips:
+            raise DataError(f"not one clip of epoch {position.epoch + 1} could be used; see the videos skipped above")
+        row = {"lr": position.lr, "train_loss": position.loss / position.clips}
+        row |= {"skipped": position.skipped} if train.skip_bad else {}
+        result = self._validate()
+        if result["failed"] and not (train.skip_bad and result["videos"] and os.path.exists(self.config.data)):
+            raise VideoError(result["failed"][0])
+        row |= {f"val_{name}": result[name] for name in _METRICS if name in result}
+        self.rows.append({"epoch": position.epoch + 1, **row})
+        self.position = Position(epoch=position.epoch + 1, bad=position.bad)
+        self.save_epoch()
+        self.log({name.replace("val_", "val/"): row[name] for name in row if name.startswith("val_")}, learner.updates)
+        values = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+        say(f"epoch {len(self.rows)}/{train.epochs}: {values} ({time.monotonic() - start:.0f} s)")
+        if result["videos"] < result["expected"]:
+            say(f"validation is INCOMPLETE: {result['videos']} of {result['expected']} videos")
+
+    def _validate(self) -> dict[str, Any]:
+        """Evaluates the model; a signal ends that before the next batch, since the epoch is saved."""
+        learner, (_, loader) = self.learner, self.loaders
+        share_buffers(learner.evaluated)
+        model = _Asking(learner.evaluated, self.stop)
+        with whole(learner.model):
+            return evaluate(model, loader, device=learner.device, precision=learner.train.precision)
+
+
+class _Asking(nn.Module):
+    """A model that asks for a signal before each batch; no hook, which would have it compiled again."""
+
+    def __init__(self, model: nn.Module, stop: StopSignals) -> None:
+        super().__init__()
+        self.model = model
+        self.stop = stop
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.stop.check()
+        return self.model(clips)
+
+
+def _in_one_line(error: VideoError | RuntimeError, *, data: str) -> str | None:
+    """What has happened, where the error itself does not say it plainly."""
+    if isinstance(error, VideoError) and not os.path.exists(data):
+        return _lost(data)
+    if "DataLoader worker" in str(error):
+        return "a process that decodes videos was ended, perhaps for want of memory; --resume with fewer --workers"
+    return None
+
+
+def _lost(data: str) -> str:
+    return f"{data} is gone: bring it back and continue with --resume"
