@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from sifa_zoo.cli.flags import Commands, add_model_args, add_settings, given
+from sifa_zoo.cli.flags import Commands, add_model_args, add_reading, add_settings, given, reading
 from sifa_zoo.config import AugmentConfig, ClipConfig, TrainConfig
 from sifa_zoo.recipes import recipes
 
@@ -29,6 +29,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="NAME", help="a name from `sifa-zoo list`, or of its weights; a checkpoint knows it"
     )
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA is a single list or class folder")
+    add_reading(parser)
     parser.add_argument(
         "--checkpoint", metavar="RUN", help="run folder, weights file or hf-hub:OWNER/NAME to start from"
     )
@@ -73,6 +74,7 @@ def _finetune(args: argparse.Namespace) -> int:
             resume=args.resume,
             log=args.log,
             device=args.device,
+            **reading(args),
         )
     except Interrupted as interrupted:
         if is_first_process():

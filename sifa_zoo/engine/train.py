@@ -50,6 +50,7 @@ def finetune(
     resume: bool | Literal["auto"] = False,
     log: Sequence[str] = (),
     device: torch.device | str | None = None,
+    **reading: Any,
 ) -> Row:
     """Fine-tune a model on labelled videos and leave a run folder that evaluation and prediction can use.
 
@@ -76,6 +77,7 @@ def finetune(
             none.
         log: Where to log besides: some of "tensorboard" and "wandb".
         device: None takes the GPU where there is one.
+        **reading: `format`, `remap`, `allow_missing` and `fold`, as for `read_videos`.
 
     Returns:
         The row of the log with the best epoch: `epoch`, `lr`, `train_loss`, `val_loss` and `val_top1`,
@@ -93,7 +95,7 @@ def finetune(
     """
     run = Path(output)
     given: dict[str, Any] = {"data": data, "model": model, "val": val, "clip": clip, "train": train, "recipe": recipe}
-    given |= {"model_args": model_args, "checkpoint": checkpoint, "pretrained": pretrained}
+    given |= {"model_args": model_args, "checkpoint": checkpoint, "pretrained": pretrained, **reading}
     with process_group(device) as device, stop_signals() as stop:
         on_writer(check_trackers, log)
         resume = on_writer((run / CONFIG).is_file) if resume == "auto" else resume
