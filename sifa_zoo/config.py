@@ -190,8 +190,8 @@ class TrainConfig(AugmentConfig):
             raise ValueError(
                 "freeze and linear_probe exclude each other: a linear probe freezes all but the classifier"
             )
-        if self.fsdp and (self.ema_decay or self.precision == "fp16" or self.sync_bn):
-            raise ValueError("fsdp goes with fp32 or bf16, and neither with ema_decay nor with sync_bn")
+        if self.fsdp and (self.precision == "fp16" or self.ema_decay or self.sync_bn or self.compile):
+            raise ValueError("fsdp goes with fp32 or bf16, and not with ema_decay, sync_bn or compile")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,19 @@ def test_a_recipe_and_flags_over_it(data: Path, tmp_path: Path) -> None:
     assert train["mixup_alpha"] == find_recipe("small").train.mixup_alpha
 
 
+def test_how_data_is_read_is_a_setting(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        videos = [f"{data}/{split}/{name}/{i}.mp4 {name}" for name in ("blue", "red") for i in range(2)]
+        (tmp_path / f"{split}.txt").write_text("\n".join([*videos, f"{data}/{split}/red/nowhere.mp4 red"]))
+    argv = ["finetune", str(tmp_path), "--output", str(tmp_path / "run"), "--epochs", "1", *SHORT]
+    assert "nowhere.mp4" in _error(capsys, argv)
+    assert main([*argv, "--allow-missing"]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["allow_missing"], config["train_videos"], config["missing_videos"]) == (True, 4, 2)
+    capsys.readouterr()
+    assert "fold is 1, not 2" in _error(capsys, [*argv, "--resume", "--fold", "2"])
+
+
 def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]

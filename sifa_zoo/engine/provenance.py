@@ -31,6 +31,7 @@ def facts(config: RunConfig, videos: tuple[VideoList, VideoList], *, device: tor
     train, replicas = config.train, world_size()
     rates = effective_rates(train, num_replicas=replicas)
     found: dict[str, Any] = {f"{part}_videos": len(of) for part, of in zip(("train", "val"), videos, strict=True)}
+    found |= {"missing_videos": sum(of.num_missing for of in videos)}
     found |= {"num_classes": len(videos[0].class_names), "data_format": videos[0].format}
     found |= {"data_fingerprint": data_fingerprint(*videos, root=config.data)}
     found |= {"num_processes": replicas, "global_batch": global_batch(train, num_replicas=replicas)}

@@ -76,8 +76,8 @@ def finetune(
         resume: Go on with the run in `output` where it was saved last, with its settings; "auto" starts one if there is
             none.
         log: Where to log besides: some of "tensorboard" and "wandb".
-        device: None takes the GPU where there is one.
-        **reading: `format`, `remap`, `allow_missing` and `fold`, as for `read_videos`.
+        device: None takes the GPU where there is one; of several, under `torchrun`, each process takes its own.
+        reading: `format`, `remap`, `allow_missing` and `fold`, as for `read_videos`.
 
     Returns:
         The row of the log with the best epoch: `epoch`, `lr`, `train_loss`, `val_loss` and `val_top1`,

@@ -66,7 +66,7 @@ class Training:
                 self._save_state()
                 self._end_epoch(start)
             except (VideoError, RuntimeError) as error:
-                if plainer := _in_one_line(error, data=self.config.data):
+                if plainer := self._in_one_line(error):
                     raise DataError(plainer) from error
                 raise
 
@@ -100,8 +100,8 @@ class Training:
         """Logs an update, saves where that is due, and ends the run where a signal asks for it."""
         train, updates, position = self.config.train, self.learner.updates, self.position
         self.log({f"train/{name}": value for name, value in scalars.items()}, updates)
-        if position.skipped and not os.path.exists(self.config.data):
-            raise DataError(_lost(self.config.data))
+        if position.skipped and (lost := self._lost()):
+            raise DataError(lost)
         late = is_writer() and 0 < train.save_minutes <= (time.monotonic() - self.saved_at) / 60
         stopping, due = all_sum(self.stop.received is not None, late)
         if stopping or due or (train.save_every and updates % train.save_every == 0):
@@ -118,7 +118,7 @@ class Training:
         row = {"lr": position.lr, "train_loss": position.loss / position.clips}
         row |= {"skipped": position.skipped} if train.skip_bad else {}
         result = self._validate()
-        if result["failed"] and not (train.skip_bad and result["videos"] and os.path.exists(self.config.data)):
+        if result["failed"] and not (train.skip_bad and result["videos"] and not self._lost()):
             raise VideoError(result["failed"][0])
         row |= {f"val_{name}": result[name] for name in _METRICS if name in result}
         self.rows.append({"epoch": position.epoch + 1, **row})
@@ -138,6 +138,21 @@ class Training:
         with whole(learner.model):
             return evaluate(model, loader, device=learner.device, precision=learner.train.precision)
 
+    def _in_one_line(self, error: VideoError | RuntimeError) -> str | None:
+        """What has happened, where the error itself does not say it plainly."""
+        if "DataLoader worker" in str(error):
+            return "a process that decodes videos was ended, perhaps for want of memory; --resume with fewer --workers"
+        return self._lost() if isinstance(error, VideoError) else None
+
+    def _lost(self) -> str | None:
+        """That the data, or the folder that all videos of a list are in, is gone."""
+        lists = [loader.dataset.dataset.videos for loader in self.loaders]  # type: ignore[attr-defined]
+        folders = [
+            os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in videos.paths]) for videos in lists
+        ]
+        gone = [place for place in (self.config.data, *folders) if place and not os.path.exists(place)]
+        return f"{gone[0]} is gone: bring it back and continue with --resume" if gone else None
+
 
 class _Asking(nn.Module):
     """A model that asks for a signal before each batch; no hook, which would have it compiled again."""
@@ -150,16 +165,3 @@ class _Asking(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         self.stop.check()
         return self.model(clips)
-
-
-def _in_one_line(error: VideoError | RuntimeError, *, data: str) -> str | None:
-    """What has happened, where the error itself does not say it plainly."""
-    if isinstance(error, VideoError) and not os.path.exists(data):
-        return _lost(data)
-    if "DataLoader worker" in str(error):
-        return "a process that decodes videos was ended, perhaps for want of memory; --resume with fewer --workers"
-    return None
-
-
-def _lost(data: str) -> str:
-    return f"{data} is gone: bring it back and continue with --resume"

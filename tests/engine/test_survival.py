@@ -133,6 +133,17 @@ def test_a_lost_data_folder_ends_in_one_line(tmp_path: Path, flags: str, ranks: 
     assert run_cli(command(videos, tmp_path / "run", "--resume"), tmp_path, ranks=ranks)[0].code == 0
 
 
+def test_a_list_remains_when_its_videos_are_lost(tmp_path: Path) -> None:
+    videos = write_videos(tmp_path / "videos", num_train=2, num_val=1)
+    for split in ("train", "val"):
+        lines = [f"{path} {path.parent.name}" for path in sorted((videos / split).rglob("*.mp4"))]
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines))
+    lose = partial(before_update, 1, partial(move, videos, tmp_path / "away"))
+    argv = command(tmp_path, tmp_path / "run", "--batch-size 2 --epochs 3 --skip-bad")
+    ended = run_cli(argv, tmp_path / "logs", arrange={0: lose})
+    assert errors(ended[0]) == [f"error: {videos / 'train'} is gone: bring it back and continue with --resume"]
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_loss_that_is_not_finite_names_the_videos(videos: Path, tmp_path: Path, ranks: int) -> None:
     flags = "--opt sgd --lr 1e12 --clip-grad 0 --batch-size 2 --epochs 3"
