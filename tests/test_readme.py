@@ -46,6 +46,25 @@ def test_commands_and_snippets_run_in_turn(page, user_folder):
         assert (user_folder / "prediction.png").is_file()
 
 
+def test_the_tutorial(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, color in {"wave": (30, 30, 200), "jump": (200, 30, 30)}.items():
+        for number in range(412, 420):
+            write_video(Path("phone", name, f"IMG_0{number}.MOV"), color=color, seed=number)
+    before = {path: path.read_bytes() for path in Path("phone").rglob("*.MOV")}
+    commands = [shlex.split(line)[1:] for block in blocks("docs/tutorial.md", "sh") for line in block.splitlines()]
+    assert [command[0] for command in commands] == [
+        *("check", "split", "check", "resize", "check"),
+        *("finetune", "eval", "predict"),
+    ]
+    for command in commands:
+        assert main(command + shlex.split(QUICK if command[0] == "finetune" else "")) == 0, command
+    assert "nothing here stops training" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in Path("phone").rglob("*.MOV")} == before
+    assert Path("lists/train.csv").is_file()
+    assert len(list(Path("small").rglob("*.mp4"))) == 16
+
+
 def test_the_page_of_scale(user_folder):
     commands = [line for block in blocks("docs/scale.md", "sh") for line in block.splitlines()]
     commands = [command.replace("sifa_net_r50", "sifa_net_nano") for command in commands]

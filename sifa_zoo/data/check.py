@@ -16,6 +16,7 @@ from typing import Any
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.container import find_file, frames_in_order, open_video
 from sifa_zoo.data.decode import VideoError, VideoInfo, load_video, video_info
+from sifa_zoo.data.index_cache import is_cached
 from sifa_zoo.data.parallel import Stopped, parallel_map
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 
@@ -80,6 +81,13 @@ def check_files(
     inspect = partial(_inspect, split=split, clip=clip, quick=quick)
     for _, findings in parallel_map(inspect, list(videos.paths), workers=workers, text=f"check {split}"):
         yield from findings
+
+
+def find_undecodable(videos: VideoList, *, workers: int) -> list[str]:
+    """Decodes the first frame of each video whose index is not known yet; a line, `path: reason`, for each bad one."""
+    results = parallel_map(_why_undecodable, list(videos.paths), workers=max(1, workers), text="check videos")
+    reasons = {path: reason for path, reason in results if reason is not None}
+    return [reasons[path] for path in videos.paths if path in reasons]
 
 
 def check_labels(videos: VideoList, split: str) -> list[Finding]:
@@ -152,6 +160,15 @@ def findings_csv(findings: Sequence[Finding]) -> bytes:
     writer.writerow([*(field.name for field in fields(Finding)), "stops_training"])
     writer.writerows([*astuple(finding), "yes" if finding.fatal else "no"] for finding in findings)
     return text.getvalue().encode()
+
+
+def _why_undecodable(path: str, _stop: threading.Event) -> str | None:
+    try:
+        if os.path.isdir(path) or not is_cached(path):
+            load_video(path, [0])
+    except VideoError as error:
+        return str(error)
+    return None
 
 
 def _inspect(path: str, stop: threading.Event, *, split: str, clip: ClipConfig, quick: bool) -> list[Finding]:

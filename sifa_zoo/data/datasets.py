@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,18 +12,7 @@ from torch.utils.data import Dataset
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.clips import ClipCutter
-from sifa_zoo.data.decode import VideoError, load_video
 from sifa_zoo.data.videos import VideoList
-
-
-def check_videos(videos: VideoList, *, workers: int = 0) -> list[str]:
-    """Decodes the first frame of every video, `workers` at a time. Returns a line, `path: reason`, for each bad one."""
-    if workers == 0:
-        reasons = list(map(_why_bad, map(Path, videos.paths)))
-    else:
-        with ThreadPoolExecutor(workers) as pool:  # threads do: FFmpeg runs without Python's lock
-            reasons = list(pool.map(_why_bad, map(Path, videos.paths)))
-    return [reason for reason in reasons if reason is not None]
 
 
 class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
@@ -94,11 +81,3 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
             generator = random.Random(f"{self.seed} {int(self._epoch)} {index} {draw}")
             clips, labels = self.cutter.train(path, labels, generator)
         return clips, torch.from_numpy(labels).float() if self.videos.multi_label else int(labels), index
-
-
-def _why_bad(path: Path) -> str | None:
-    try:
-        load_video(path, [0])
-    except VideoError as error:
-        return str(error)
-    return None

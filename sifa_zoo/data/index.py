@@ -34,6 +34,7 @@ from sifa_zoo.data.container import (
     packets,
     use_one_thread,
 )
+from sifa_zoo.data.scaling import Scaler
 
 NO_TIME = -(2**63)
 
@@ -48,6 +49,7 @@ _HARMLESS = {"skip_samples", "mpegts_stream_id", "cpb_properties", "prft", "qual
 _VOP, _USER_DATA = b"\0\0\1\xb6", b"\0\0\1\xb2"  # begin a picture of MPEG-4, and the name of its encoder
 _NUM_COMPARED = 3  # frames decoded in two ways, to see that both are the same
 _SETTINGS = ("width", "height", "pix_fmt", "bits_per_coded_sample", "reorder_depth")
+_SITINGS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
 _COLORS = ("color_range", "colorspace", "color_primaries", "color_trc")
 
 
@@ -146,6 +148,7 @@ class Index:
         for name in (*_SETTINGS, *_COLORS, "codec_tag"):
             if self.decoder[name] is not None:
                 setattr(codec, name, self.decoder[name])
+        codec.options = {"chroma_sample_location": self.decoder["chroma_siting"]}
         if self.decoder["extradata"]:
             codec.extradata = bytes.fromhex(self.decoder["extradata"])
         use_one_thread(codec)
@@ -300,7 +303,7 @@ def _describe(source: Source) -> dict:
     tag = codec.codec_tag
     decoder["codec_tag"] = tag if len(tag) == 4 and tag.isascii() and "\0" not in tag else None
     decoder["extradata"] = (codec.extradata or b"").hex()
-    return decoder | {"name": codec.name}
+    return decoder | {"name": codec.name, "chroma_siting": _SITINGS[0]}
 
 
 def _know_by_times(index: Index, table: _Packets) -> None:
@@ -332,16 +335,30 @@ def _know_by_times(index: Index, table: _Packets) -> None:
 
 
 def _decodes_alike(index: Index, reader: Reader, frames: list[VideoFrame], num_fed: int) -> bool:
-    """Whether a decoder of our own, fed from the file, gives the same first frames as FFmpeg's."""
+    """Whether a decoder of our own, fed from the file, gives the same first frames as FFmpeg's.
+
+    Where colours are sited within a frame is known to some containers only and told to nobody, but scaling depends on
+    it: so it is found out by trying.
+    """
+    for siting in _SITINGS:
+        index.decoder["chroma_siting"] = siting
+        own = _decode_first(index, reader, num_fed)
+        if len(own) != len(frames) or not all(map(_same, own, frames)):
+            return False
+        if all(map(_same_scaled, own, frames)):
+            return True
+    return False
+
+
+def _decode_first(index: Index, reader: Reader, num_fed: int) -> list[VideoFrame]:
     try:
         codec = index.create_decoder()
         own: list[VideoFrame] = []
         for number in range(num_fed):
             own += decode(codec, index.read_packet(reader, number), number) or []
-        own = own or decode(codec, None) or []
+        return own or decode(codec, None) or []
     except (FFmpegError, ValueError, Disagreement):
-        return False
-    return len(own) == len(frames) and all(map(_same, own, frames))
+        return []
 
 
 def _same(one: VideoFrame, other: VideoFrame) -> bool:
@@ -352,6 +369,11 @@ def _same(one: VideoFrame, other: VideoFrame) -> bool:
         and one.rotation in (0, other.rotation)
         and np.array_equal(one.to_ndarray(format="rgb24", threads=1), other.to_ndarray(format="rgb24", threads=1))
     )
+
+
+def _same_scaled(one: VideoFrame, other: VideoFrame) -> bool:
+    size = (one.height // 2 or 1, one.width // 2 or 1)
+    return np.array_equal(Scaler().to_rgb(one, size), Scaler().to_rgb(other, size))
 
 
 def _rate(times: np.ndarray, time_base: tuple[int, int]) -> float:

@@ -27,7 +27,7 @@ import numpy as np
 from sifa_zoo.data.container import File, find_file
 from sifa_zoo.data.index import Index, build_index
 
-_VERSION = 1
+_VERSION = 2
 _ARRAYS = ("positions", "sizes", "checksums", "keys", "key_frames", "frame_packets", "frame_times")
 _MEMORY_SIZE = 8192  # about 10 KB each for clips of ten seconds
 

@@ -16,7 +16,7 @@ from timm.optim import list_optimizers
 from torch import nn
 
 from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
-from sifa_zoo.data.datasets import check_videos
+from sifa_zoo.data.check import find_undecodable
 from sifa_zoo.data.formats import BY_INDEX, read_videos
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, is_temporary, read_info, weights_path
@@ -105,11 +105,8 @@ def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList, VideoList]:
     if val_videos.multi_label and not train_videos.multi_label:
         raise DataError("validation videos have several labels each, but training videos have one")
     val_videos = val_videos.as_multi_label() if train_videos.multi_label else val_videos
-    train_paths, val_paths = (
-        {os.path.realpath(path) for path in videos.paths} for videos in (train_videos, val_videos)
-    )
-    shared = train_paths & val_paths
-    if shared == val_paths:
+    shared = set(train_videos.paths) & set(val_videos.paths)
+    if len(shared) == len(set(val_videos.paths)):
         raise DataError(f"{config.data} has no validation videos besides the training videos; name some with --val")
     if shared:
         print(f"warning: {len(shared)} validation videos are in training too, such as {min(shared)}", file=sys.stderr)
@@ -138,13 +135,13 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
 
 
 def check_files(*lists: VideoList, workers: int, skip_bad: bool = False) -> None:
-    """Open every video once, each process its share, and name those that cannot be decoded on stderr.
+    """Open every video that was never opened before, each process its share, and name the bad ones on stderr.
 
     Raises:
         DataError: If there are such, and they are not to be skipped.
     """
     mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
-    bad = gather_rows([line for videos in mine for line in check_videos(videos, workers=workers)])
+    bad = gather_rows([line for videos in mine for line in find_undecodable(videos, workers=workers)])
     on_writer(_name_bad_files, bad, total=sum(map(len, lists)), skip_bad=skip_bad)
 
 

@@ -105,6 +105,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("videos")
     long_gop = {"g": "250", "bf": "3"}
     short_gop = {"g": "10", "bf": "2"}
+    left = {"chroma_sample_location": "left"}  # which the container tells, and VP9 itself does not
     faststart = {"movflags": "faststart"}
     made = {
         "long_gop": _write(root / "long_gop.mp4", "libx264", options=long_gop, container_options=faststart),
@@ -118,7 +119,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "mpeg4_in_mp4": _write(root / "mpeg4.mp4", "mpeg4", options=short_gop),
         "transport_stream": _write(root / "stream.ts", "libx264", options=short_gop),
         "raw": _write(root / "raw.h264", "libx264", options=short_gop),
-        "vp9": _write(root / "vp9.webm", "libvpx-vp9", options={"g": "10", "deadline": "realtime"}),
+        "vp9": _write(root / "vp9.webm", "libvpx-vp9", options={"g": "10", "deadline": "realtime", **left}),
         "gif": _write(root / "anim.gif", "gif", pix_fmt="rgb8"),
         "uneven_times": _write(root / "vfr.mkv", "libx264", options=short_gop, pts=lambda i: i + i * i // 9),
         "late_start": _write(root / "late.mkv", "libx264", options=short_gop, pts=lambda i: i + 100),

@@ -13,10 +13,12 @@ from sifa_zoo.data.check import (
     check_files,
     check_labels,
     check_splits,
+    find_undecodable,
     finding_lines,
     finding_table,
     findings_csv,
 )
+from sifa_zoo.data.index_cache import forget_memory
 from sifa_zoo.data.videos import VideoList
 
 CLIP = ClipConfig(num_frames=4, frame_stride=4, img_size=32)  # spans 13 frames
@@ -137,3 +139,22 @@ def test_all_findings_of_a_data_set_as_csv(videos, not_videos, tmp_path):
         ("val", "duplicate", "no"),
     ]
     assert {row["path"] for row in rows} == {"gone.mp4", str(videos["rotated"]), str(not_videos["text"])}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_undecodable_videos_are_named_in_order(videos, not_videos, workers):
+    paths = (videos["short_gop"], not_videos["text"], videos["gif"], not_videos["empty"])
+    assert find_undecodable(VideoList(paths, (0,) * 4, ("run",)), workers=workers) == [
+        f"{not_videos['text']}: not a video that FFmpeg can open",
+        f"{not_videos['empty']}: the file is empty",
+    ]
+
+
+def test_videos_with_a_known_index_are_not_opened_again(videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIFA_ZOO_CACHE", str(tmp_path))
+    monkeypatch.delenv("SIFA_ZOO_INDEX")
+    forget_memory()
+    listed = VideoList([videos["short_gop"]], [0], ["run"])
+    assert find_undecodable(listed, workers=1) == []
+    monkeypatch.setattr("sifa_zoo.data.check.load_video", None)
+    assert find_undecodable(listed, workers=1) == []

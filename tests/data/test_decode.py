@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from sifa_zoo.data import decode, index, index_cache, random_access
-from sifa_zoo.data.container import find_file
+from sifa_zoo.data.container import find_file, frames_in_order
 from sifa_zoo.data.decode import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
+from sifa_zoo.data.index import turns
 from sifa_zoo.data.index_cache import find_index
 from sifa_zoo.data.sampling import clip_indices
+from sifa_zoo.data.scaling import Scaler, resized
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
@@ -47,6 +49,20 @@ def decode_all(path: Path) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def _forget_indices():
     index_cache.forget_memory()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_of_another_size_equal_those_of_a_whole_pass(videos, name):
+    """Scaling depends on what a frame says of its colours, so on how its decoder was made."""
+    info = video_info(videos[name])
+    quarter_turns = turns(info.rotation)
+    size = resized((info.height, info.width), 32)
+    stored = size[::-1] if quarter_turns % 2 else size
+    frames = [frame for frame, _ in frames_in_order(find_file(videos[name])) if frame is not None]
+    scaler = Scaler()
+    truth = np.stack([np.rot90(scaler.to_rgb(frame, stored), quarter_turns) for frame in frames])
+    for numbers in ([len(frames) - 1], [len(frames) // 2, 0]):
+        np.testing.assert_array_equal(load_video(videos[name], numbers, short_side=32), truth[numbers])
 
 
 @pytest.mark.parametrize("name", NAMES)
