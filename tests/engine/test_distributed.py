@@ -111,13 +111,13 @@ def test_all_stop_early_together(videos: Path, tmp_path: Path) -> None:
 
 
 def test_weights_divided_among_processes(videos: Path, tmp_path: Path) -> None:
-    flags = f"{TRANSFORMER} --opt adamw --epochs 2 --batch-size 2"
+    flags = f"{TRANSFORMER} --opt adamw --epochs 1 --batch-size 2"
     whole = train(videos, tmp_path / "ddp", flags, ranks=2)
     flags += " --fsdp --save-every 1 --resume auto"
     argv = ["finetune", str(videos), "--output", str(tmp_path / "fsdp"), *flags.split()]
-    run_cli(argv, tmp_path, ranks=2, arrange={1: kill_before_update(4)})
+    run_cli(argv, tmp_path, ranks=2, arrange={1: kill_before_update(2)})
     divided = train(videos, tmp_path / "fsdp", flags, ranks=2)
-    assert divided.keys() == {4}  # it went on after the third
+    assert divided.keys() == {2}  # it went on after the first
     for update in divided:
         assert divided[update] == pytest.approx(whole[update], rel=1e-3)
     ours, theirs = (load_file(tmp_path / name / "last.safetensors") for name in ("fsdp", "ddp"))
