@@ -141,7 +141,8 @@ def find_shards(data: str | os.PathLike[str], split: str | None = None) -> list[
     for folder in (root, *(f"{root}/{part}" for part in _SPLITS.get(split or "", ()))):
         listed = files.ls(folder, detail=False) if files.isdir(folder) else []
         if shards := sorted(path for path in listed if path.endswith(".tar")):
-            return [files.unstrip_protocol(path) if "://" in name else path for path in shards]
+            here = f"{name.rstrip('/')}{folder.removeprefix(root)}" if "://" in name else folder  # as the user names it
+            return [f"{here}/{path.rpartition('/')[2]}" for path in shards]
     parts = f", nor in its folder {split}" if split else "; where it has splits, name one"
     raise DataError(f"no shards (*.tar) in {name}{parts}")
 
