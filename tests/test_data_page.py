@@ -64,10 +64,11 @@ def page_folder(tmp_path, monkeypatch):
         write(Path(f"hmdb51/testTrainMulti_7030_splits/{wanted}_test_split1.txt"), "".join(uses))
     write(Path("map.csv"), "2,wave\njumping,jump\n")
     write(Path("shards/classes.txt"), "wave\njump\n")
-    Path("shards/train").mkdir()
-    with webdataset.TarWriter("shards/train/000000.tar") as writer:
-        for video, name, _ in rows:
-            writer.write({"__key__": video.stem, "mp4": video.read_bytes(), "cls": name})
+    for split in ("train", "val"):
+        Path(f"shards/{split}").mkdir()
+        with webdataset.TarWriter(f"shards/{split}/000000.tar") as writer:
+            for video, name, _ in rows:
+                writer.write({"__key__": video.stem, "mp4": video.read_bytes(), "cls": name})
     return tmp_path
 
 

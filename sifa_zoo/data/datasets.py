@@ -68,6 +68,10 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
     def __len__(self) -> int:
         return len(self.videos)
 
+    def name(self, index: int) -> str:
+        """What a video is called: its path."""
+        return str(self.videos.paths[index])
+
     def set_epoch(self, epoch: int) -> None:
         """Gives each epoch other clips; call it before iterating, as with a `DistributedSampler`."""
         self._epoch.fill_(epoch)

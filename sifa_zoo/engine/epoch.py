@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,16 +14,15 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sifa_zoo.config import TrainConfig
-from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.mixing import BatchMixer
-from sifa_zoo.data.samplers import ClipSampler
 from sifa_zoo.engine.distributed import all_sum, is_writer, world_size
 from sifa_zoo.engine.freezing import train_mode
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.loader import Batch
 from sifa_zoo.engine.loss import clip_loss
 from sifa_zoo.engine.progress import DataClock, progress_bar, show_step
+from sifa_zoo.engine.shard_loader import ShardStream
 
 
 class TrainingError(ValueError):
@@ -64,7 +63,7 @@ def train_epoch(
 
     Args:
         learner: The model.
-        loader: Of a `ClipSampler` with a seed.
+        loader: Of a `ClipSampler` with a seed, or of shards.
         position: Where to begin. It is moved with each update, and so tells at which one an exception came.
         mixer: MixUp and CutMix.
         after_update: Called with the scalars of each update, when all that it changed is settled.
@@ -74,20 +73,18 @@ def train_epoch(
         VideoError: If a video cannot be decoded, unless such are to be skipped.
     """
     train, steps, epoch = learner.train, len(loader), position.epoch
-    dataset, sampler = cast(ClipDataset, cast(Any, loader.dataset).dataset), cast(ClipSampler, loader.sampler)
-    dataset.set_epoch(epoch)
-    sampler.set_epoch(epoch, start=min(position.step * train.batch_size, len(sampler)))
+    clips = _begin(loader, position, batch_size=train.batch_size)
     train_mode(learner.model)
     clock, group = DataClock(), _Group()
     per_step = train.batch_size * world_size()
-    title = {"epochs": train.epochs, "clips": len(sampler) * world_size(), "done": position.step * per_step}
+    title = {"epochs": train.epochs, "clips": clips * world_size(), "done": position.step * per_step}
     with progress_bar(epoch + 1, **title, show=is_writer()) as bar:
         for step, batch in enumerate(clock.watch(loader), start=position.step):
             first = step - step % train.accumulation_steps
             size = min(train.accumulation_steps, steps - first)  # of this group
             last = step + 1 == first + size
             weight = _weight(batch, train)
-            group.add(batch, dataset.videos.paths[batch.indices.numpy()].tolist())
+            group.add(batch)
             if weight:
                 loss = _loss(learner, batch, mixer=mixer, place=(epoch, step))
                 _refuse_infinite(loss, "loss", group=group, epoch=epoch)
@@ -102,18 +99,30 @@ def train_epoch(
                 after_update(scalars)
 
 
+def _begin(loader: DataLoader, position: Position, *, batch_size: int) -> int:
+    """Has the next pass begin at a position; returns the clips of this process in the whole epoch."""
+    data: Any = loader.dataset
+    if isinstance(data, ShardStream):
+        data.set_epoch(position.epoch, start=position.step)
+        return len(data)
+    sampler: Any = loader.sampler
+    data.dataset.set_epoch(position.epoch)
+    sampler.set_epoch(position.epoch, start=min(position.step * batch_size, len(sampler)))
+    return len(sampler)
+
+
 class _Group:
     """The batches of one update, in this process."""
 
     def __init__(self) -> None:
-        self.paths: list[str] = []
+        self.names: list[str] = []
         self.failed: list[str] = []
         self.loss = 0.0
         self.clips = 0
         self.batches = 0
 
-    def add(self, batch: Batch, paths: Sequence[str]) -> None:
-        self.paths += paths
+    def add(self, batch: Batch) -> None:
+        self.names += batch.names
         self.failed += batch.failed
         self.batches += 1
 
@@ -171,6 +180,6 @@ def _loss(learner: Learner, batch: Batch, *, mixer: BatchMixer, place: tuple[int
 def _refuse_infinite(value: Tensor, what: str, *, group: _Group, epoch: int) -> None:
     if not torch.isfinite(value):
         raise TrainingError(
-            f"the {what} is {value.item()} in epoch {epoch + 1}, with the videos {', '.join(group.paths)}; "
+            f"the {what} is {value.item()} in epoch {epoch + 1}, with the videos {', '.join(group.names)}; "
             "look at these, or lower the learning rate; what was saved before is untouched"
         )

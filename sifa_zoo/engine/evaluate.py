@@ -14,15 +14,17 @@ from tqdm import tqdm
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.datasets import ClipDataset
-from sifa_zoo.data.formats import read_videos
+from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
+from sifa_zoo.data.shards import ShardDataset
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
 from sifa_zoo.engine.device import spare_cores
-from sifa_zoo.engine.distributed import is_writer, process_group
+from sifa_zoo.engine.distributed import is_writer, process_group, world_size
 from sifa_zoo.engine.loader import clip_loader
 from sifa_zoo.engine.results import describe, write_results
 from sifa_zoo.engine.scores import PRECISIONS, VideoScores, figures, gather, scored_batches
+from sifa_zoo.engine.shard_loader import ShardStream, shard_loader
 
 
 def evaluate(
@@ -33,7 +35,7 @@ def evaluate(
     precision: str = "fp32",
     max_clips: int | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model on the videos of `clip_loader`, whose dataset cuts evaluation clips.
+    """Evaluate a model on the videos of `clip_loader` or `shard_loader`, whose dataset cuts evaluation clips.
 
     Under `torch.distributed` each process brings its share of the videos (`clip_loader` with `shard` gives it one), and
     every process gets the figures over all of them, each video counted once.
@@ -56,26 +58,27 @@ def evaluate(
 
 def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device | str, **options: Any) -> VideoScores:
     """The rows of all videos of a loader, from all processes; options as for `view_scores`."""
-    multi_label = videos_of(loader).multi_label
+    videos = videos_of(loader)
     shards = []
     quiet = not is_writer()
     leave = not sys.stderr.isatty()  # in a file a bar that is wiped out would swallow the next line
-    total = len(loader.sampler)  # type: ignore[arg-type]
+    by_shards = isinstance(loader.dataset, ShardStream)
+    total = -(-len(videos) // world_size()) if by_shards else len(loader.sampler)  # type: ignore[arg-type]
     with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
-        for rows in scored_batches(model, loader, device=device, multi_label=multi_label, **options):
+        for rows in scored_batches(model, loader, device=device, multi_label=videos.multi_label, **options):
             shards.append(rows)
             bar.update(len(rows) + len(rows.failed))
     return gather(shards)
 
 
-def summarise(rows: VideoScores, videos: VideoList) -> dict[str, Any]:
+def summarise(rows: VideoScores, videos: VideoList | ShardList) -> dict[str, Any]:
     """The figures, and how many videos they are over."""
     counts = {"videos": len(rows), "expected": len(videos) + videos.num_missing, "failed": rows.failed}
-    return {**figures(rows, videos), **counts}
+    return {**figures(rows, multi_label=videos.multi_label), **counts}
 
 
-def videos_of(loader: DataLoader) -> VideoList:
-    """The videos of a loader of `clip_loader`."""
+def videos_of(loader: DataLoader) -> VideoList | ShardList:
+    """The videos of a loader of `clip_loader` or `shard_loader`."""
     return loader.dataset.dataset.videos  # type: ignore[attr-defined]
 
 
@@ -126,10 +129,9 @@ def evaluate_run(
         precision = precision or cfg.get("precision", "fp32")
         _check(**views, batch_size=batch_size, workers=workers, precision=precision)
         clip = clip_config(model)
-        videos = read_videos(data, split, class_names=cfg["label_names"], **reading)
+        videos = read_videos_or_shards(data, split, class_names=cfg["label_names"], **reading)
         per_batch = max(1, batch_size // (views["num_clips"] * views["num_crops"]))
-        dataset = eval_dataset(videos, clip, **views)
-        loader = clip_loader(dataset, batch_size=per_batch, shard=True, workers=workers, device=device)
+        loader = eval_loader(videos, clip, **views, batch_size=per_batch, workers=workers, device=device)
         with spare_cores(device, workers=workers):
             rows = score_videos(model, loader, device=device, precision=precision, max_clips=batch_size)
         if not len(rows):
@@ -156,6 +158,25 @@ def eval_dataset(videos: VideoList, clip: ClipConfig, *, num_clips: int = 1, num
     """Evaluation clips of videos, `num_clips` x `num_crops` views of each."""
     transform = eval_transform(clip, num_crops=num_crops)
     return ClipDataset(videos, clip, transform, num_clips=num_clips, num_crops=num_crops)
+
+
+def eval_loader(
+    videos: VideoList | ShardList,
+    clip: ClipConfig,
+    *,
+    num_clips: int,
+    num_crops: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+) -> DataLoader:
+    """The loader of this process's share of the videos, for `evaluate`."""
+    views: dict[str, Any] = {"num_clips": num_clips, "num_crops": num_crops}
+    how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
+    if isinstance(videos, VideoList):
+        return clip_loader(eval_dataset(videos, clip, **views), shard=True, **how)
+    transform = eval_transform(clip, num_crops=num_crops)
+    return shard_loader(ShardDataset(videos, clip, transform, **views, yield_errors=True), **how)
 
 
 def protocol(clip: ClipConfig, *, num_clips: int, num_crops: int = 1, multi_label: bool = False) -> str:

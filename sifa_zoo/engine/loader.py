@@ -23,13 +23,15 @@ _LAST_SECONDS = 20  # that a worker lives on after SIGTERM, for its parent
 class Batch(NamedTuple):
     """Clips `(B, C, T, H, W)`, or `(B, num_views, C, T, H, W)` in evaluation, of the videos that could be decoded.
 
-    `labels` and `indices` (places in the list of videos) are int64 `(B,)`; where videos may have several classes,
-    `labels` is float32 `(B, num_classes)`. `failed` has a line per missing video.
+    `labels` and `indices` (places in the list of videos, or as `ShardDataset` numbers them) are int64 `(B,)`; where
+    videos may have several classes, `labels` is float32 `(B, num_classes)`. `names` are paths, or `shard, sample key`.
+    `failed` has a line per missing video.
     """
 
     clips: Tensor
     labels: Tensor
     indices: Tensor
+    names: tuple[str, ...]
     failed: tuple[str, ...]
 
 
@@ -51,22 +53,22 @@ def clip_loader(
         sampler = ClipSampler(dataset.videos, **ranks)
     training = sampler is not None and sampler.seed is not None
     return DataLoader(
-        _Failsafe(dataset),
+        Failsafe(dataset),
         batch_size=batch_size,
         sampler=sampler,
         # BatchNorm cannot normalise a lone last clip; shuffling leaves out another one in each epoch
         drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,  # type: ignore[arg-type]
         num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_parent,
+        collate_fn=collate,
+        worker_init_fn=leave_signals_to_parent,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # the loader's own draws shall not depend on the number of workers
         pin_memory=torch.device(device).type == "cuda",
     )
 
 
-class _Failsafe(Dataset):
-    """The items of a dataset, a `VideoError` in place of one that cannot be decoded."""
+class Failsafe(Dataset):
+    """The items of a dataset with their names, a `VideoError` in place of one that cannot be decoded."""
 
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
@@ -74,24 +76,27 @@ class _Failsafe(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[str, Any]:
+        name = self.dataset.name(key[0] if isinstance(key, tuple) else key)
         try:
-            return self.dataset[key]
+            return name, self.dataset[key]
         except VideoError as error:
-            return error
+            return name, error
 
 
-def _collate(items: list[Any]) -> Batch:
-    failed = tuple(str(item) for item in items if isinstance(item, VideoError))
-    decoded = [item for item in items if not isinstance(item, VideoError)]
+def collate(items: list[tuple[str, Any]]) -> Batch:
+    """The batch of named items, each a dataset's item or the `VideoError` in its place."""
+    failed = tuple(str(item) for _, item in items if isinstance(item, VideoError))
+    decoded = [item for _, item in items if not isinstance(item, VideoError)]
+    names = tuple(name for name, item in items if not isinstance(item, VideoError))
     if not decoded:
         none = torch.empty(0, dtype=torch.int64)
-        return Batch(torch.empty(0), none, none, failed)
+        return Batch(torch.empty(0), none, none, names, failed)
     clips, labels, indices = default_collate(decoded)
-    return Batch(clips, labels, indices, failed)
+    return Batch(clips, labels, indices, names, failed)
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
+def leave_signals_to_parent(_worker: int) -> None:
     """When a terminal or a scheduler signals all processes the parent has the word: it may want to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

@@ -17,7 +17,8 @@ from torch import nn
 
 from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
 from sifa_zoo.data.check import find_undecodable
-from sifa_zoo.data.formats import BY_INDEX, read_videos
+from sifa_zoo.data.formats import BY_INDEX
+from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, is_temporary, read_info, weights_path
 from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size
@@ -62,8 +63,8 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
         ValueError: If a setting is missing or contradicts another, or a resumed run's differs from the saved one.
     """
     for name in ("data", "val", "checkpoint"):
-        if given[name] is not None and not os.fspath(given[name]).startswith(SCHEMES):
-            given[name] = os.path.abspath(given[name])
+        if given[name] is not None:
+            given[name] = _absolute(os.fspath(given[name]))
     if given.get("remap") not in (None, BY_INDEX):
         given["remap"] = os.path.abspath(given["remap"])
     if saved:
@@ -87,32 +88,60 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     return RunConfig(**{name: value for name, value in {**given, **chosen}.items() if value is not None})
 
 
-def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList, VideoList]:
+def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, VideoList | ShardList]:
     """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones.
 
     A remap leads to the classes of the run or checkpoint, so there it must have them.
     """
     how: dict[str, Any] = {name: getattr(config, name) for name in ("format", "remap", "allow_missing", "fold")}
     info = _start_info(config, run)
-    train_videos = read_videos(config.data, "train", info.class_names if info and config.remap else None, **how)
+    train_videos = read_videos_or_shards(
+        config.data, "train", info.class_names if info and config.remap else None, **how
+    )
     if info and set(info.class_names) == set(train_videos.class_names):
         train_videos = train_videos.with_classes(info.class_names)
     elif (run / LAST).exists():
         raise DataError(f"the classes of {config.data} are no longer those of the run in {run}; start a new --output")
-    check_trainable(train_videos)
+    _check_training(config, train_videos)
     how |= {"format": None} if config.val else {}
-    val_videos = read_videos(config.val or config.data, "val", train_videos.class_names, **how)
+    val_videos = read_videos_or_shards(config.val or config.data, "val", train_videos.class_names, **how)
     if val_videos.multi_label and not train_videos.multi_label:
         raise DataError("validation videos have several labels each, but training videos have one")
-    val_videos = val_videos.as_multi_label() if train_videos.multi_label else val_videos
-    shared = set(train_videos.paths) & set(val_videos.paths)
-    if len(shared) == len(set(val_videos.paths)):
-        raise DataError(f"{config.data} has no validation videos besides the training videos; name some with --val")
-    if shared:
-        print(f"warning: {len(shared)} validation videos are in training too, such as {min(shared)}", file=sys.stderr)
-    if idle := [name for name, count in zip(train_videos.class_names, train_videos.counts, strict=True) if not count]:
-        print(f"warning: classes without a training video: {', '.join(idle[:20])}", file=sys.stderr)
+    if train_videos.multi_label:
+        if isinstance(val_videos, ShardList):
+            raise DataError("training videos may have several labels each, but videos in shards have one")
+        val_videos = val_videos.as_multi_label()
+    _compare_parts(config, train_videos, val_videos)
     return train_videos, val_videos
+
+
+def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
+    """Refuses what cannot be trained on; of shards no more is known than classes and the number of samples."""
+    if isinstance(videos, VideoList):
+        check_trainable(videos)
+        if idle := [name for name, count in zip(videos.class_names, videos.counts, strict=True) if not count]:
+            print(f"warning: classes without a training video: {', '.join(idle[:20])}", file=sys.stderr)
+        return
+    if len(videos.class_names) < 2:
+        raise DataError(f"training needs at least two classes, got {', '.join(videos.class_names)}")
+    if config.train.balance or config.train.repeats > 1:
+        raise ValueError(
+            f"balance and repeats need a list of all videos, which shards do not have; leave them out, got "
+            f"balance = {config.train.balance}, repeats = {config.train.repeats}"
+        )
+
+
+def _compare_parts(config: RunConfig, *parts: VideoList | ShardList) -> None:
+    """Refuses validation on nothing but training videos, and warns of some; of shards it is the files that count."""
+    kind = "shards" if isinstance(parts[1], ShardList) else "videos"
+    train, val = (set(of.shards if isinstance(of, ShardList) else of.paths) for of in parts)
+    shared = train & val
+    if len(shared) == len(val):
+        raise DataError(f"{config.data} has no validation {kind} besides the training {kind}; name some with --val")
+    if shared:
+        print(f"warning: {len(shared)} validation {kind} are in training too, such as {min(shared)}", file=sys.stderr)
+    for videos in parts:
+        len(videos)  # of shards it is counted now, once for all processes
 
 
 def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -> nn.Module:
@@ -134,12 +163,17 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
     return model
 
 
-def check_files(*lists: VideoList, workers: int, skip_bad: bool = False) -> None:
+def check_files(*data: VideoList | ShardList, workers: int, skip_bad: bool = False) -> None:
     """Open every video that was never opened before, each process its share, and name the bad ones on stderr.
+
+    Not those in shards, which are read once per epoch anyway.
 
     Raises:
         DataError: If there are such, and they are not to be skipped.
     """
+    lists = [videos for videos in data if isinstance(videos, VideoList)]
+    if len(lists) < len(data):
+        say("  videos in shards are checked as they are read")
     mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
     bad = gather_rows([line for videos in mine for line in find_undecodable(videos, workers=workers)])
     on_writer(_name_bad_files, bad, total=sum(map(len, lists)), skip_bad=skip_bad)
@@ -153,6 +187,12 @@ def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
         raise DataError(f"{counts}; mend or remove them to train, or leave them out with --skip-bad")
     if bad:
         print(f"warning: {counts} and will be skipped", file=sys.stderr)
+
+
+def _absolute(name: str) -> str:
+    """A path that means the same from another folder; names that are no paths stay as they are."""
+    is_path = not name.startswith((*SCHEMES, "pipe:", "{")) and "://" not in name
+    return os.path.abspath(name) if is_path else name
 
 
 def _override(given: Any, base: Any) -> Any:

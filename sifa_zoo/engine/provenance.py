@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ import torch
 import sifa_zoo
 from sifa_zoo import __version__
 from sifa_zoo.config import RunConfig
+from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.distributed import world_size
 from sifa_zoo.engine.evaluate import protocol
 from sifa_zoo.engine.optim import effective_rates, global_batch
 from sifa_zoo.engine.prepare import CONFIG
+from sifa_zoo.engine.shard_loader import usable_workers
 
 
-def facts(config: RunConfig, videos: tuple[VideoList, VideoList], *, device: torch.device) -> dict[str, Any]:
+def facts(config: RunConfig, videos: Sequence[VideoList | ShardList], *, device: torch.device) -> dict[str, Any]:
     """What the settings of a run come to with these videos (training, validation), on this machine."""
     train, replicas = config.train, world_size()
     rates = effective_rates(train, num_replicas=replicas)
@@ -36,6 +38,8 @@ def facts(config: RunConfig, videos: tuple[VideoList, VideoList], *, device: tor
     found |= {"data_fingerprint": data_fingerprint(*videos, root=config.data)}
     found |= {"num_processes": replicas, "global_batch": global_batch(train, num_replicas=replicas)}
     found |= {"effective_lr": rates.lr, "effective_min_lr": rates.min_lr, "device": str(device)}
+    if isinstance(videos[0], ShardList):
+        found |= {"shard_readers": max(1, usable_workers(videos[0], train.workers, training=True))}
     views = {"num_clips": train.num_clips, "num_crops": train.num_crops}
     found |= {"evaluation": protocol(config.clip, **views, multi_label=videos[0].multi_label)}
     return {**found, "git_commit": git_commit(), "versions": versions()}
@@ -55,6 +59,12 @@ def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
     if then.get("train_videos", now["train_videos"]) != now["train_videos"]:
         was = then["train_videos"]
         raise DataError(f"the run in {run} has {was} training videos, not {now['train_videos']}; start a new --output")
+    if (was := then.get("shard_readers")) != now.get("shard_readers"):
+        print(
+            f"warning: {was} workers read the shards of the run in {run}, not {now.get('shard_readers')}: the order is "
+            "another, so of an epoch that was broken off some videos come twice and others not at all",
+            file=sys.stderr,
+        )
     if then.get("data_fingerprint") != now["data_fingerprint"]:
         print(f"warning: the videos are not those that the run in {run} began with", file=sys.stderr)
 
@@ -78,19 +88,29 @@ def git_commit() -> str | None:
     return found.stdout.strip()
 
 
-def data_fingerprint(*lists: VideoList, root: str | os.PathLike[str]) -> str:
+def data_fingerprint(*lists: VideoList | ShardList, root: str | os.PathLike[str]) -> str:
     """16 hexadecimal digits that change with any video's name below `root`, its size in bytes, or its labels.
+
+    Of shards it is their names and sizes, the number of samples and the classes.
 
     The order of the videos and the place of `root` do not count; neither does what is inside the files, which would
     take as long to read as an epoch.
     """
     rows = []
     for part, videos in enumerate(lists):
+        if isinstance(videos, ShardList):
+            rows.append(f"{part}\t{len(videos)}\t{videos.class_names}")
+            rows += [f"{part}\t{_below(shard, root)}\t{_size(shard)}" for shard in videos.shards]
+            continue
         for path, label in zip(videos.paths, videos.labels, strict=True):
             labels = np.flatnonzero(label) if videos.multi_label else [label]
             names = sorted(videos.class_names[i] for i in labels)
-            rows.append(f"{part}\t{os.path.relpath(path, root)}\t{_size(path)}\t{names}")
+            rows.append(f"{part}\t{_below(path, root)}\t{_size(path)}\t{names}")
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:16]
+
+
+def _below(path: str, root: str | os.PathLike[str]) -> str:
+    return path if "://" in path else os.path.relpath(path, root)
 
 
 def _size(path: str) -> int:

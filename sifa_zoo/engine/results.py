@@ -7,22 +7,25 @@ import json
 import math
 import os
 import platform
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
 import torch
 
 from sifa_zoo import __version__
+from sifa_zoo.data.formats.read import is_pattern
+from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.checkpoint import write_files
 from sifa_zoo.engine.confusion import confusion_csv, draw_confusion
 from sifa_zoo.engine.log import log_csv
 from sifa_zoo.engine.metrics import average_precision, class_accuracy
 from sifa_zoo.engine.report import report_html
-from sifa_zoo.engine.scores import TOP, VideoScores, confusion, is_complete, labels_of
+from sifa_zoo.engine.scores import TOP, VideoScores, confusion, is_complete
 from sifa_zoo.hub import file_sha256
 from sifa_zoo.weights import find_weights, weights_file
 
@@ -44,7 +47,7 @@ def describe(
     run: str | os.PathLike[str],
     data: str | os.PathLike[str],
     *,
-    videos: VideoList,
+    videos: VideoList | ShardList,
     arch: str,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
@@ -57,13 +60,16 @@ def describe(
     """
     weights = weights_file(Path(run)) if Path(run).exists() else find_weights(os.fspath(run)).path
     source = Path(os.path.abspath(data))
+    root = str(source if source.is_dir() else source.parent)
+    if is_pattern(os.fspath(data)) and "://" in os.fspath(data):
+        root = os.fspath(data).rpartition("/")[0] if os.fspath(data).endswith(".tar") else os.fspath(data)
     versions = {"sifa_zoo": __version__, "torch": torch.__version__, "timm": timm.__version__}
     return {
         "arch": arch,
         "run": os.fspath(run),
         "weights_sha256": file_sha256(weights),
         "data": source.resolve().stem,
-        "root": str(source if source.is_dir() else source.parent),
+        "root": root,
         "format": videos.format,
         "classes": len(videos.class_names),
         "class_names": videos.class_names,
@@ -80,7 +86,7 @@ def result_json(result: dict[str, Any]) -> bytes:
     return (json.dumps(known, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, videos: VideoList) -> None:
+def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, videos: VideoList | ShardList) -> None:
     """Write `result.json`, `videos.csv`, `classes.csv`, `report.html` and, for one label per video, `confusion.csv` and
     `confusion.png`; each is whole or not there.
 
@@ -92,7 +98,7 @@ def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, vi
     class_table = class_rows(rows, videos)
     files = {"videos.csv": log_csv(video_table), "classes.csv": log_csv(class_table)}
     if not videos.multi_label:
-        matrix = confusion(rows, videos).numpy()
+        matrix = confusion(rows).numpy()
         files["confusion.csv"] = confusion_csv(matrix, videos.class_names)
         files["confusion.png"] = draw_confusion(matrix, videos.class_names)
     page = report_html(result, video_table, class_table, matrix=files.get("confusion.png"))
@@ -125,7 +131,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
     return Results(folder, result, videos)
 
 
-def video_rows(rows: VideoScores, videos: VideoList, *, root: str) -> list[Row]:
+def video_rows(rows: VideoScores, videos: VideoList | ShardList, *, root: str) -> list[Row]:
     """A row per video that the data names: its path (relative to `root` where it lies in there) and label, the best
     classes with their scores, each view's best class, and why it was not evaluated."""
     names = videos.class_names
@@ -134,34 +140,34 @@ def video_rows(rows: VideoScores, videos: VideoList, *, root: str) -> list[Row]:
     blank: Row = {"path": "", "label": "", "correct": ""}
     blank |= {f"{column}{rank}": "" for rank in ranks for column in ("top", "score")}
     blank |= {f"view{view}": "" for view in range(1, num_views + 1)} | {"error": ""}
-    evaluated = set(rows.indices.tolist())
     table = []
-    for index, path in enumerate(videos.paths):
-        why = "" if index in evaluated else _why(path, rows.failed)
-        table.append(blank | {"path": _relative(path, root), "label": label_text(videos, index), "error": why})
-    for place, index in enumerate(rows.indices.tolist()):
-        best = rows.scores[place].topk(len(ranks))
-        classes = best.indices.tolist()
-        row = table[index] | {"correct": int(_is_label(videos, index, classes[0]))}
-        for rank, number, score in zip(ranks, classes, best.values.tolist(), strict=True):
-            row |= {f"top{rank}": names[number], f"score{rank}": f"{score:.6f}"}
-        row |= {f"view{view}": names[number] for view, number in enumerate(rows.views[place, :, 0].tolist(), 1)}
-        table[index] = row
-    return table + [blank | {"path": name, "error": "does not exist, left out on request"} for name in videos.missing]
+    for named in _named(rows, videos):
+        row = blank | {"path": _relative(named.name, root), "error": named.error}
+        row |= {} if named.label is None else {"label": label_text(named.label, names)}
+        if named.place is not None:
+            best = rows.scores[named.place].topk(len(ranks))
+            classes = best.indices.tolist()
+            row["correct"] = int(_is_label(named.label, classes[0]))
+            for rank, number, score in zip(ranks, classes, best.values.tolist(), strict=True):
+                row |= {f"top{rank}": names[number], f"score{rank}": f"{score:.6f}"}
+            views = rows.views[named.place, :, 0].tolist()
+            row |= {f"view{view}": names[number] for view, number in enumerate(views, 1)}
+        table.append(row)
+    return table
 
 
-def class_rows(rows: VideoScores, videos: VideoList) -> list[Row]:
+def class_rows(rows: VideoScores, videos: VideoList | ShardList) -> list[Row]:
     """A row per class: evaluated videos, and how well they were told; empty where a class has none."""
     names = videos.class_names
     if videos.multi_label:
-        labels = labels_of(rows, videos)
+        labels = rows.labels
         precisions = average_precision(rows.scores, labels).tolist()
         counts = labels.sum(0).tolist()
         return [
             {"class": name, "count": count, "average_precision": _two(precision)}
             for name, count, precision in zip(names, counts, precisions, strict=True)
         ]
-    matrix = confusion(rows, videos)
+    matrix = confusion(rows)
     accuracies = class_accuracy(matrix).tolist()
     wrong = matrix.numpy() * (1 - np.eye(len(names), dtype=np.int64))
     table = []
@@ -174,20 +180,49 @@ def class_rows(rows: VideoScores, videos: VideoList) -> list[Row]:
     return table
 
 
-def label_text(videos: VideoList, index: int) -> str:
-    """The label of a video, several joined by ` | `."""
-    if not videos.multi_label:
-        return videos.class_names[videos.labels[index]]
-    return SEPARATOR.join(videos.class_names[i] for i in np.flatnonzero(videos.labels[index]))
+def label_text(label: np.ndarray, class_names: Sequence[str]) -> str:
+    """The name of a label; of booleans `(num_classes,)` the names, joined by ` | `."""
+    if not label.ndim:
+        return class_names[int(label)]
+    return SEPARATOR.join(class_names[i] for i in np.flatnonzero(label).tolist())
 
 
-def _is_label(videos: VideoList, index: int, number: int) -> bool:
-    label = videos.labels[index]
-    return bool(label[number]) if videos.multi_label else bool(label == number)
+class _Named(NamedTuple):
+    """A video that the data names, its place among the rows (None: not evaluated), its label (None: not known)."""
+
+    name: str
+    place: int | None = None
+    label: Any = None
+    error: str = ""
+
+
+def _named(rows: VideoScores, videos: VideoList | ShardList) -> Iterator[_Named]:
+    """The videos in the order of the list; of shards, which say no more, those evaluated and those that failed."""
+    labels = rows.labels.numpy()
+    if isinstance(videos, ShardList):
+        for place, name in enumerate(rows.names):
+            yield _Named(name, place, labels[place])
+        for line in rows.failed:
+            shard, _, sample = line.rpartition(", sample ")
+            key, _, why = sample.partition(": ")
+            yield _Named(f"{shard}, sample {key}", error=why)
+        return
+    places = {index: place for place, index in enumerate(rows.indices.tolist())}
+    for index, path in enumerate(videos.paths):
+        why = "" if index in places else _why(path, rows.failed)
+        yield _Named(path, places.get(index), videos.labels[index], why)
+    for name in videos.missing:
+        yield _Named(name, error="does not exist, left out on request")
+
+
+def _is_label(label: np.ndarray, number: int) -> bool:
+    return bool(label[number]) if label.ndim else bool(label == number)
 
 
 def _relative(path: str, root: str) -> str:
     """The path in the data folder, so that results of two machines compare; as it is where it lies elsewhere."""
+    if "://" in path:
+        return path.removeprefix(f"{root}/")
     absolute = Path(path).absolute()
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path
 

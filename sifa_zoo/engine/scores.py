@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.distributed import gather_rows
 from sifa_zoo.engine.metrics import (
     among,
@@ -32,12 +31,15 @@ class VideoScores:
     """Scores of the videos that could be decoded, in the order of the list, and a line for each that could not.
 
     `indices` are places in the list, int64 `(N,)`; `scores` the means over a video's views, float32 `(N,
-    num_classes)`; `views` the best classes of each view, int32 `(N, views, 5)` (fewer where there are fewer classes).
+    num_classes)`; `views` the best classes of each view, int32 `(N, views, 5)` (fewer where there are fewer classes);
+    `labels` int64 `(N,)`, or bool `(N, num_classes)` where a video may have several; `names` as in `Batch`.
     """
 
     indices: Tensor
     scores: Tensor
     views: Tensor
+    labels: Tensor
+    names: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -78,9 +80,9 @@ def view_scores(
 
 @torch.inference_mode()
 def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iterator[VideoScores]:
-    """The rows of each batch of `clip_loader`, whose dataset cuts evaluation clips; options as for `view_scores`.
+    """The rows of each batch of `clip_loader` or `shard_loader`, whose dataset cuts evaluation clips.
 
-    The model is in eval mode meanwhile.
+    The model is in eval mode meanwhile; options as for `view_scores`.
     """
     was_training = model.training
     model.eval()
@@ -88,11 +90,12 @@ def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iter
         for batch in loader:
             none = torch.empty(0)
             if not len(batch.indices):
-                yield VideoScores(batch.indices, none, none, batch.failed)
+                yield VideoScores(batch.indices, none, none, batch.labels, failed=batch.failed)
                 continue
             scores = view_scores(model, batch.clips, **options)
             best = scores.topk(min(TOP, scores.shape[-1])).indices.int()
-            yield VideoScores(batch.indices, scores.mean(1), best, batch.failed)
+            labels = batch.labels.bool() if batch.labels.ndim == 2 else batch.labels
+            yield VideoScores(batch.indices, scores.mean(1), best, labels, batch.names, batch.failed)
     finally:
         model.train(was_training)
 
@@ -106,48 +109,46 @@ def gather(shards: Sequence[VideoScores]) -> VideoScores:
     failed = tuple(sorted(line for shard in shards for line in shard.failed))
     shards = [shard for shard in shards if len(shard)]
     if not shards:
-        return VideoScores(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(0), failed)
+        none = torch.empty(0, dtype=torch.int64)
+        return VideoScores(none, torch.empty(0), torch.empty(0), none, failed=failed)
     indices = torch.cat([shard.indices for shard in shards])
     order = indices.argsort(stable=True)
     first = torch.ones_like(order, dtype=torch.bool)
     first[1:] = indices[order].diff() != 0
     order = order[first]
-    scores, views = (torch.cat([getattr(shard, name) for shard in shards])[order] for name in ("scores", "views"))
-    return VideoScores(indices[order], scores, views, failed)
+    columns = {
+        name: torch.cat([getattr(shard, name) for shard in shards])[order] for name in ("scores", "views", "labels")
+    }
+    names = [name for shard in shards for name in shard.names]
+    return VideoScores(indices[order], **columns, names=tuple(names[place] for place in order), failed=failed)
 
 
-def labels_of(rows: VideoScores, videos: VideoList) -> Tensor:
-    """The labels of the rows, int64 `(N,)` or bool `(N, num_classes)`."""
-    return torch.from_numpy(videos.labels)[rows.indices]
-
-
-def figures(rows: VideoScores, videos: VideoList) -> dict[str, float]:
+def figures(rows: VideoScores, *, multi_label: bool = False) -> dict[str, float]:
     """Accuracies in percent over videos and over views, and the loss of the averaged scores; NaN without rows.
 
     Returns:
         `top1`, `top5` (of all classes where there are fewer), `clip_top1`, `clip_top5`, `loss`, and
         `mean_class_accuracy`, or for multi-label `map`. There a video counts if one of its labels is among the best.
     """
-    multi_label = videos.multi_label
     names = ["top1", "top5", "clip_top1", "clip_top5", "map" if multi_label else "mean_class_accuracy", "loss"]
     if not len(rows):
         return dict.fromkeys(names, float("nan"))
-    labels, scores, views = labels_of(rows, videos), rows.scores, rows.views.long()
+    labels, scores, views = rows.labels, rows.scores, rows.views.long()
     tops = [topk_accuracy(scores, labels), topk_accuracy(scores, labels, k=TOP)]
     tops += [percent(among(views[..., :1], labels)), percent(among(views, labels))]
     if multi_label:
         mean = mean_known(average_precision(scores, labels))
         loss = F.binary_cross_entropy(scores, labels.float())
     else:
-        mean = mean_known(class_accuracy(confusion(rows, videos)))
+        mean = mean_known(class_accuracy(confusion(rows)))
         loss = F.nll_loss(scores.clamp_min(1e-12).log(), labels)
     return dict(zip(names, [*tops, mean, loss.item()], strict=True))
 
 
-def confusion(rows: VideoScores, videos: VideoList) -> Tensor:
+def confusion(rows: VideoScores) -> Tensor:
     """The confusion matrix of the best class of each video."""
     best = rows.scores.argmax(1)
-    return confusion_matrix(best, labels_of(rows, videos), num_classes=rows.scores.shape[1])
+    return confusion_matrix(best, rows.labels, num_classes=rows.scores.shape[1])
 
 
 def is_complete(result: Mapping[str, Any]) -> bool:

@@ -15,24 +15,28 @@ from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
 from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.mirror import describe_mirroring, mirrored_classes
 from sifa_zoo.data.samplers import ClipSampler
-from sifa_zoo.data.transforms import eval_transform, train_transform
+from sifa_zoo.data.shard_list import ShardList
+from sifa_zoo.data.shards import ShardDataset
+from sifa_zoo.data.transforms import train_transform
 from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.checkpoint import LAST
 from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.distributed import is_writer, on_writer, process_group, rank, say, world_size
 from sifa_zoo.engine.epoch import TrainingError, num_updates
+from sifa_zoo.engine.evaluate import eval_loader
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.loader import clip_loader
 from sifa_zoo.engine.prepare import CONFIG, build_model, check_files, open_run, read_data, settle
 from sifa_zoo.engine.provenance import check_resumable, facts
 from sifa_zoo.engine.run_folder import Row, best_row, is_of_epoch, restore, write_config
+from sifa_zoo.engine.shard_loader import shard_loader
 from sifa_zoo.engine.stopping import StopSignals, stop_signals
 from sifa_zoo.engine.trackers import check_trackers, open_trackers
 from sifa_zoo.engine.training import Training, is_over
 
 __all__ = ["TrainingError", "best_row", "finetune"]
 
-Videos = tuple[VideoList, VideoList]
+Videos = tuple[VideoList | ShardList, VideoList | ShardList]
 
 
 def finetune(
@@ -143,21 +147,24 @@ def _prepare(config: RunConfig, videos: Videos, *, run: Path, device: torch.devi
     return training
 
 
-def _train_loader(config: RunConfig, videos: VideoList, *, device: torch.device) -> DataLoader:
+def _train_loader(config: RunConfig, videos: VideoList | ShardList, *, device: torch.device) -> DataLoader:
     train, clip = config.train, config.clip
+    how: dict[str, Any] = {"batch_size": train.batch_size, "workers": train.workers, "device": device}
+    mirrored = mirrored_classes(videos.class_names) if train.hflip else None
+    cut: dict[str, Any] = {"seed": train.seed, "mirrored": mirrored}
+    if isinstance(videos, ShardList):
+        dataset = ShardDataset(videos, clip, train_transform(clip, train), **cut, yield_errors=True)
+        return shard_loader(dataset, **how)
     share = {"rank": rank(), "num_replicas": world_size()}
     sampler = ClipSampler(videos, seed=train.seed, balance=train.balance, repeats=train.repeats, **share)
-    mirrored = mirrored_classes(videos.class_names) if train.hflip else None
-    dataset = ClipDataset(videos, clip, train_transform(clip, train), seed=train.seed, mirrored=mirrored)
-    return clip_loader(dataset, batch_size=train.batch_size, sampler=sampler, workers=train.workers, device=device)
+    return clip_loader(ClipDataset(videos, clip, train_transform(clip, train), **cut), sampler=sampler, **how)
 
 
-def _val_loader(config: RunConfig, videos: VideoList, *, device: torch.device) -> DataLoader:
-    train, clip = config.train, config.clip
-    transform = eval_transform(clip, num_crops=train.num_crops)
-    dataset = ClipDataset(videos, clip, transform, num_clips=train.num_clips, num_crops=train.num_crops)
+def _val_loader(config: RunConfig, videos: VideoList | ShardList, *, device: torch.device) -> DataLoader:
+    train = config.train
     batch_size = max(1, train.batch_size // (train.num_clips * train.num_crops))
-    return clip_loader(dataset, batch_size=batch_size, shard=True, workers=train.workers, device=device)
+    how: dict[str, Any] = {"batch_size": batch_size, "workers": train.workers, "device": device}
+    return eval_loader(videos, config.clip, num_clips=train.num_clips, num_crops=train.num_crops, **how)
 
 
 def _report(config: RunConfig, found: Mapping[str, Any], *, class_names: Sequence[str]) -> None:

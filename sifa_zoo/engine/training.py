@@ -18,11 +18,13 @@ from torch.utils.data import DataLoader
 
 from sifa_zoo.config import RunConfig, TrainConfig
 from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data.formats.read import is_pattern
 from sifa_zoo.data.mixing import BatchMixer
+from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import DataError, VideoList, few
 from sifa_zoo.engine.distributed import all_sum, gather, is_writer, on_writer, rank, say
 from sifa_zoo.engine.epoch import Position, train_epoch
-from sifa_zoo.engine.evaluate import evaluate
+from sifa_zoo.engine.evaluate import evaluate, videos_of
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.parallel import share_buffers, whole
 from sifa_zoo.engine.run_folder import Row, best_row, metric, save_epoch, save_state
@@ -89,8 +91,8 @@ class Training:
         self.saved_at = time.monotonic()
 
     @property
-    def _videos(self) -> VideoList:
-        return self.loaders[0].dataset.dataset.videos  # type: ignore[attr-defined]
+    def _videos(self) -> VideoList | ShardList:
+        return videos_of(self.loaders[0])
 
     def _save_state(self) -> None:
         save_state(self.run, self.learner, rows=self.rows, position=self.position)
@@ -146,11 +148,12 @@ class Training:
 
     def _lost(self) -> str | None:
         """That the data, or the folder that all videos of a list are in, is gone."""
-        places = [self.config.data]
-        for loader in self.loaders:
-            paths = loader.dataset.dataset.videos.paths  # type: ignore[attr-defined]
-            places.append(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]))
-        gone = [place for place in places if not os.path.exists(place)]
+        lists = [videos for videos in map(videos_of, self.loaders) if isinstance(videos, VideoList)]
+        folders = [
+            os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in videos.paths]) for videos in lists
+        ]
+        data = () if is_pattern(self.config.data) else (self.config.data,)
+        gone = [place for place in (*data, *folders) if place and not os.path.exists(place)]
         return f"{gone[0]} is gone: bring it back and continue with --resume" if gone else None
 
 

@@ -158,8 +158,8 @@ def test_a_figure_that_there_is_none_of_is_null() -> None:
 
 def test_paths_elsewhere_stay_as_they_are(tmp_path: Path) -> None:
     videos = VideoList((tmp_path / "data" / "a.mp4", "/elsewhere/b.mp4"), (0, 0), ("x", "y"))
-    none = VideoScores(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(0))
-    rows = video_rows(none, videos, root=str(tmp_path / "data"))
+    none = torch.empty(0, dtype=torch.int64)
+    rows = video_rows(VideoScores(none, torch.empty(0), torch.empty(0), none), videos, root=str(tmp_path / "data"))
     assert [row["path"] for row in rows] == ["a.mp4", "/elsewhere/b.mp4"]
     assert [row["error"] for row in rows] == ["not evaluated"] * 2
 

@@ -88,6 +88,21 @@ def read_videos(
         return _choose(path, format).read(path, wish)
 
 
+def has_shards(data: str | os.PathLike[str]) -> bool:
+    """Whether these are WebDataset shards: a tar file, a pattern, a URL, or a folder of tar files and of no format."""
+    name = os.fspath(data)
+    if is_pattern(name) or name.endswith(".tar"):
+        return True
+    folder = Path(name)
+    parts = ("", "train/", "val/", "validation/", "test/")
+    return any(any(folder.glob(f"{part}*.tar")) for part in parts) and _fitting(folder) is None
+
+
+def is_pattern(data: str) -> bool:
+    """Whether this names shards that no path does: a URL, or a pattern with braces."""
+    return "://" in data or data.startswith("pipe:") or ("{" in data and not os.path.exists(data))
+
+
 @contextmanager
 def _collector_at_rest() -> Iterator[None]:
     """Millions of rows would make Python look for cycles again and again, which takes longer than to read them."""
@@ -136,6 +151,16 @@ def _choose(data: Path, name: str | None) -> Format:
         if not format.recognise(data):
             raise DataError(f"{data} does not look like {format.title}; expected {format.expected}")
         return format
+    if fitting := _fitting(data):
+        return fitting
+    if has_shards(data):
+        raise DataError(f"{data} holds shards, which are no list of videos but a stream: read them with ShardDataset")
+    if data.is_file() and data.suffix.lower() not in LIST_SUFFIXES:
+        raise DataError(f"{data} is in none of the known formats: {_known()}")
+    return FORMATS["list" if data.is_file() else "folders"]  # whose error tells what is missing
+
+
+def _fitting(data: Path) -> Format | None:
     folders = (_FOLDERS,) if data.is_dir() and split_folders(data) else ()
     for formats in (_KNOWN_SETS, (*folders, *_LISTS), (_FOLDERS,)):
         fitting = [format for format in formats if format.recognise(data)]
@@ -144,11 +169,7 @@ def _choose(data: Path, name: str | None) -> Format:
             raise DataError(f"{data} could be {names}: say which")
         if fitting:
             return fitting[0]
-    if data.suffix == ".tar" or any(data.glob("*.tar")) or any(data.glob("train/*.tar")):
-        raise DataError(f"{data} holds shards, which are no list of videos but a stream: read them with ShardDataset")
-    if data.is_file() and data.suffix.lower() not in LIST_SUFFIXES:
-        raise DataError(f"{data} is in none of the known formats: {_known()}")
-    return FORMATS["list" if data.is_file() else "folders"]  # whose error tells what is missing
+    return None
 
 
 def _known() -> str:
