@@ -25,9 +25,10 @@ import torch
 from safetensors.torch import save
 
 from sifa_zoo.config import METADATA_KEY
-from sifa_zoo.engine.checkpoint import load_run, read_info, write_files
+from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.engine.evaluate import evaluate_run
 from sifa_zoo.engine.publish import describe_weights
+from sifa_zoo.files import write_files
 from sifa_zoo.manifest import manifest_path, manifest_with
 from sifa_zoo.weights import EMBEDDED, read_weights, weights_file
 

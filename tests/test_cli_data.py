@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tiny_videos import write_video, write_videos
 
 from sifa_zoo.cli import main
@@ -73,6 +74,33 @@ def test_unusable_data_and_flags_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert "expected a file ending in .csv" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "two"])
+def test_workers_are_at_least_one(data: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", str(data), f"--workers={value}"])
+    assert "expected a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_videos_without_splits_are_copied_and_checked_again(data: Path, tmp_path: Path, capsys) -> None:
+    assert main(["check", str(data / "train"), *CLIP]) == 0
+    assert "no validation part" in capsys.readouterr().out
+    assert main(["resize", str(data / "train"), str(tmp_path / "small"), "--short-side", "32"]) == 0
+    named = capsys.readouterr().out.split("as data, name ")[1].strip()
+    assert main(["check", named, *CLIP]) == 0
+    assert "videos: 6 videos, 2 classes" in capsys.readouterr().out
+
+
+def test_pictures_without_a_rate_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("blue", "red"):
+        for number in range(8):
+            path = tmp_path / f"pictures/{name}/0/{number:05}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (48, 40), name).save(path)
+    assert main(["check", str(tmp_path / "pictures"), *CLIP]) == 0
+    assert main(["check", str(tmp_path / "pictures"), *CLIP, "--fps", "10"]) == 1
+    assert "no times: a folder of pictures has no rate, which --fps needs" in capsys.readouterr().out
+
+
 def test_an_interrupted_check_tells_what_it_found(tmp_path: Path) -> None:
     for name in ("blue", "red"):
         write_video(tmp_path / f"videos/{name}/0.mp4", color=(200, 30, 30), num_frames=200)
@@ -88,7 +116,7 @@ def test_an_interrupted_check_tells_what_it_found(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted: not all videos were checked" in out
+    assert "not all videos were checked" in out
     rows = list(csv.DictReader((tmp_path / "findings.csv").open()))
     assert 0 < len(rows) < 800
     assert {row["kind"] for row in rows} == {"short"}
@@ -100,6 +128,8 @@ def test_split_and_resize_make_data(data: Path, tmp_path: Path, capsys: pytest.C
     assert f"{lists / 'val.csv'}: 2 videos of 2 classes" in capsys.readouterr().out
     assert main(["split", str(data / "train"), str(lists)]) == 2
     assert "exists already" in capsys.readouterr().err
+    assert main(["split", str(data / "train"), str(data / "train/lists")]) == 2
+    assert "lies within the class folders" in capsys.readouterr().err
     assert main(["resize", str(lists), str(small), "--short-side", "32"]) == 0
     assert f"6 of 6 videos are in {small}" in capsys.readouterr().out
     assert {video_info(path).height for path in small.rglob("*.mp4")} == {32}

@@ -8,7 +8,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sifa_zoo.cli.flags import Commands, add_reading, add_settings, check_writable, given, reading
+from sifa_zoo.cli.flags import (
+    Commands,
+    add_reading,
+    add_settings,
+    check_writable,
+    given,
+    positive,
+    reading,
+    reading_flags,
+)
 from sifa_zoo.config import ClipConfig, ResizeConfig
 
 if TYPE_CHECKING:
@@ -35,8 +44,8 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help=model_help)
     parser.add_argument("--quick", action="store_true", help="decode the first frame of each video only")
     parser.add_argument("--csv", metavar="FILE", help="write all findings there")
-    parser.add_argument("--workers", type=int, help="videos at a time (default: one per core)")
-    parser.add_argument("--batch-size", type=int, default=8, help="clips per training step (default: 8)")
+    parser.add_argument("--workers", type=positive, help="videos at a time (default: one per core)")
+    parser.add_argument("--batch-size", type=positive, default=8, help="clips per training step (default: 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
     add_reading(parser)
     add_settings(parser.add_argument_group("clip (default: what the model says)"), ClipConfig)
@@ -46,26 +55,29 @@ def _check(args: argparse.Namespace) -> int:
     from sifa_zoo.data.check import check_splits, finding_lines, finding_table, findings_csv
     from sifa_zoo.data.formats import read_splits
     from sifa_zoo.data.parallel import usable_cores
-    from sifa_zoo.engine.checkpoint import write_files
     from sifa_zoo.engine.prepare import usual_clip
+    from sifa_zoo.files import write_files
 
     check_writable(args.csv, suffixes=(".csv",))
     clip = dataclasses.replace(usual_clip(args.model) if args.model else ClipConfig(), **given(args, ClipConfig))
     splits = read_splits(args.data, val=args.val, **{**reading(args), "allow_missing": True})
     for split, videos in splits.items():
         print(f"{split}: {len(videos)} videos, {len(videos.class_names)} classes, {videos.format}")
+    if "val" not in splits:
+        print("no validation part: `sifa-zoo split` sets one aside, or name one with --val")
     findings: list[Finding] = []
-    unfinished = True
+    interrupted = None
     try:
         workers = args.workers or usable_cores()
         findings.extend(check_splits(splits, clip=clip, workers=workers, quick=args.quick))
-        unfinished = False
-    finally:
-        print("\n".join([*finding_lines(findings, most=_MOST_SHOWN), "", *finding_table(findings), ""]))
-        if args.csv:
-            write_files({Path(args.csv): findings_csv(findings)})
-        if unfinished:
-            print("interrupted: not all videos were checked")
+    except KeyboardInterrupt as interrupt:
+        interrupted = interrupt
+    print("\n".join([*finding_lines(findings, most=_MOST_SHOWN), "", *finding_table(findings), ""]))
+    if args.csv:
+        write_files({Path(args.csv): findings_csv(findings)})
+    if interrupted:
+        print("not all videos were checked")
+        raise interrupted
     _print_speed(args, splits["train"] if "train" in splits else next(iter(splits.values())), clip)
     allowed = {"missing"} if args.allow_missing else set()
     fatal = {finding.path for finding in findings if finding.fatal and finding.kind not in allowed}
@@ -77,7 +89,14 @@ def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) 
     """What a worker delivers, and with a model what it consumes and what to do about it."""
     from sifa_zoo.data.parallel import usable_cores
     from sifa_zoo.engine.device import pick_device
-    from sifa_zoo.engine.speed import advice, loading_rate, resize_command, training_rate
+    from sifa_zoo.engine.speed import (
+        advice,
+        copied_short_side,
+        loading_rate,
+        median_short_side,
+        resize_command,
+        training_rate,
+    )
 
     loading = loading_rate(videos, clip)
     if not loading:
@@ -88,7 +107,9 @@ def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) 
         options = {"num_classes": len(videos.class_names), "batch_size": args.batch_size, "device": device}
         training = training_rate(args.model.partition(".")[0], clip, **options)
         print(f"training: {args.model} takes {training:.1f} clips/s ({device}, batches of {args.batch_size})")
-        print(advice(loading, training, cores=usable_cores(), resize_command=resize_command(args.data, clip)))
+        large = median_short_side(videos) > copied_short_side(clip)
+        resize = resize_command(args.data, clip, *reading_flags(args)) if large else None
+        print(advice(loading, training, cores=usable_cores(), resize=resize))
 
 
 def _add_resize(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +117,7 @@ def _add_resize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="as for finetune; the originals are only read")
     parser.add_argument("output", metavar="OUT", help="folder for the copies; an interrupted run goes on there")
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has none")
-    parser.add_argument("--workers", type=int, help="videos at a time (default: one per core)")
+    parser.add_argument("--workers", type=positive, help="videos at a time (default: one per core)")
     add_reading(parser)
     add_settings(parser.add_argument_group("copies"), ResizeConfig, show_defaults=True)
 
@@ -109,11 +130,16 @@ def _resize(args: argparse.Namespace) -> int:
     config = ResizeConfig(**given(args, ResizeConfig))
     splits = read_splits(args.data, val=args.val, **reading(args))
     workers = args.workers or usable_cores()
-    failures = resize_videos(splits, Path(args.data), Path(args.output), config=config, workers=workers)
+    try:
+        failures = resize_videos(splits, Path(args.data), Path(args.output), config=config, workers=workers)
+    except KeyboardInterrupt:
+        print("the same command goes on where it was", file=sys.stderr)
+        raise
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     total = sum(map(len, splits.values()))
-    print(f"{total - len(failures)} of {total} videos are in {args.output}")
+    data = args.output if "val" in splits else Path(args.output, "videos.csv")
+    print(f"{total - len(failures)} of {total} videos are in {args.output}; as data, name {data}")
     return 1 if failures else 0
 
 
@@ -127,15 +153,17 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from sifa_zoo.data.formats import read_videos, write_table
+    from sifa_zoo.data.formats import CLASSES, read_videos, write_table
     from sifa_zoo.data.parallel import usable_cores
+    from sifa_zoo.data.resize import refuse_within
     from sifa_zoo.data.split import split_videos
 
     output = Path(args.output)
     files = {split: output / f"{split}.csv" for split in ("train", "val")}
-    if found := [str(file) for file in files.values() if file.exists()]:
+    if found := [str(file) for file in (*files.values(), output / CLASSES) if file.exists()]:
         raise ValueError(f"{found[0]} exists already; name another folder")
     videos = read_videos(args.data, **reading(args))
+    refuse_within(output, Path(args.data), {"videos": videos})
     parts = split_videos(videos, val_share=args.val_share, seed=args.seed, workers=usable_cores())
     output.mkdir(parents=True, exist_ok=True)
     for split, part in parts.items():

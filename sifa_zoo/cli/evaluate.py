@@ -42,11 +42,11 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from sifa_zoo.engine.checkpoint import write_files
     from sifa_zoo.engine.distributed import is_first_process
     from sifa_zoo.engine.evaluate import evaluate_run
     from sifa_zoo.engine.results import REPORT, result_json
     from sifa_zoo.engine.scores import is_complete
+    from sifa_zoo.files import write_files
 
     as_file = bool(args.output) and Path(args.output).suffix.lower() == ".json"
     if as_file:
@@ -80,8 +80,8 @@ def _print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from sifa_zoo.engine.checkpoint import write_files
     from sifa_zoo.engine.compare import compare, comparison_html, comparison_text
+    from sifa_zoo.files import write_files
 
     check_writable(args.output, suffixes=(".html", ".htm"))
     comparison = compare(args.first, args.second, common=args.common)

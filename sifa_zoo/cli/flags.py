@@ -57,6 +57,20 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
+def reading_flags(args: argparse.Namespace) -> list[str]:
+    """The flags of `add_reading`, and `--val`, as they were given."""
+    values = {"val": args.val, **reading(args)}
+    pairs = [(f"--{name.replace('_', '-')}", value) for name, value in values.items() if value is not None]
+    return [word for flag, value in pairs for word in ([flag] if value is True else [flag, str(value)])]
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, as a flag's value."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def add_model_args(parser: argparse.ArgumentParser) -> None:
     text = "arguments of the model's constructor, such as dilation=2"
     parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=text)

@@ -78,10 +78,11 @@ def _predict(args: argparse.Namespace) -> int:
 def _predict_videos(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sifa_zoo.engine.checkpoint import clip_config, load_run, write_files
+    from sifa_zoo.engine.checkpoint import clip_config, load_run
     from sifa_zoo.engine.device import pick_device
     from sifa_zoo.engine.predict import find_videos, predict_videos
     from sifa_zoo.engine.tables import predictions_csv, predictions_json
+    from sifa_zoo.files import write_files
     from sifa_zoo.visualize import clip_frames, draw_prediction
 
     if args.picture and len(args.videos) > 1:
@@ -165,10 +166,11 @@ def _features(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sifa_zoo.data.decode import VideoError
-    from sifa_zoo.engine.checkpoint import load_run, write_files
+    from sifa_zoo.engine.checkpoint import load_run
     from sifa_zoo.engine.device import pick_device
     from sifa_zoo.engine.features import extract, features_files
     from sifa_zoo.engine.predict import find_videos
+    from sifa_zoo.files import write_files
 
     videos = find_videos(args.videos)
     outputs = _feature_paths(videos, args.output)

@@ -78,8 +78,8 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _publish(args: argparse.Namespace) -> int:
-    from sifa_zoo.engine.checkpoint import write_files
     from sifa_zoo.engine.publish import publish
+    from sifa_zoo.files import write_files
     from sifa_zoo.manifest import manifest_with, parse_manifest
 
     if args.manifest:  # read before the upload, so that a mistake costs nothing

@@ -9,6 +9,7 @@ import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ KINDS = {
     "classes": True,
     "missing": True,
     "undecodable": True,
+    "no times": True,
     "damaged": False,
     "cut off": False,
     "short": False,
@@ -95,7 +97,8 @@ def check_labels(videos: VideoList, split: str) -> list[Finding]:
     try:
         check_trainable(videos)
     except DataError as error:
-        return [Finding(split, "", "classes", str(error))] if split != "val" else []
+        if split != "val":
+            return [Finding(split, "", "classes", str(error))]
     counts = dict(zip(videos.class_names, videos.counts.tolist(), strict=True))
     largest = max(counts.values(), default=0)
     empty = [f"class {name} has no video" for name, count in counts.items() if not count]
@@ -124,10 +127,14 @@ def digests(paths: Iterable[str], *, workers: int) -> dict[str, bytes]:
     """Hashes of the files that share their size with another; no other can have its bytes twice."""
     by_size = defaultdict(set)
     for path in paths:
-        if os.path.isfile(path):
-            by_size[os.path.getsize(path)].add(path)
+        with suppress(OSError):  # said of the file itself
+            if os.path.isfile(path):
+                by_size[os.path.getsize(path)].add(path)
     candidates = sorted(path for group in by_size.values() if len(group) > 1 for path in group)
-    return dict(parallel_map(_digest, candidates, workers=workers, text="compare")) if candidates else {}
+    if not candidates:
+        return {}
+    results = parallel_map(_digest, candidates, workers=workers, text="compare")
+    return {path: digest for path, digest in results if digest is not None}
 
 
 def clip_span(clip: ClipConfig) -> int:
@@ -179,6 +186,7 @@ def _inspect(path: str, stop: threading.Event, *, split: str, clip: ClipConfig, 
     except VideoError as error:
         return [Finding(split, path, "undecodable", str(error).removeprefix(f"{path}: "))]
     found = {
+        "no times": _lacks_times(info, clip) and "a folder of pictures has no rate, which --fps needs",
         "damaged": num_corrupt and f"{num_corrupt} of {info.num_frames} frames are made of damaged data",
         "cut off": info.num_frames < promised and f"{info.num_frames} of {promised} frames are there",
         "short": _why_short(info, clip),
@@ -210,7 +218,13 @@ def _promised_frames(path: str, info: VideoInfo) -> int:
         return source.stream.frames
 
 
+def _lacks_times(info: VideoInfo, clip: ClipConfig) -> bool:
+    return clip.fps is not None and info.container == "folder"
+
+
 def _why_short(info: VideoInfo, clip: ClipConfig) -> str | None:
+    if _lacks_times(info, clip):
+        return None
     if clip.fps is not None:
         span = (clip.num_frames - 1) * clip.frame_stride / clip.fps
         if info.duration_seconds < span:
@@ -220,11 +234,15 @@ def _why_short(info: VideoInfo, clip: ClipConfig) -> str | None:
     return None
 
 
-def _digest(path: str, stop: threading.Event) -> bytes:
+def _digest(path: str, stop: threading.Event) -> bytes | None:
+    """Hash of a file, None if it cannot be read, which is said elsewhere."""
     digest = hashlib.blake2b()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            if stop.is_set():
-                raise Stopped
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                if stop.is_set():
+                    raise Stopped
+                digest.update(block)
+    except OSError:
+        return None
     return digest.digest()

@@ -17,7 +17,7 @@ from sifa_zoo.data.sampling import clip_indices
 from sifa_zoo.data.seeding import torch_seeded
 
 # Training decodes frames a little larger than the model's input, so that a crop has something to choose from.
-_TRAIN_SHORT_SIDE = 1.15
+TRAIN_SHORT_SIDE = 1.15
 
 
 class ClipCutter:
@@ -60,7 +60,7 @@ class ClipCutter:
         """
         info = video_info(video)
         indices = self._indices(video, info.num_frames, generator=generator)
-        short_side = min(round(self.clip.img_size * _TRAIN_SHORT_SIDE), info.height, info.width)  # never enlarged here
+        short_side = min(round(self.clip.img_size * TRAIN_SHORT_SIDE), info.height, info.width)  # never enlarged here
         frames = _load(video, indices, short_side)
         image_labels = mirror_labels(labels, self.mirrored)
         if generator.random() < 0.5 and image_labels is not None:

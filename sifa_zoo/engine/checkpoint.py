@@ -7,7 +7,6 @@ evaluation and prediction need: the model's name and arguments, class names, cli
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,6 @@ from sifa_zoo.weights import SCHEMES, file_info, find_weights, weights_file
 
 LAST = "last.safetensors"
 STATE = "state.pt"
-_TEMPORARY = ".tmp"
 
 
 def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:
@@ -98,34 +96,3 @@ def clip_config(model: nn.Module) -> ClipConfig:
     if height != width:
         raise ValueError(f"clips are cut square, but the model is set to {(height, width)}; set_input_size an int")
     return ClipConfig(**{**known, "img_size": height, "num_frames": model.num_frames})
-
-
-def is_temporary(path: Path) -> bool:
-    """A file of `write_files` that was not renamed, because the process was killed."""
-    return path.name.startswith(".") and path.suffix == _TEMPORARY
-
-
-def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write files so that each is either the old one or the new one, whatever happens: beside, synced, then renamed.
-
-    Nothing is renamed before all are written, and then in the order given: the first rename is the commit.
-
-    Raises:
-        OSError: If they cannot be written; the old files are still there then, and no temporary file.
-    """
-    beside = {path: path.with_name(f".{path.name}{_TEMPORARY}") for path in contents}
-    try:
-        for path, content in contents.items():
-            with open(beside[path], "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in contents:
-            os.replace(beside[path], path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "no space left on the disk" if full else error.strerror
-        raise OSError(error.errno, f"{reason} while saving {path}; what was saved before is untouched") from error
-    finally:
-        for path in beside.values():
-            path.unlink(missing_ok=True)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sifa_zoo import __version__
 from sifa_zoo.config import WeightsInfo
-from sifa_zoo.engine.checkpoint import clip_config, weights_bytes, write_files
+from sifa_zoo.engine.checkpoint import clip_config, weights_bytes
+from sifa_zoo.files import write_files
 from sifa_zoo.models.convert import from_reference, inflate
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import read_weights

@@ -20,8 +20,9 @@ from sifa_zoo.data.check import find_undecodable
 from sifa_zoo.data.formats import BY_INDEX
 from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
-from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, is_temporary, read_info, weights_path
+from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
 from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size
+from sifa_zoo.files import is_temporary
 from sifa_zoo.recipes import Recipe, find_recipe
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import SCHEMES, find_entry

@@ -20,12 +20,12 @@ from sifa_zoo import __version__
 from sifa_zoo.data.formats.read import is_pattern
 from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import VideoList
-from sifa_zoo.engine.checkpoint import write_files
 from sifa_zoo.engine.confusion import confusion_csv, draw_confusion
 from sifa_zoo.engine.log import log_csv
 from sifa_zoo.engine.metrics import average_precision, class_accuracy
 from sifa_zoo.engine.report import report_html
 from sifa_zoo.engine.scores import TOP, VideoScores, confusion, is_complete
+from sifa_zoo.files import write_files
 from sifa_zoo.hub import file_sha256
 from sifa_zoo.weights import find_weights, weights_file
 

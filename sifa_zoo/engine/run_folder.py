@@ -20,12 +20,13 @@ import torch
 
 from sifa_zoo import __version__
 from sifa_zoo.config import RunConfig, WeightsInfo
-from sifa_zoo.engine.checkpoint import LAST, STATE, pack_weights, read_info, write_files
+from sifa_zoo.engine.checkpoint import LAST, STATE, pack_weights, read_info
 from sifa_zoo.engine.distributed import gather, is_writer, rank
 from sifa_zoo.engine.epoch import Position
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.log import draw_curve, log_csv
 from sifa_zoo.engine.prepare import CONFIG
+from sifa_zoo.files import write_files
 from sifa_zoo.weights import BEST
 
 Row = dict[str, Any]

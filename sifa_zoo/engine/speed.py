@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import shlex
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from sifa_zoo.config import ClipConfig
+from sifa_zoo.data.clips import TRAIN_SHORT_SIDE
 from sifa_zoo.data.datasets import ClipDataset
-from sifa_zoo.data.decode import VideoError
+from sifa_zoo.data.decode import VideoError, video_info
 from sifa_zoo.data.transforms import train_transform
 from sifa_zoo.data.videos import VideoList
 from sifa_zoo.registry import create_model
@@ -57,24 +60,42 @@ def training_rate(
     return steps * batch_size / (time.perf_counter() - start)
 
 
-def advice(loading: float, training: float, *, cores: int, resize_command: str) -> str:
-    """What to do when a worker delivers `loading` clips per second and the model takes `training`."""
+def advice(loading: float, training: float, *, cores: int, resize: str | None) -> str:
+    """What to do when a worker delivers `loading` clips per second and the model takes `training`.
+
+    Args:
+        loading: As measured by `loading_rate`.
+        training: As measured by `training_rate`.
+        cores: Cores there are.
+        resize: The command that makes smaller copies; None if the videos are small already.
+    """
     needed = max(1, math.ceil(training / loading))
     if needed <= cores:
         return f"--workers {needed} keeps the model busy"
-    return (
-        f"the model would wait: it takes {needed} workers to keep it busy, and there are {cores} cores; "
-        f"smaller copies decode faster: {resize_command}"
-    )
+    way_out = f"smaller copies decode faster: {resize}" if resize else "more cores would help, smaller copies hardly"
+    return f"the model would wait: it takes {needed} workers to keep it busy, and there are {cores} cores; {way_out}"
 
 
 def copied_short_side(clip: ClipConfig) -> int:
-    """A short side for copies from which training and evaluation lose nothing that they would see."""
-    return math.ceil(max(clip.short_side, 1.14 * clip.img_size) / 32) * 32
+    """A short side for copies: about what training decodes, in multiples of 32 pixels."""
+    return max(32, round(max(clip.short_side, TRAIN_SHORT_SIDE * clip.img_size) / 32) * 32)
 
 
-def resize_command(data: str, clip: ClipConfig) -> str:
-    """The command that makes smaller copies of a data set."""
+def median_short_side(videos: VideoList) -> float:
+    """Of some of the videos, in pixels."""
+    sizes = []
+    for path in videos.paths[:_CLIPS]:
+        with suppress(VideoError):
+            info = video_info(path)
+            sizes.append(min(info.height, info.width))
+    return float(np.median(sizes)) if sizes else 0.0
+
+
+def resize_command(data: str, clip: ClipConfig, *flags: str) -> str:
+    """The command that makes smaller copies of a data set that is read with `flags`."""
     short_side = copied_short_side(clip)
-    name = f"{data.rstrip('/')}_{short_side}"
-    return shlex.join(["sifa-zoo", "resize", data, name, "--short-side", str(short_side)])
+    folder = Path(data).resolve()
+    name = folder.with_name(f"{folder.stem}_{short_side}")
+    if not Path(data).is_absolute():
+        name = Path(os.path.relpath(name))
+    return shlex.join(["sifa-zoo", "resize", data, str(name), *flags, "--short-side", str(short_side)])

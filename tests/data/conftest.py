@@ -100,6 +100,12 @@ def write_video() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def rotate_video() -> Callable[[Path, Path], Path]:
+    """Copies an MP4 with a display matrix that turns it by a quarter: `(source, path)`."""
+    return _rotate
+
+
+@pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Videos by name; the names say what is odd about them."""
     root = tmp_path_factory.mktemp("videos")
@@ -123,6 +129,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "gif": _write(root / "anim.gif", "gif", pix_fmt="rgb8"),
         "uneven_times": _write(root / "vfr.mkv", "libx264", options=short_gop, pts=lambda i: i + i * i // 9),
         "late_start": _write(root / "late.mkv", "libx264", options=short_gop, pts=lambda i: i + 100),
+        "one_raw_frame": _write(root / "one.h264", "libx264", num_frames=1),
         "one_frame": _write(root / "one.mp4", "libx264", num_frames=1),
         "colon": _write(root / "a:b 100%d.mp4", "libx264", num_frames=3),
     }

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.engine import checkpoint
-from sifa_zoo.engine.checkpoint import WeightsInfo, clip_config, load_run, read_info, weights_file, write_files
+from sifa_zoo.engine.checkpoint import WeightsInfo, clip_config, load_run, read_info, weights_file
+from sifa_zoo.files import write_files
 
 
 def test_weights_say_what_they_are(run_folder: Path) -> None:

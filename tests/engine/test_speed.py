@@ -8,7 +8,14 @@ import torch
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import VideoList
-from sifa_zoo.engine.speed import advice, copied_short_side, loading_rate, resize_command, training_rate
+from sifa_zoo.engine.speed import (
+    advice,
+    copied_short_side,
+    loading_rate,
+    median_short_side,
+    resize_command,
+    training_rate,
+)
 
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 
@@ -33,11 +40,26 @@ def test_videos_that_do_not_decode_deliver_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_advice(loading: float, training: float, words: str) -> None:
-    assert words in advice(loading, training, cores=4, resize_command="RESIZE")
+    assert words in advice(loading, training, cores=4, resize="RESIZE")
 
 
-@pytest.mark.parametrize(("img_size", "short_side"), [(224, 256), (112, 128), (32, 64)])
-def test_copies_are_a_little_larger_than_the_input(img_size: int, short_side: int) -> None:
-    clip = ClipConfig(img_size=img_size)
-    assert copied_short_side(clip) == short_side
-    assert resize_command("my videos", clip).endswith(f"'my videos' 'my videos_{short_side}' --short-side {short_side}")
+def test_small_videos_need_no_copies() -> None:
+    assert "more cores would help" in advice(10, 45, cores=4, resize=None)
+
+
+@pytest.mark.parametrize(("img_size", "short_side"), [(224, 256), (112, 128), (32, 32)])
+def test_copies_are_about_what_training_decodes(img_size: int, short_side: int) -> None:
+    assert copied_short_side(ClipConfig(img_size=img_size)) == short_side
+
+
+def test_the_command_names_a_folder_beside_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my videos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    command = resize_command("my videos", ClipConfig(), "--val", "v.csv")
+    assert command == "sifa-zoo resize 'my videos' 'my videos_256' --val v.csv --short-side 256"
+    monkeypatch.chdir(tmp_path / "my videos")
+    assert resize_command(".", ClipConfig()) == "sifa-zoo resize . '../my videos_256' --short-side 256"
+
+
+def test_short_sides(data: Path) -> None:
+    assert median_short_side(read_videos(data, "train")) == 40

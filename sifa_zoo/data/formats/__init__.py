@@ -3,6 +3,6 @@
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.read import FORMATS, read_splits, read_videos
 from sifa_zoo.data.formats.remap import BY_INDEX
-from sifa_zoo.data.formats.table import write_table
+from sifa_zoo.data.formats.table import CLASSES, write_table
 
-__all__ = ["BY_INDEX", "FORMATS", "VIDEO_SUFFIXES", "read_splits", "read_videos", "write_table"]
+__all__ = ["BY_INDEX", "CLASSES", "FORMATS", "VIDEO_SUFFIXES", "read_splits", "read_videos", "write_table"]

@@ -9,13 +9,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sifa_zoo.data.formats.columns import SPLIT_COLUMNS, Columns, read_columns
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.labels import ClassList, composed, find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.splits import pick_split, split_files
 from sifa_zoo.data.formats.text import read_first_line, sniff_delimiter, split_cells
-from sifa_zoo.data.videos import VideoList
+from sifa_zoo.data.videos import DataError, VideoList
+from sifa_zoo.files import write_files
 
 # In the order in which they are preferred, should a file have several; names of classes come before numbers.
 PATH_COLUMNS = (
@@ -25,6 +28,7 @@ PATH_COLUMNS = (
 LABEL_COLUMNS = (
     *("class_name", "label_name", "label", "labels", "class", "classes", "category", "action", "target", "tags"),
 )
+CLASSES = "classes.txt"
 _SUFFIXES = (".csv", ".tsv")
 _BITS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
@@ -86,22 +90,29 @@ def write_table(file: Path, videos: VideoList, paths: Sequence[str | os.PathLike
 
     Args:
         file: Where to write.
-        videos: What to write.
+        videos: What to write; several labels per video become a JSON list.
         paths: Where the videos are, if not where `videos` says; stored relative to the folder of `file`.
+
+    Raises:
+        DataError: If a class name would not be read as it is written.
+        OSError: If the files cannot be written; what was there before is untouched.
     """
+    if odd := [name for name in videos.class_names if composed(name.strip()) != name or "\n" in name]:
+        raise DataError(f"class names that a list cannot hold, for white space around or within them: {odd}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", *videos.class_names] if videos.multi_label else ["path", "label"])
+    writer.writerow(["path", "labels" if videos.multi_label else "label"])
+    folder = os.path.realpath(file.parent)
     for path, labels in zip(videos.paths if paths is None else paths, videos.labels, strict=True):
-        cells = labels.astype(int).tolist() if videos.multi_label else [videos.class_names[labels]]
-        writer.writerow([os.path.relpath(path, file.parent), *cells])
-    for target, content in {
-        file.with_name("classes.txt"): "\n".join(videos.class_names) + "\n",
-        file: text.getvalue(),
-    }.items():
-        beside = target.with_name(f".{target.name}.tmp")
-        beside.write_text(content, encoding="utf-8")
-        os.replace(beside, target)
+        where, name = os.path.split(path)
+        cell = videos.class_names[labels] if not videos.multi_label else json.dumps(_names_of(videos, labels))
+        writer.writerow([os.path.join(os.path.relpath(os.path.realpath(where), folder), name), cell])
+    classes = "\n".join(videos.class_names) + "\n"
+    write_files({file.with_name(CLASSES): classes.encode(), file: text.getvalue().encode()})
+
+
+def _names_of(videos: VideoList, labels: np.ndarray) -> list[str]:
+    return [name for name, present in zip(videos.class_names, labels, strict=True) if present]
 
 
 def _tables_in(folder: Path) -> dict[str, Path]:

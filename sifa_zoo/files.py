@@ -1,0 +1,41 @@
+"""Files that neither a full disk nor a kill can destroy."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+_TEMPORARY = ".tmp"
+
+
+def is_temporary(path: Path) -> bool:
+    """A file of `write_files` that was not renamed, because the process was killed."""
+    return path.name.startswith(".") and path.suffix == _TEMPORARY
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files so that each is either the old one or the new one, whatever happens: beside, synced, then renamed.
+
+    Nothing is renamed before all are written, and then in the order given: the first rename is the commit.
+
+    Raises:
+        OSError: If they cannot be written; the old files are still there then, and no temporary file.
+    """
+    beside = {path: path.with_name(f".{path.name}{_TEMPORARY}") for path in contents}
+    try:
+        for path, content in contents.items():
+            with open(beside[path], "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            os.replace(beside[path], path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "no space left on the disk" if full else error.strerror
+        raise OSError(error.errno, f"{reason} while saving {path}; what was saved before is untouched") from error
+    finally:
+        for path in beside.values():
+            path.unlink(missing_ok=True)
