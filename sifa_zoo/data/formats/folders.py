@@ -81,5 +81,5 @@ def _read(root: Path, wish: Wish) -> VideoList:
         raise DataError(f"no videos in the class folders of {root}; known are {', '.join(VIDEO_SUFFIXES)}")
     if empty:
         raise DataError(f"class folders of {root} without videos: {few(empty)}; fill or remove them")
-    rows = Rows(root, range(len(paths)), paths, labels, checked=True, unit="")
+    rows = Rows(root, range(len(paths)), paths, labels, checked=True, are_names=True, unit="")
     return make_videos(rows, wish, format=ClassFolders.title)

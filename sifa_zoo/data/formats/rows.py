@@ -41,6 +41,7 @@ class Rows:
         names: What the file calls the videos, for errors, where that is not their path.
         class_list: The classes of the data set, where it has a list of them.
         checked: The videos are known to exist.
+        are_names: Labels are names even where they are all numbers, as those of folders are.
         unit: What is numbered; nothing for rows that stand in no file.
         faults: Number and reason of the rows that cannot be used.
     """
@@ -52,6 +53,7 @@ class Rows:
     names: Sequence[str] | None = None
     class_list: ClassList | None = None
     checked: bool = False
+    are_names: bool = False
     unit: str = "line"
     faults: list[tuple[int, str]] = field(default_factory=list)
 
@@ -81,7 +83,7 @@ def _number_labels(rows: Rows, wish: Wish) -> tuple[np.ndarray, tuple[str, ...]]
     """Places `(N,)`, or booleans `(N, num_classes)` for rows with several labels each."""
     several = bool(rows.labels) and isinstance(rows.labels[0], tuple)
     flat: Iterable[str] = chain.from_iterable(rows.labels) if several else rows.labels  # type: ignore[assignment]
-    naming = name_labels(flat, rows.class_list)
+    naming = name_labels(flat, rows.class_list, are_names=rows.are_names)
     if naming.faults:
         wrong = _lines_with(rows, naming.faults, several=several)
         refuse_lines(rows.file, [(number, naming.faults[label]) for number, label in wrong], unit=rows.unit)

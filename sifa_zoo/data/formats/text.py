@@ -78,15 +78,16 @@ def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[st
 
 
 def refuse_lines(file: Path | str, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:
-    """Refuses a file for its faulty lines: each is named, at most twenty.
+    """Refuses a file for its faulty lines: the first twenty are named. Without a `unit` there is no number to name.
 
     Raises:
         DataError: Always.
     """
     if len(faults) == 1:
         number, fault = faults[0]
-        raise DataError(f"{file}, {unit} {number}: {fault}")
-    lines = [f"{unit} {number}: {fault}" for number, fault in faults[:_MOST_LINES]]
+        raise DataError(f"{file}, {unit} {number}: {fault}" if unit else f"{file}: {fault}")
+    lines = [f"{unit} {number}: {fault}" if unit else fault for number, fault in faults[:_MOST_LINES]]
     if len(faults) > _MOST_LINES:
         lines.append(f"and {len(faults) - _MOST_LINES} more")
-    raise DataError("\n  ".join([f"{file} has {len(faults)} faulty {unit}s:", *lines]))
+    what = f"faulty {unit}s" if unit else "faults"
+    raise DataError("\n  ".join([f"{file} has {len(faults)} {what}:", *lines]))

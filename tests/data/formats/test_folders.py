@@ -45,6 +45,13 @@ def test_folders_follow_given_class_names(disk):
     assert videos.labels.tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("class_names", [("2021", "2022"), ("1", "2", "3"), ("007", "7"), ("-1", "1")])
+def test_folders_called_by_numbers_are_classes_like_others(disk, rows, class_names):
+    videos = read_videos(disk.touch(*(f"{name}/a.mp4" for name in class_names)))
+    assert videos.class_names == class_names
+    assert rows(videos) == [(f"{name}/a.mp4", name) for name in class_names]
+
+
 @pytest.mark.parametrize(
     ("names", "class_names", "message"),
     [
