@@ -74,6 +74,18 @@ def test_validation_labels_are_of_the_kind_of_training_labels(numbered, data, tm
         read_data(config(one, val=str(several)), run=tmp_path / "run")
 
 
+def test_training_videos_by_other_paths_do_not_validate(numbered, data, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(data)
+    train = (numbered / "train.txt").read_text()
+    (numbered / "val.txt").write_text(train.replace(str(data), "link").replace("/train/", "/train/../train/"))
+    with pytest.raises(DataError, match="has no validation videos besides the training videos"):
+        read_data(config(numbered), run=tmp_path / "run")
+    val = (numbered / "val.txt").read_text() + "".join(f"{path} 0\n" for path in data.glob("val/blue/*.mp4"))
+    (numbered / "val.txt").write_text(val)
+    read_data(config(numbered), run=tmp_path / "run")
+    assert "warning: 6 validation videos are in training too" in capsys.readouterr().err
+
+
 def test_settings_of_an_earlier_version_are_read():
     old = {"data": "d", "model": "m", "clip": {}, "train": {}, "val": None}
     assert RunConfig.from_dict(old) == RunConfig("d", "m", ClipConfig(), TrainConfig())

@@ -89,6 +89,18 @@ def find_videos(paths: Sequence[str]) -> list[str | None]:
     return found
 
 
+def real_paths(paths: Sequence[str]) -> list[str]:
+    """The videos by paths that compare: without links or `..` in their folders. Links to videos stay links.
+
+    The disk is asked once for each folder.
+    """
+    folders = dict.fromkeys(path.rpartition("/")[0] for path in paths)
+    real = {folder: os.path.realpath(folder or "/").rstrip("/") for folder in folders}
+    if all(folder == target for folder, target in real.items()):
+        return list(paths)
+    return [f"{real[folder]}/{name}" for folder, _, name in (path.rpartition("/") for path in paths)]
+
+
 def _names_in(folder: str) -> frozenset[str]:
     """Names of the files in a folder; empty if there is no such folder."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sifa_zoo.data.formats.files import find_videos
+from sifa_zoo.data.formats.files import find_videos, real_paths
 from sifa_zoo.data.formats.labels import ClassList, name_labels
 from sifa_zoo.data.formats.remap import StrangeLabels, place_labels
 from sifa_zoo.data.formats.text import refuse_lines
@@ -74,8 +74,9 @@ def make_videos(rows: Rows, wish: Wish, *, format: str) -> VideoList:
     missing = _report_missing(rows, there, wish) if not all(there) else []
     paths = [path for path in found if path is not None]
     labels = labels[there] if missing else labels
-    if len(set(paths)) < len(paths):
-        _check_repeated(rows.file, paths, labels)
+    real = real_paths(paths)
+    if len(set(real)) < len(real):
+        _check_repeated(rows.file, real, labels)
     return VideoList(paths, labels, class_names, format=format, missing=missing)
 
 
@@ -109,10 +110,14 @@ def _lines_with(rows: Rows, labels: Iterable[str], *, several: bool) -> list[tup
 
 
 def _absolute(rows: Rows) -> list[str]:
-    """Paths from the root; those that begin there stay as they are."""
+    """Paths from the root; those that begin there stay as they are, but for `..`, which may lead out of a link."""
     folder = os.path.abspath(rows.file.parent).rstrip("/") + "/"
     paths = [path if path.startswith("/") else folder + path for path in rows.paths if path is not None]
-    return [os.fspath(Path(path)) if "/./" in path or "//" in path else path for path in paths]
+    paths = [os.fspath(Path(path)) if "/./" in path or "//" in path else path for path in paths]
+    upwards = [place for place, path in enumerate(paths) if "/../" in path]
+    for place, path in zip(upwards, real_paths([paths[place] for place in upwards]), strict=True):
+        paths[place] = path
+    return paths
 
 
 def _report_missing(rows: Rows, there: Sequence[bool], wish: Wish) -> list[str]:

@@ -62,6 +62,23 @@ def test_absolute_paths(disk, rows):
     assert rows(videos) == [("far/a.mp4", "0")]
 
 
+def test_ways_upwards_are_straightened(disk, rows):
+    disk.touch("far/deep/b.mp4", "far/c.mp4", "lists/c.mp4", "a.mp4")
+    (disk.root / "lists" / "link").symlink_to("../far/deep")
+    file = disk.write("lists/l.txt", "../a.mp4 run\n./link/../c.mp4 jump\nlink/b.mp4 jump\n")
+    assert [path for path, _ in rows(read_videos(file))] == ["a.mp4", "far/c.mp4", "lists/link/b.mp4"]
+
+
+@pytest.mark.parametrize("again", ["../lists/v/a.mp4", "link/a.mp4"])
+def test_a_video_spelt_in_two_ways_is_one(disk, capsys, again):
+    disk.touch("lists/v/a.mp4")
+    (disk.root / "lists" / "link").symlink_to("v")
+    with pytest.raises(DataError, match="1 videos in .* come twice, with different labels: .*/lists/v/a.mp4"):
+        read_videos(disk.write("lists/l.txt", f"v/a.mp4 run\n{again} jump\n"))
+    read_videos(disk.write("lists/l.txt", f"v/a.mp4 run\n{again} run\n"))
+    assert "1 rows of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("on_disk", "in_list"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_names_may_be_composed_otherwise_than_on_the_disk(disk, rows, on_disk, in_list):
     name = "kicks/é/ü.mp4"
