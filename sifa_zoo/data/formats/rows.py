@@ -114,6 +114,8 @@ def _absolute(rows: Rows) -> list[str]:
     folder = os.path.abspath(rows.file.parent).rstrip("/") + "/"
     paths = [path if path.startswith("/") else folder + path for path in rows.paths if path is not None]
     paths = [os.fspath(Path(path)) if "/./" in path or "//" in path else path for path in paths]
+    if not any("/../" in path for path in paths):
+        return paths
     upwards = [place for place, path in enumerate(paths) if "/../" in path]
     for place, path in zip(upwards, real_paths([paths[place] for place in upwards]), strict=True):
         paths[place] = path
