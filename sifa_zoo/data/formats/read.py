@@ -128,12 +128,13 @@ def read_splits(
         data: As for `read_videos`.
         val: Where the validation videos are, if not in `data`.
         class_names: As for `read_videos`.
-        **options: Further arguments of `read_videos`.
+        **options: Further arguments of `read_videos`; `format` is that of `data` alone.
 
     Raises:
         DataError: As `read_videos` does, and where there is one split but not the other.
     """
     train = read_videos(data, "train", class_names, **options)
+    options |= {} if val is None else {"format": None}
     val_videos = read_videos(data if val is None else val, "val", class_names or train.class_names, **options)
     if val is None and np.array_equal(train.paths, val_videos.paths):
         return {"videos": train}

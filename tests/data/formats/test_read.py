@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sifa_zoo.data.formats import FORMATS, read_videos
+from sifa_zoo.data.formats import FORMATS, read_splits, read_videos
 from sifa_zoo.data.videos import DataError
 
 
@@ -46,6 +46,13 @@ def test_two_formats_that_fit_are_both_named(disk, rows):
         read_videos(disk.root, "train")
     assert len(read_videos(disk.root, "train", format="folders")) == 2
     assert len(read_videos(disk.root, "train", format="list")) == 1
+
+
+def test_validation_videos_may_be_of_another_format(disk, rows):
+    disk.touch("videos/run/a.mp4", "b.mp4")
+    file = disk.write("l.txt", "b.mp4 run\n")
+    splits = read_splits(disk.root / "videos", val=file, format="folders")
+    assert (rows(splits["train"]), rows(splits["val"])) == ([("videos/run/a.mp4", "run")], [("b.mp4", "run")])
 
 
 @pytest.mark.parametrize("name", FORMATS)
