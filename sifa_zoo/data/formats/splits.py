@@ -66,15 +66,17 @@ def pick_split(data: Path, found: Mapping[str, Path], split: str | None) -> Path
     return found[split]
 
 
-def rows_of_split(cells: Sequence[str], split: str | None) -> Iterable[bool]:
-    """Which rows belong to a split, by what a column says. A column that says the same everywhere serves any split.
+def rows_of_split(cells: Sequence[str], split: str | None, *, file: Path) -> Iterable[bool]:
+    """Which rows of a file belong to a split, by what a column says; if it says the same everywhere, all to any.
 
     Raises:
-        DataError: If no row does.
+        DataError: If no row does, or there are several splits and none is named.
     """
     said = {cell.strip().lower() for cell in cells}
-    if split is None or len(said) < 2:
+    if len(said) < 2:
         return [True] * len(cells)
+    if split is None:
+        raise DataError(f"{file} has splits, name one of them: {', '.join(sorted(said))}")
     name = next((name for name in SPLITS[split] if name in said), None)
     if name is None:
         raise DataError(f"no row of the {split} split, the column of splits says only {', '.join(sorted(said))}")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sifa_zoo.data.formats import read_videos
+from sifa_zoo.data.formats import read_splits, read_videos
 from sifa_zoo.data.videos import DataError
 
 
@@ -59,7 +59,9 @@ def test_a_column_of_splits_chooses_rows(disk, rows):
     file = disk.write("t.csv", "path,label,split\na.mp4,run,Train\nb.mp4,run,test\nc.mp4,jump,train\n")
     assert rows(read_videos(file, "train")) == [("a.mp4", "run"), ("c.mp4", "jump")]
     assert rows(read_videos(file, "val")) == [("b.mp4", "run")]
-    assert len(read_videos(file)) == 3
+    with pytest.raises(DataError, match="t.csv has splits, name one of them: test, train"):
+        read_videos(file)
+    assert {name: len(videos) for name, videos in read_splits(file).items()} == {"train": 2, "val": 1}
     file = disk.write("t.csv", "path,label,split\na.mp4,run,train\nb.mp4,run,extra\n")
     with pytest.raises(DataError, match="no row of the val split, the column of splits says only extra, train"):
         read_videos(file, "val")
