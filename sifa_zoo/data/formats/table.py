@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sifa_zoo.data.formats.columns import SPLIT_COLUMNS, Columns, read_columns
-from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
+from sifa_zoo.data.formats.files import VIDEO_SUFFIXES, holds_pictures
 from sifa_zoo.data.formats.labels import ClassList, composed, find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.splits import pick_split, split_files
@@ -30,17 +30,17 @@ _BITS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 def has_header(file: Path) -> bool:
-    """Whether a CSV file begins with the names of columns: known ones, or at least none that is a video."""
+    """Whether a CSV file begins with the names of columns: none is a video, for a class may be called like a column."""
     if file.suffix.lower() not in _SUFFIXES:
         return False
     line = read_first_line(file)
     delimiter = sniff_delimiter(line)
     cells = split_cells(line, delimiter)
+    if any(cell.lower().endswith(VIDEO_SUFFIXES) or (cell and holds_pictures(file.parent / cell)) for cell in cells):
+        return False
     if any(cell.lower() in (*PATH_COLUMNS, *LABEL_COLUMNS) for cell in cells):
         return True
-    if delimiter is None or any(cell.lower().endswith(VIDEO_SUFFIXES) for cell in cells):
-        return False
-    return not any(cell and (file.parent / cell).exists() for cell in cells)
+    return delimiter is not None and not any(cell and (file.parent / cell).exists() for cell in cells)
 
 
 class Table:

@@ -23,6 +23,7 @@ from sifa_zoo.data.videos import DataError
         ("l.csv", 'a.mp4;"run, fast"\n"sub/b c.MP4";jump\n', ("run, fast", "jump"), ("jump", "run, fast")),
         ("l.csv", "a.mp4,120,run\nsub/b c.MP4,64,jump\n", ("run", "jump"), ("jump", "run")),
         ("l.csv", "a.mp4 1\nsub/b c.MP4 0\n", ("1", "0"), ("0", "1")),
+        ("l.csv", "a.mp4,action\nsub/b c.MP4,class\n", ("action", "class"), ("action", "class")),
     ],
 )
 def test_lists(disk, rows, name, text, labels, class_names):
@@ -45,6 +46,13 @@ def test_numbers_of_frames_are_told_from_paths(disk, rows, names, text, paths, f
     videos = read_videos(disk.write("l.txt", text))
     assert [path for path, _ in rows(videos)] == paths
     assert videos.format == format
+
+
+def test_a_folder_of_pictures_is_no_header(disk, rows):
+    disk.touch("walk/", "video/a.mp4")
+    assert rows(read_videos(disk.write("l.csv", "walk,action\n"))) == [("walk", "action")]
+    file = disk.write("t.csv", "video,label\nvideo/a.mp4,run\n")  # where `video` is a folder, too
+    assert rows(read_videos(file)) == [("video/a.mp4", "run")]
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv"])
