@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -39,13 +40,13 @@ def read_lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_first_line(file: Path) -> str:
-    """The first line that is not empty, of the first 64 kB; nothing where the file is no text."""
+    """The first line with content, of the first 64 kB; nothing where the file is no text."""
     try:
         with open(file, "rb") as opened:
             text = opened.read(65536).decode("utf-8-sig", errors="ignore")
     except OSError:
         return ""
-    return next((line for line in text.splitlines() if line.strip()), "")
+    return next((line for line in text.splitlines() if line.strip() and not _names_delimiter(line)), "")
 
 
 def sniff_delimiter(line: str) -> str | None:
@@ -68,13 +69,20 @@ def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[st
         DataError: If the file cannot be read, or the csv module gives up on a line.
     """
     with open_text(file, newline="") as opened:
-        reader = csv.reader(opened, delimiter=delimiter or ",")
+        first = opened.readline()
+        lines = chain(["\n" if _names_delimiter(first) else first], opened)
+        reader = csv.reader(lines, delimiter=delimiter or ",")
         try:
             for cells in reader:
                 if len(cells) > 1 or (cells and cells[0].strip()):
                     yield reader.line_num, cells
         except csv.Error as error:
             raise DataError(f"{file}, line {reader.line_num}: {error}") from error
+
+
+def _names_delimiter(line: str) -> bool:
+    """Whether a line is `sep=;` or the like, which Excel writes first: it is passed over, as the next line shows it."""
+    return line.rstrip("\r\n") in [f"sep={delimiter}" for delimiter in _DELIMITERS]
 
 
 def refuse_lines(file: Path | str, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:

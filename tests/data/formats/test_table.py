@@ -12,6 +12,8 @@ from sifa_zoo.data.videos import DataError
         "path,label\na.mp4,run\nb c.mp4,high jump\n",
         "\ufefflabel;id;Video\r\nrun;1;a.mp4\r\n\r\nhigh jump;2;b c.mp4\r\n",
         'filename\tclass_name\tlabel\n"a.mp4"\trun\t1\n"b c.mp4"\thigh jump\t0\n',
+        "sep=;\r\npath;label\r\na.mp4;run\r\nb c.mp4;high jump\r\n",
+        "\ufeffsep=,\npath,label\na.mp4,run\nb c.mp4,high jump\n",
         'file,category\n"a.mp4" ,"run"\n b c.mp4, high jump \n',
     ],
 )
@@ -82,6 +84,7 @@ def test_split_tables(disk, rows):
         ("path,klass\na.mp4,run\n", ["t.csv has no column class_name or .*; its columns are path, klass"]),
         ("path,Path,label\na.mp4,a.mp4,run\n", ["t.csv has columns of the same name: path"]),
         ("path,label\n", ["no rows in .*t.csv; its columns are path, label"]),
+        ("sep=;\npath;label\na.mp4\n", ["t.csv, line 3: expected 2 cells, got 1"]),
         (
             "path,label\na.mp4,run\na.mp4\n\na.mp4,run,1\n",
             ["2 faulty lines", "line 3: expected 2 cells, got 1", "line 5: "],
