@@ -14,10 +14,10 @@ import numpy as np
 from sifa_zoo.data.formats.folders import ClassFolders, split_folders
 from sifa_zoo.data.formats.hmdb51 import Hmdb51
 from sifa_zoo.data.formats.kinetics import Kinetics
-from sifa_zoo.data.formats.lists import LIST_SUFFIXES, ListFile
+from sifa_zoo.data.formats.lists import ListFile
 from sifa_zoo.data.formats.rows import Wish
 from sifa_zoo.data.formats.something import SomethingV1, SomethingV2
-from sifa_zoo.data.formats.splits import SPLITS
+from sifa_zoo.data.formats.splits import LIST_SUFFIXES, SPLITS
 from sifa_zoo.data.formats.table import Table
 from sifa_zoo.data.formats.ucf101 import Ucf101
 from sifa_zoo.data.videos import DataError, VideoList
@@ -144,8 +144,8 @@ def read_splits(
 def _choose(data: Path, name: str | None) -> Format:
     """The format that is named, or the only one that fits.
 
-    Known data sets have names and headers of their own, so they come first. Beside lists, folders of videos are but
-    where the videos lie, unless they are named train and val.
+    Known data sets have names and headers of their own, so they come first. Beside lists, or a single CSV file with a
+    header, folders of videos are but where the videos lie, unless they are named train and val.
     """
     if name is not None:
         format = FORMATS[name]

@@ -11,6 +11,7 @@ from sifa_zoo.data.videos import DataError
 
 # What a split may be called where it lies; the first that is there is taken.
 SPLITS = {"train": ("train",), "val": ("val", "validation", "validate", "test"), "test": ("test",)}
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
 _ANNOTATIONS = ("annotations", "labels")
 
 
@@ -26,6 +27,14 @@ def split_files(folder: Path, pattern: str) -> dict[str, Path]:
     for split, endings in SPLITS.items():
         if file := next(filter(None, (_find_file(files, ending) for ending in endings)), None):
             found[split] = file
+    return found
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """Lists by split. Among several of a split the first by suffix is taken, so .txt before .csv."""
+    found: dict[str, Path] = {}
+    for suffix in LIST_SUFFIXES:
+        found = {**split_files(folder, f"*{suffix}"), **found}
     return found
 
 

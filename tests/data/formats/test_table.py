@@ -77,6 +77,34 @@ def test_split_tables(disk, rows):
     assert rows(read_videos(disk.root, "val")) == [("b.mp4", "run")]
 
 
+@pytest.mark.parametrize("header", ["path,label", "path,run,jump"])
+def test_the_only_table_of_a_folder(disk, rows, header):
+    disk.touch("videos/a.mp4", "videos/b.mp4")
+    cells = ("run", "jump") if "label" in header else ("1,0", "0,1")
+    disk.write("videos.csv", f"{header}\nvideos/a.mp4,{cells[0]}\nvideos/b.mp4,{cells[1]}\n")
+    disk.write("classes.txt", "run\njump\n")
+    for videos in (read_videos(disk.root), read_videos(disk.root, "train"), read_videos(disk.root, format="csv")):
+        assert (videos.class_names, len(videos)) == (("run", "jump"), 2)
+
+
+def test_lists_and_folders_by_split_come_before_a_table(disk, rows):
+    disk.touch("train/run/a.mp4", "run/b.mp4")
+    disk.write("all.csv", "path,label\nrun/b.mp4,jump\n")
+    assert rows(read_videos(disk.root, "train")) == [("train/run/a.mp4", "run")]
+    disk.write("lists/train.txt", "../run/b.mp4 run\n")
+    disk.write("lists/all.csv", "path,label\n../run/b.mp4,jump\n")
+    assert rows(read_videos(disk.root / "lists", "train")) == [("run/b.mp4", "run")]
+
+
+def test_tables_of_other_things_leave_class_folders_as_they_are(disk, rows):
+    disk.touch("run/a.mp4", "jump/b.mp4")
+    disk.write("lengths.csv", "path,seconds\nrun/a.mp4,2\n")
+    assert read_videos(disk.root).format == "class folders"
+    disk.write("lengths.csv", "path,label\nrun/a.mp4,walk\n")
+    disk.write("more.csv", "path,label\nrun/a.mp4,walk\n")
+    assert read_videos(disk.root).format == "class folders"
+
+
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
