@@ -70,7 +70,7 @@ def read_videos(
         fold: Which of the three folds of UCF101 and HMDB51.
 
     Raises:
-        DataError: If there is no such path or split, none or two formats fit, or the data cannot be used.
+        DataError: If there is no such path or split, or no permission to read it, none or two formats fit, or the data cannot be used.
         ValueError: If an argument is out of range.
     """
     if split not in (*SPLITS, None):
@@ -82,6 +82,8 @@ def read_videos(
     path = Path(data)
     if not path.exists():
         raise DataError(f"no such file or folder: {path}")
+    if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
+        raise DataError(f"no permission to read {path}")
     names = None if class_names is None else tuple(class_names)
     wish = Wish(split, names, None if remap is None else os.fspath(remap), allow_missing, fold)
     with _collector_at_rest():
