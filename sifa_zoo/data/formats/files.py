@@ -6,13 +6,13 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from sifa_zoo.data.pictures import PICTURE_SUFFIXES
 from sifa_zoo.data.videos import DataError
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob"),
     *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".gif", ".h264", ".h265", ".divx"),
 )
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # So many files of one folder are asked for one by one; for more of them the folder is read, which may be large.
 _FEW = 64
 

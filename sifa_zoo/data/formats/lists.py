@@ -6,12 +6,13 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from sifa_zoo.data.formats.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.labels import find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.splits import LIST_SUFFIXES, list_files, pick_split
 from sifa_zoo.data.formats.table import has_header
 from sifa_zoo.data.formats.text import read_cells, read_first_line, read_lines, sniff_delimiter
+from sifa_zoo.data.pictures import PICTURE_SUFFIXES
 from sifa_zoo.data.videos import VideoList
 
 _ENDINGS = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
