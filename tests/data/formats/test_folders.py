@@ -59,6 +59,9 @@ def test_folders_called_by_numbers_are_classes_like_others(disk, rows, class_nam
         (("a.mp4",), None, "no class folders in"),
         (("run/a.txt", "jump/b.pdf"), None, "no videos in the class folders of .*; known are .mp4"),
         (("run/a.mp4", "jump/b.jpg"), None, "class folders of .* without videos: jump; fill or remove them"),
+        (("run/a.mp4", "run /b.mp4"), None, "with white space around their names, .*: 'run '; rename them"),
+        (("run\nfast/a.mp4", "run/b.mp4"), None, r"line breaks or tabs in them: 'run\\nfast'; rename them"),
+        (("\u00fcben/a.mp4", "u\u0308ben/b.mp4"), None, "differ only in how Unicode composes their letters: .*, .*; "),
         (("run/a.mp4", "jump/b.mp4"), ["run"], r"not among the 1 classes \(run\): jump"),
     ],
 )
