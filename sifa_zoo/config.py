@@ -55,8 +55,8 @@ class ClipConfig:
             raise ValueError(f"fps must be in (0, 1000], or None for the video's own frames, got {self.fps}")
         if self.fps is not None and self.sampling == "uniform":
             raise ValueError(
-                f"fps is for dense sampling, uniform segments have no rate, got fps {self.fps:g} with uniform; leave one "
-                "of them out, or give --fps none where the other comes from weights"
+                f"fps is for dense sampling, uniform segments have no rate, got fps {self.fps:g} with uniform; leave "
+                "one of them out, or give --fps none where the rate comes from weights"
             )
         if self.img_size < 32:
             raise ValueError(f"img_size must be at least 32, got {self.img_size}")

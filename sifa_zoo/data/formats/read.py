@@ -70,7 +70,8 @@ def read_videos(
         fold: Which of the three folds of UCF101 and HMDB51.
 
     Raises:
-        DataError: If there is no such path or split, or no permission to read it, none or two formats fit, or the data cannot be used.
+        DataError: If there is no such path or split, or no permission to read it, none or two formats fit, or the data
+            cannot be used.
         ValueError: If an argument is out of range.
     """
     if split not in (*SPLITS, None):

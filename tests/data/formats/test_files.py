@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import pytest
-
 import os
+
+import pytest
 
 from sifa_zoo.data.formats.files import find_videos, walk_videos
 from sifa_zoo.data.pictures import PICTURE_SUFFIXES
