@@ -53,6 +53,11 @@ class ClipConfig:
             raise ValueError(f"sampling must be one of {SAMPLINGS}, got {self.sampling!r}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ValueError(f"fps must be in (0, 1000], or None for the video's own frames, got {self.fps}")
+        if self.fps is not None and self.sampling == "uniform":
+            raise ValueError(
+                f"fps is for dense sampling, uniform segments have no rate, got fps {self.fps:g} with uniform; leave "
+                "one of them out, or give --fps none where the rate comes from weights"
+            )
         if self.img_size < 32:
             raise ValueError(f"img_size must be at least 32, got {self.img_size}")
         if not 0 < self.crop_pct <= 1:

@@ -91,7 +91,7 @@ def ssv1() -> Recipe:
         blur_prob=0.0,
         hflip=False,
     )
-    clip = {"num_frames": 16, "sampling": "uniform", "img_size": 224, "crop_pct": 1.0}
+    clip = {"num_frames": 16, "sampling": "uniform", "fps": None, "img_size": 224, "crop_pct": 1.0}
     return Recipe(train, clip, "Something-Something V1: large sets whose classes are motions; as published")
 
 

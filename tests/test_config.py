@@ -15,7 +15,6 @@ from sifa_zoo.config import AugmentConfig, ClipConfig, RunConfig, TrainConfig, W
         (ClipConfig(fps=30), "16x4 @30fps, 224"),
         (ClipConfig(fps=29.97, num_frames=8), "8x4 @29.97fps, 224"),
         (ClipConfig(sampling="uniform"), "16 uniform, 224"),
-        (ClipConfig(sampling="uniform", fps=30), "16 uniform, 224"),  # which has no use for a rate
     ],
 )
 def test_protocol(clip, expected):
@@ -26,6 +25,11 @@ def test_protocol(clip, expected):
 def test_fps_out_of_range_is_refused(fps):
     with pytest.raises(ValueError, match=r"fps must be in \(0, 1000\], or None"):
         ClipConfig(fps=fps)
+
+
+def test_uniform_sampling_has_no_rate():
+    with pytest.raises(ValueError, match="fps is for dense sampling, .* got fps 30 with uniform; .* --fps none"):
+        ClipConfig(sampling="uniform", fps=30)
 
 
 @pytest.mark.parametrize(

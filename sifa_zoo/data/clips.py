@@ -90,7 +90,7 @@ class ClipCutter:
         self, video: Video, num_video_frames: int, *, clip: int = 0, generator: random.Random | None = None
     ) -> list[int]:
         timing: dict[str, Any] = {}
-        if self.clip.fps is not None and self.clip.sampling == "dense":
+        if self.clip.fps is not None:
             timing = {"fps": self.clip.fps, "times": _times(video)}
         return clip_indices(
             num_video_frames,

@@ -6,7 +6,7 @@ files (AVI, MPEG-TS and PS, FLV, raw streams, GIF, missing or repeated times) he
 decoding of the whole file teaches it.
 
 An index that knows that is kept in memory and on disk for as long as path, size and time of change of the file stay the
-same: see `store`.
+same: see `index_cache`.
 """
 
 from __future__ import annotations

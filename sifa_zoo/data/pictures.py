@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from sifa_zoo.data.container import VideoError, decode, use_one_thread
 from sifa_zoo.data.scaling import Scaler, resized
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _COMMON_JPEG = ("yuvj420p", "yuvj422p", "yuvj444p", "gray")
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif: turned by a quarter, mirrored or not
 _NOT_FRAMES = ("thumbs.db", "desktop.ini")  # written by file managers; hidden files are left out as well
@@ -85,7 +85,7 @@ def _list_folder(path: str, mtime_ns: int) -> Folder:
         for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in _NOT_FRAMES:
                 continue
-            if entry.is_dir() or not entry.name.lower().endswith(_SUFFIXES):
+            if entry.is_dir() or not entry.name.lower().endswith(PICTURE_SUFFIXES):
                 raise VideoError(
                     f"{path}: is a folder with {entry.name!r} in it, expected a video file or a folder of pictures"
                 )

@@ -18,6 +18,7 @@ from torch import nn
 from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
 from sifa_zoo.data.check import find_undecodable
 from sifa_zoo.data.formats import BY_INDEX
+from sifa_zoo.data.formats.files import real_paths
 from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
@@ -135,7 +136,7 @@ def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
 def _compare_parts(config: RunConfig, *parts: VideoList | ShardList) -> None:
     """Refuses validation on nothing but training videos, and warns of some; of shards it is the files that count."""
     kind = "shards" if isinstance(parts[1], ShardList) else "videos"
-    train, val = (set(of.shards if isinstance(of, ShardList) else of.paths) for of in parts)
+    train, val = (set(of.shards if isinstance(of, ShardList) else real_paths(of.paths.tolist())) for of in parts)
     shared = train & val
     if len(shared) == len(val):
         raise DataError(f"{config.data} has no validation {kind} besides the training {kind}; name some with --val")

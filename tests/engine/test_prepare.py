@@ -7,8 +7,9 @@ from tiny_videos import write_videos
 
 from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
 from sifa_zoo.data.videos import DataError
+from sifa_zoo.engine import prepare
 from sifa_zoo.engine.evaluate import evaluate_run
-from sifa_zoo.engine.prepare import read_data
+from sifa_zoo.engine.prepare import read_data, settle
 
 
 def config(data: Path, **settings) -> RunConfig:
@@ -72,6 +73,31 @@ def test_validation_labels_are_of_the_kind_of_training_labels(numbered, data, tm
     assert [video.labels.shape for video in videos] == [(6, 2), (4, 2)]
     with pytest.raises(DataError, match="validation videos have several labels each, but training videos have one"):
         read_data(config(one, val=str(several)), run=tmp_path / "run")
+
+
+def test_training_videos_by_other_paths_do_not_validate(numbered, data, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(data)
+    train = (numbered / "train.txt").read_text()
+    (numbered / "val.txt").write_text(train.replace(str(data), "link").replace("/train/", "/train/../train/"))
+    with pytest.raises(DataError, match="has no validation videos besides the training videos"):
+        read_data(config(numbered), run=tmp_path / "run")
+    val = (numbered / "val.txt").read_text() + "".join(f"{path} 0\n" for path in data.glob("val/blue/*.mp4"))
+    (numbered / "val.txt").write_text(val)
+    read_data(config(numbered), run=tmp_path / "run")
+    assert "warning: 6 validation videos are in training too" in capsys.readouterr().err
+
+
+def test_uniform_sampling_needs_the_rate_of_weights_gone(monkeypatch):
+    monkeypatch.setattr(prepare, "usual_clip", lambda *_: ClipConfig(fps=30))
+    given = dict.fromkeys(("recipe", "checkpoint", "val", "train", "model_args", "pretrained"))
+    given |= {"data": "d", "model": "sifa_net_nano"}
+    with pytest.raises(ValueError, match="got fps 30 with uniform; .* give --fps none"):
+        settle({**given, "clip": {"sampling": "uniform"}}, saved=None)
+    assert settle({**given, "clip": {"sampling": "uniform", "fps": None}}, saved=None).clip.fps is None
+    recipe = {**given, "recipe": "ssv1"}
+    assert settle({**recipe, "clip": {}}, saved=None).clip.sampling == "uniform"  # the rate gives way
+    with pytest.raises(ValueError, match="got fps 5 with uniform"):
+        settle({**recipe, "clip": {"fps": 5.0}}, saved=None)
 
 
 def test_settings_of_an_earlier_version_are_read():

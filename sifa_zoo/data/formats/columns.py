@@ -45,12 +45,12 @@ class Columns:
         """The rows that a column `split` gives to a split; all, where it is missing or says the same everywhere.
 
         Raises:
-            DataError: If there are none.
+            DataError: If there are none, or there are several splits and none is named.
         """
         place = self.place(SPLIT_COLUMNS)
         if place is None:
             return self
-        chosen = list(rows_of_split(self.cells[place], split))
+        chosen = list(rows_of_split(self.cells[place], split, file=self.file))
         cells = [list(compress(column, chosen)) for column in self.cells]
         return Columns(self.file, self.header, list(compress(self.numbers, chosen)), cells)
 

@@ -6,13 +6,13 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from sifa_zoo.data.pictures import PICTURE_SUFFIXES
 from sifa_zoo.data.videos import DataError
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob"),
     *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".gif", ".h264", ".h265", ".divx"),
 )
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # So many files of one folder are asked for one by one; for more of them the folder is read, which may be large.
 _FEW = 64
 
@@ -87,6 +87,18 @@ def find_videos(paths: Sequence[str]) -> list[str | None]:
             path = paths[place]
             found[place] = path if path[start:] in there or _exists(path) else _respelt(path)
     return found
+
+
+def real_paths(paths: Sequence[str]) -> list[str]:
+    """The videos by paths that compare: without links or `..` in their folders. Links to videos stay links.
+
+    The disk is asked once for each folder.
+    """
+    folders = dict.fromkeys(path.rpartition("/")[0] for path in paths)
+    real = {folder: os.path.realpath(folder or "/").rstrip("/") for folder in folders}
+    if all(folder == target for folder, target in real.items()):
+        return list(paths)
+    return [f"{real[folder]}/{name}" for folder, _, name in (path.rpartition("/") for path in paths)]
 
 
 def _names_in(folder: str) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES, entries_of, holds_pictures, is_folder, is_video
@@ -70,6 +71,7 @@ def _read(root: Path, wish: Wish) -> VideoList:
         raise DataError(
             f"no class folders in {root}; expected {root}/CLASS/VIDEO, or name a list of `path label` lines"
         )
+    _refuse_names(root, [folder.name for folder in folders])
     paths, labels, empty = [], [], []
     for folder in folders:
         videos = [entry.path for entry in entries_of(folder.path) if is_video(entry)]
@@ -81,5 +83,21 @@ def _read(root: Path, wish: Wish) -> VideoList:
         raise DataError(f"no videos in the class folders of {root}; known are {', '.join(VIDEO_SUFFIXES)}")
     if empty:
         raise DataError(f"class folders of {root} without videos: {few(empty)}; fill or remove them")
-    rows = Rows(root, range(len(paths)), paths, labels, checked=True, unit="")
+    rows = Rows(root, range(len(paths)), paths, labels, checked=True, are_names=True, unit="")
     return make_videos(rows, wish, format=ClassFolders.title)
+
+
+def _refuse_names(root: Path, names: list[str]) -> None:
+    """Refuses names of classes that a list would change: no line could hold them, or two would be one."""
+    if wrong := [name for name in names if name != name.strip() or set(name) & set("\n\r\t")]:
+        listed = few([repr(name) for name in wrong])
+        raise DataError(
+            f"class folders of {root} with white space around their names, or line breaks or tabs in them: {listed}; "
+            "rename them"
+        )
+    count = Counter(map(composed, names))
+    if alike := [name for name in names if count[composed(name)] > 1]:
+        raise DataError(
+            f"class folders of {root} whose names differ only in how Unicode composes their letters: {few(alike)}; "
+            "put their videos into one, or rename them"
+        )

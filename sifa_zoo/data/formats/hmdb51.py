@@ -43,6 +43,7 @@ class Hmdb51:
                 labels.append(label)
                 names.append(f"{label}/{name}")
         rows = Rows(files[0].parent, range(1, len(paths) + 1), paths, labels, names=names, checked=True, unit="video")
+        rows.are_names = True
         return make_videos(rows, wish, format=f"{self.title}, fold {wish.fold}")
 
 

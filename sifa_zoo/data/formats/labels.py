@@ -79,15 +79,18 @@ class Naming:
     by_number: bool = False
 
 
-def name_labels(labels: Iterable[str], class_list: ClassList | None) -> Naming:
+def name_labels(labels: Iterable[str], class_list: ClassList | None, *, are_names: bool = False) -> Naming:
     """Finds the names of the different labels of a data set.
 
     Numbers are places in the class list; without one they are their own names, `0`, `1` and so on up to the highest.
+    Where labels `are_names`, as those of folders, numbers are names like others.
     """
     different = {label: composed(label) for label in dict.fromkeys(labels)}
-    all_numbers = bool(different) and all(label.isdecimal() for label in different)
+    all_numbers = bool(different) and not are_names and all(label.isdecimal() for label in different)
     if class_list is not None:
         return _by_class_list(different, class_list, all_numbers=all_numbers)
+    if are_names:
+        return Naming(different, {}, tuple(sorted(set(different.values()))))
     faults = {
         label: f"labels count from 0, got {label}" for label in different if label[:1] == "-" and label[1:].isdecimal()
     }

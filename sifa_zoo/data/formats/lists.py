@@ -6,15 +6,15 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from sifa_zoo.data.formats.files import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.labels import find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.data.formats.splits import pick_split, split_files
+from sifa_zoo.data.formats.splits import LIST_SUFFIXES, list_files, pick_split
 from sifa_zoo.data.formats.table import has_header
 from sifa_zoo.data.formats.text import read_cells, read_first_line, read_lines, sniff_delimiter
+from sifa_zoo.data.pictures import PICTURE_SUFFIXES
 from sifa_zoo.data.videos import VideoList
 
-LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
 _ENDINGS = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 _PROBES = 1000
 
@@ -33,7 +33,7 @@ class ListFile:
 
     def recognise(self, data: Path) -> bool:
         """Whether there are lists, by suffix; a CSV file with a header is none."""
-        files = [data] if data.is_file() else list(_lists_in(data).values())
+        files = [data] if data.is_file() else list(list_files(data).values())
         return bool(files) and all(file.suffix.lower() in LIST_SUFFIXES and not has_header(file) for file in files)
 
     def read(self, data: Path, wish: Wish) -> VideoList:
@@ -42,20 +42,12 @@ class ListFile:
         Raises:
             DataError: If a line has no label or one that is unknown, a video does not exist, or there are no lines.
         """
-        file = pick_split(data, _lists_in(data), wish.split) if data.is_dir() else data
+        file = pick_split(data, list_files(data), wish.split) if data.is_dir() else data
         delimiter = sniff_delimiter(read_first_line(file)) if file.suffix.lower() in (".csv", ".tsv") else None
         rows, with_frames = _read_cells(file, delimiter) if delimiter in (",", ";") else _read_lines(file)
         rows.class_list = find_class_list(file.parent)
         line = "path frames label" if with_frames else "path label"
         return make_videos(rows, wish, format=f"list of `{line}` lines")
-
-
-def _lists_in(folder: Path) -> dict[str, Path]:
-    """Lists by split. Among several of a split the first by suffix is taken, so .txt before .csv."""
-    found: dict[str, Path] = {}
-    for suffix in LIST_SUFFIXES:
-        found = {**split_files(folder, f"*{suffix}"), **found}
-    return found
 
 
 def _read_lines(file: Path) -> tuple[Rows, bool]:

@@ -14,10 +14,10 @@ import numpy as np
 from sifa_zoo.data.formats.folders import ClassFolders, split_folders
 from sifa_zoo.data.formats.hmdb51 import Hmdb51
 from sifa_zoo.data.formats.kinetics import Kinetics
-from sifa_zoo.data.formats.lists import LIST_SUFFIXES, ListFile
+from sifa_zoo.data.formats.lists import ListFile
 from sifa_zoo.data.formats.rows import Wish
 from sifa_zoo.data.formats.something import SomethingV1, SomethingV2
-from sifa_zoo.data.formats.splits import SPLITS
+from sifa_zoo.data.formats.splits import LIST_SUFFIXES, SPLITS
 from sifa_zoo.data.formats.table import Table
 from sifa_zoo.data.formats.ucf101 import Ucf101
 from sifa_zoo.data.videos import DataError, VideoList
@@ -70,7 +70,8 @@ def read_videos(
         fold: Which of the three folds of UCF101 and HMDB51.
 
     Raises:
-        DataError: If there is no such path or split, none or two formats fit, or the data cannot be used.
+        DataError: If there is no such path or split, or no permission to read it, none or two formats fit, or the data
+            cannot be used.
         ValueError: If an argument is out of range.
     """
     if split not in (*SPLITS, None):
@@ -82,6 +83,8 @@ def read_videos(
     path = Path(data)
     if not path.exists():
         raise DataError(f"no such file or folder: {path}")
+    if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
+        raise DataError(f"no permission to read {path}")
     names = None if class_names is None else tuple(class_names)
     wish = Wish(split, names, None if remap is None else os.fspath(remap), allow_missing, fold)
     with _collector_at_rest():
@@ -128,12 +131,13 @@ def read_splits(
         data: As for `read_videos`.
         val: Where the validation videos are, if not in `data`.
         class_names: As for `read_videos`.
-        **options: Further arguments of `read_videos`.
+        **options: Further arguments of `read_videos`; `format` is that of `data` alone.
 
     Raises:
         DataError: As `read_videos` does, and where there is one split but not the other.
     """
     train = read_videos(data, "train", class_names, **options)
+    options |= {} if val is None else {"format": None}
     val_videos = read_videos(data if val is None else val, "val", class_names or train.class_names, **options)
     if val is None and np.array_equal(train.paths, val_videos.paths):
         return {"videos": train}
@@ -143,8 +147,8 @@ def read_splits(
 def _choose(data: Path, name: str | None) -> Format:
     """The format that is named, or the only one that fits.
 
-    Known data sets have names and headers of their own, so they come first. Beside lists, folders of videos are but
-    where the videos lie, unless they are named train and val.
+    Known data sets have names and headers of their own, so they come first. Beside lists, or a single CSV file with a
+    header, folders of videos are but where the videos lie, unless they are named train and val.
     """
     if name is not None:
         format = FORMATS[name]

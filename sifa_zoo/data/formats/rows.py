@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sifa_zoo.data.formats.files import find_videos
+from sifa_zoo.data.formats.files import find_videos, real_paths
 from sifa_zoo.data.formats.labels import ClassList, name_labels
 from sifa_zoo.data.formats.remap import StrangeLabels, place_labels
 from sifa_zoo.data.formats.text import refuse_lines
@@ -41,6 +41,7 @@ class Rows:
         names: What the file calls the videos, for errors, where that is not their path.
         class_list: The classes of the data set, where it has a list of them.
         checked: The videos are known to exist.
+        are_names: Labels are names even where they are all numbers, as those of folders are.
         unit: What is numbered; nothing for rows that stand in no file.
         faults: Number and reason of the rows that cannot be used.
     """
@@ -52,6 +53,7 @@ class Rows:
     names: Sequence[str] | None = None
     class_list: ClassList | None = None
     checked: bool = False
+    are_names: bool = False
     unit: str = "line"
     faults: list[tuple[int, str]] = field(default_factory=list)
 
@@ -72,8 +74,9 @@ def make_videos(rows: Rows, wish: Wish, *, format: str) -> VideoList:
     missing = _report_missing(rows, there, wish) if not all(there) else []
     paths = [path for path in found if path is not None]
     labels = labels[there] if missing else labels
-    if len(set(paths)) < len(paths):
-        _check_repeated(rows.file, paths, labels)
+    real = real_paths(paths)
+    if len(set(real)) < len(real):
+        _check_repeated(rows.file, real, labels)
     return VideoList(paths, labels, class_names, format=format, missing=missing)
 
 
@@ -81,7 +84,7 @@ def _number_labels(rows: Rows, wish: Wish) -> tuple[np.ndarray, tuple[str, ...]]
     """Places `(N,)`, or booleans `(N, num_classes)` for rows with several labels each."""
     several = bool(rows.labels) and isinstance(rows.labels[0], tuple)
     flat: Iterable[str] = chain.from_iterable(rows.labels) if several else rows.labels  # type: ignore[assignment]
-    naming = name_labels(flat, rows.class_list)
+    naming = name_labels(flat, rows.class_list, are_names=rows.are_names)
     if naming.faults:
         wrong = _lines_with(rows, naming.faults, several=several)
         refuse_lines(rows.file, [(number, naming.faults[label]) for number, label in wrong], unit=rows.unit)
@@ -107,10 +110,16 @@ def _lines_with(rows: Rows, labels: Iterable[str], *, several: bool) -> list[tup
 
 
 def _absolute(rows: Rows) -> list[str]:
-    """Paths from the root; those that begin there stay as they are."""
+    """Paths from the root; those that begin there stay as they are, but for `..`, which may lead out of a link."""
     folder = os.path.abspath(rows.file.parent).rstrip("/") + "/"
     paths = [path if path.startswith("/") else folder + path for path in rows.paths if path is not None]
-    return [os.fspath(Path(path)) if "/./" in path or "//" in path else path for path in paths]
+    paths = [os.fspath(Path(path)) if "/./" in path or "//" in path else path for path in paths]
+    if not any("/../" in path for path in paths):
+        return paths
+    upwards = [place for place, path in enumerate(paths) if "/../" in path]
+    for place, path in zip(upwards, real_paths([paths[place] for place in upwards]), strict=True):
+        paths[place] = path
+    return paths
 
 
 def _report_missing(rows: Rows, there: Sequence[bool], wish: Wish) -> list[str]:

@@ -11,12 +11,14 @@ from sifa_zoo.data.formats.labels import ClassList, composed, read_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.search import videos_by_stem
 from sifa_zoo.data.formats.splits import annotation_files, beside, pick_split
-from sifa_zoo.data.formats.text import open_text, read_cells, refuse_lines
+from sifa_zoo.data.formats.text import open_text, read_cells, read_first_line, refuse_lines
 from sifa_zoo.data.videos import DataError, VideoList
 
 
 class SomethingV1:
     """CSV files `*-v1-train.csv` and `*-v1-validation.csv` (`id;label`), and folders of pictures named by id.
+
+    Files of such names that are not the official ones must begin with a line `id;label`, the id a number.
 
     Classes are in the order of `*-v1-labels.csv`, if that is there, or else sorted.
     """
@@ -28,8 +30,8 @@ class SomethingV1:
     def recognise(self, data: Path) -> bool:
         """Whether there are CSV files of these names, in the folder or one below."""
         if data.is_file():
-            return data.suffix.lower() == ".csv" and "-v1-" in data.name
-        return bool(annotation_files(data, "*-v1-*.csv"))
+            return data.suffix.lower() == ".csv" and "-v1-" in data.name and _is_v1(data)
+        return any(map(_is_v1, annotation_files(data, "*-v1-*.csv").values()))
 
     def read(self, data: Path, wish: Wish) -> VideoList:
         """Reads the file of a split, or the file itself.
@@ -94,6 +96,11 @@ _TEST_HINT = " (the test part has no labels)"
 
 def _test_hint(entry: Any) -> str:
     return _TEST_HINT if isinstance(entry, dict) and "template" not in entry else ""
+
+
+def _is_v1(file: Path) -> bool:
+    number, semicolon, _ = read_first_line(file).partition(";")
+    return file.name.startswith("something-something-v1-") or (bool(semicolon) and number.strip(' "').isdecimal())
 
 
 def _has_templates(file: Path) -> bool:

@@ -11,6 +11,7 @@ from sifa_zoo.data.videos import DataError
 
 # What a split may be called where it lies; the first that is there is taken.
 SPLITS = {"train": ("train",), "val": ("val", "validation", "validate", "test"), "test": ("test",)}
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
 _ANNOTATIONS = ("annotations", "labels")
 
 
@@ -26,6 +27,14 @@ def split_files(folder: Path, pattern: str) -> dict[str, Path]:
     for split, endings in SPLITS.items():
         if file := next(filter(None, (_find_file(files, ending) for ending in endings)), None):
             found[split] = file
+    return found
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """Lists by split. Among several of a split the first by suffix is taken, so .txt before .csv."""
+    found: dict[str, Path] = {}
+    for suffix in LIST_SUFFIXES:
+        found = {**split_files(folder, f"*{suffix}"), **found}
     return found
 
 
@@ -66,15 +75,17 @@ def pick_split(data: Path, found: Mapping[str, Path], split: str | None) -> Path
     return found[split]
 
 
-def rows_of_split(cells: Sequence[str], split: str | None) -> Iterable[bool]:
-    """Which rows belong to a split, by what a column says. A column that says the same everywhere serves any split.
+def rows_of_split(cells: Sequence[str], split: str | None, *, file: Path) -> Iterable[bool]:
+    """Which rows of a file belong to a split, by what a column says; if it says the same everywhere, all to any.
 
     Raises:
-        DataError: If no row does.
+        DataError: If no row does, or there are several splits and none is named.
     """
     said = {cell.strip().lower() for cell in cells}
-    if split is None or len(said) < 2:
+    if len(said) < 2:
         return [True] * len(cells)
+    if split is None:
+        raise DataError(f"{file} has splits, name one of them: {', '.join(sorted(said))}")
     name = next((name for name in SPLITS[split] if name in said), None)
     if name is None:
         raise DataError(f"no row of the {split} split, the column of splits says only {', '.join(sorted(said))}")

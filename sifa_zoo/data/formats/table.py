@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from sifa_zoo.data.formats.columns import SPLIT_COLUMNS, Columns, read_columns
-from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
+from sifa_zoo.data.formats.files import VIDEO_SUFFIXES, entries_of, holds_pictures
+from sifa_zoo.data.formats.folders import split_folders
 from sifa_zoo.data.formats.labels import ClassList, composed, find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.data.formats.splits import pick_split, split_files
+from sifa_zoo.data.formats.splits import list_files, pick_split, split_files
 from sifa_zoo.data.formats.text import read_first_line, sniff_delimiter, split_cells
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.files import write_files
@@ -34,17 +35,17 @@ _BITS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 def has_header(file: Path) -> bool:
-    """Whether a CSV file begins with the names of columns: known ones, or at least none that is a video."""
+    """Whether a CSV file begins with the names of columns: none is a video, for a class may be called like a column."""
     if file.suffix.lower() not in _SUFFIXES:
         return False
     line = read_first_line(file)
     delimiter = sniff_delimiter(line)
     cells = split_cells(line, delimiter)
+    if any(cell.lower().endswith(VIDEO_SUFFIXES) or (cell and holds_pictures(file.parent / cell)) for cell in cells):
+        return False
     if any(cell.lower() in (*PATH_COLUMNS, *LABEL_COLUMNS) for cell in cells):
         return True
-    if delimiter is None or any(cell.lower().endswith(VIDEO_SUFFIXES) for cell in cells):
-        return False
-    return not any(cell and (file.parent / cell).exists() for cell in cells)
+    return delimiter is not None and not any(cell and (file.parent / cell).exists() for cell in cells)
 
 
 class Table:
@@ -52,7 +53,7 @@ class Table:
 
     Several labels in a cell are separated by `;` or `|`, or are a JSON list; then videos may have several classes or
     none. So they may where, without a column of labels, every other column is a class and holds 0 and 1. Of rows with
-    a column `split` those of the split are taken.
+    a column `split` those of the split are taken. A folder may hold a single such file.
     """
 
     name = "csv"
@@ -60,9 +61,9 @@ class Table:
     expected = "a .csv file whose first line names a column `path` and one `label`, or train.csv and val.csv"
 
     def recognise(self, data: Path) -> bool:
-        """Whether there are CSV files with a header."""
+        """Whether there are CSV files with a header, by split or a single one."""
         files = [data] if data.is_file() else list(_tables_in(data).values())
-        return bool(files) and all(has_header(file) for file in files)
+        return all(has_header(file) for file in files) if files else _only_table(data) is not None
 
     def read(self, data: Path, wish: Wish) -> VideoList:
         """Reads the file, or that of a split.
@@ -70,7 +71,7 @@ class Table:
         Raises:
             DataError: If a column is missing, or rows cannot be used.
         """
-        file = pick_split(data, _tables_in(data), wish.split) if data.is_dir() else data
+        file = data if data.is_file() else _only_table(data) or pick_split(data, _tables_in(data), wish.split)
         columns = read_columns(file).of_split(wish.split)
         rows = Rows(file, columns.numbers, columns.column(PATH_COLUMNS), (), class_list=find_class_list(file.parent))
         if columns.place(LABEL_COLUMNS) is None:
@@ -117,6 +118,20 @@ def _names_of(videos: VideoList, labels: np.ndarray) -> list[str]:
 
 def _tables_in(folder: Path) -> dict[str, Path]:
     return {**split_files(folder, "*.tsv"), **split_files(folder, "*.csv")}
+
+
+def _only_table(folder: Path) -> Path | None:
+    """The one table of a folder, where nothing else is named by split and its columns are of videos and classes.
+
+    A table of other things beside class folders, such as of lengths, is none.
+    """
+    files = [Path(entry.path) for entry in entries_of(folder) if entry.name.lower().endswith(_SUFFIXES)]
+    if len(files) != 1 or not has_header(files[0]) or list_files(folder) or split_folders(folder):
+        return None
+    line = read_first_line(files[0])
+    names = {cell.lower() for cell in split_cells(line, sniff_delimiter(line))}
+    has_classes = not names.isdisjoint(LABEL_COLUMNS) or find_class_list(folder) is not None
+    return files[0] if has_classes and not names.isdisjoint(PATH_COLUMNS) else None
 
 
 def _read_labels(columns: Columns, rows: Rows, *, known: Sequence[str] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -39,13 +40,13 @@ def read_lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_first_line(file: Path) -> str:
-    """The first line that is not empty, of the first 64 kB; nothing where the file is no text."""
+    """The first line with content, of the first 64 kB; nothing where the file is no text."""
     try:
         with open(file, "rb") as opened:
             text = opened.read(65536).decode("utf-8-sig", errors="ignore")
     except OSError:
         return ""
-    return next((line for line in text.splitlines() if line.strip()), "")
+    return next((line for line in text.splitlines() if line.strip() and not _names_delimiter(line)), "")
 
 
 def sniff_delimiter(line: str) -> str | None:
@@ -68,7 +69,9 @@ def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[st
         DataError: If the file cannot be read, or the csv module gives up on a line.
     """
     with open_text(file, newline="") as opened:
-        reader = csv.reader(opened, delimiter=delimiter or ",")
+        first = opened.readline()
+        lines = chain(["\n" if _names_delimiter(first) else first], opened)
+        reader = csv.reader(lines, delimiter=delimiter or ",")
         try:
             for cells in reader:
                 if len(cells) > 1 or (cells and cells[0].strip()):
@@ -77,16 +80,22 @@ def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[st
             raise DataError(f"{file}, line {reader.line_num}: {error}") from error
 
 
+def _names_delimiter(line: str) -> bool:
+    """Whether a line is `sep=;` or the like, which Excel writes first: it is passed over, as the next line shows it."""
+    return line.rstrip("\r\n") in [f"sep={delimiter}" for delimiter in _DELIMITERS]
+
+
 def refuse_lines(file: Path | str, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:
-    """Refuses a file for its faulty lines: each is named, at most twenty.
+    """Refuses a file for its faulty lines: the first twenty are named. Without a `unit` there is no number to name.
 
     Raises:
         DataError: Always.
     """
     if len(faults) == 1:
         number, fault = faults[0]
-        raise DataError(f"{file}, {unit} {number}: {fault}")
-    lines = [f"{unit} {number}: {fault}" for number, fault in faults[:_MOST_LINES]]
+        raise DataError(f"{file}, {unit} {number}: {fault}" if unit else f"{file}: {fault}")
+    lines = [f"{unit} {number}: {fault}" if unit else fault for number, fault in faults[:_MOST_LINES]]
     if len(faults) > _MOST_LINES:
         lines.append(f"and {len(faults) - _MOST_LINES} more")
-    raise DataError("\n  ".join([f"{file} has {len(faults)} faulty {unit}s:", *lines]))
+    what = f"faulty {unit}s" if unit else "faults"
+    raise DataError("\n  ".join([f"{file} has {len(faults)} {what}:", *lines]))

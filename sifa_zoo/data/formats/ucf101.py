@@ -57,6 +57,7 @@ class Ucf101:
             for label, video in zip(labels, videos, strict=True)
         ]
         rows = Rows(file, numbers, paths, labels, names=videos, class_list=class_list, checked=True, faults=faults)
+        rows.are_names = True
         return make_videos(rows, wish, format=f"{self.title}, fold {wish.fold}")
 
 

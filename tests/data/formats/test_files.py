@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from sifa_zoo.data.formats.files import find_videos, walk_videos
+from sifa_zoo.data.pictures import PICTURE_SUFFIXES
 
 
 def test_walk_follows_links_but_not_in_circles(disk):
@@ -12,6 +15,12 @@ def test_walk_follows_links_but_not_in_circles(disk):
     (root / "a" / "self").symlink_to("self")
     found = [os.path.relpath(path, root) for path in walk_videos(root / "a")]
     assert found == ["a/b/c.MP4", "a/b/up/far/e.mkv", "a/frames", "a/near/e.mkv"]
+
+
+@pytest.mark.parametrize("suffix", PICTURE_SUFFIXES)
+def test_all_pictures_that_are_decoded_are_found(disk, suffix):
+    root = disk.touch(f"run/a/1{suffix}")
+    assert list(walk_videos(root)) == [str(root / "run" / "a")]
 
 
 def test_find_looks_at_files_and_folders_of_pictures(disk):

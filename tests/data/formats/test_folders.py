@@ -45,6 +45,13 @@ def test_folders_follow_given_class_names(disk):
     assert videos.labels.tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("class_names", [("2021", "2022"), ("1", "2", "3"), ("007", "7"), ("-1", "1")])
+def test_folders_called_by_numbers_are_classes_like_others(disk, rows, class_names):
+    videos = read_videos(disk.touch(*(f"{name}/a.mp4" for name in class_names)))
+    assert videos.class_names == class_names
+    assert rows(videos) == [(f"{name}/a.mp4", name) for name in class_names]
+
+
 @pytest.mark.parametrize(
     ("names", "class_names", "message"),
     [
@@ -52,6 +59,9 @@ def test_folders_follow_given_class_names(disk):
         (("a.mp4",), None, "no class folders in"),
         (("run/a.txt", "jump/b.pdf"), None, "no videos in the class folders of .*; known are .mp4"),
         (("run/a.mp4", "jump/b.jpg"), None, "class folders of .* without videos: jump; fill or remove them"),
+        (("run/a.mp4", "run /b.mp4"), None, "with white space around their names, .*: 'run '; rename them"),
+        (("run\nfast/a.mp4", "run/b.mp4"), None, r"line breaks or tabs in them: 'run\\nfast'; rename them"),
+        (("\u00fcben/a.mp4", "u\u0308ben/b.mp4"), None, "differ only in how Unicode composes their letters: .*, .*; "),
         (("run/a.mp4", "jump/b.mp4"), ["run"], r"not among the 1 classes \(run\): jump"),
     ],
 )

@@ -36,3 +36,10 @@ def test_what_cannot_be_used(hmdb51):
         DataError, match=r"(?s)2 faulty lines.*line 1: expected `NAME.avi` and 0, 1 or 2, got 'a.avi 3'"
     ):
         read_videos(hmdb51.root, "train")
+
+
+def test_classes_called_by_numbers(disk):
+    disk.touch("7/a.avi", "12/b.avi")
+    disk.write("7_test_split1.txt", "a.avi 1\n")
+    disk.write("12_test_split1.txt", "b.avi 1\n")
+    assert read_videos(disk.root, "train").class_names == ("12", "7")

@@ -23,6 +23,7 @@ from sifa_zoo.data.videos import DataError
         ("l.csv", 'a.mp4;"run, fast"\n"sub/b c.MP4";jump\n', ("run, fast", "jump"), ("jump", "run, fast")),
         ("l.csv", "a.mp4,120,run\nsub/b c.MP4,64,jump\n", ("run", "jump"), ("jump", "run")),
         ("l.csv", "a.mp4 1\nsub/b c.MP4 0\n", ("1", "0"), ("0", "1")),
+        ("l.csv", "a.mp4,action\nsub/b c.MP4,class\n", ("action", "class"), ("action", "class")),
     ],
 )
 def test_lists(disk, rows, name, text, labels, class_names):
@@ -47,6 +48,13 @@ def test_numbers_of_frames_are_told_from_paths(disk, rows, names, text, paths, f
     assert videos.format == format
 
 
+def test_a_folder_of_pictures_is_no_header(disk, rows):
+    disk.touch("walk/", "video/a.mp4")
+    assert rows(read_videos(disk.write("l.csv", "walk,action\n"))) == [("walk", "action")]
+    file = disk.write("t.csv", "video,label\nvideo/a.mp4,run\n")  # where `video` is a folder, too
+    assert rows(read_videos(file)) == [("video/a.mp4", "run")]
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".csv"])
 def test_split_lists(disk, rows, suffix):
     disk.touch("videos/a.mp4", "videos/b.mp4")
@@ -60,6 +68,23 @@ def test_absolute_paths(disk, rows):
     disk.touch("far/a.mp4")
     videos = read_videos(disk.write("lists/l.txt", f"{disk.root}/far/a.mp4 0\n"))
     assert rows(videos) == [("far/a.mp4", "0")]
+
+
+def test_ways_upwards_are_straightened(disk, rows):
+    disk.touch("far/deep/b.mp4", "far/c.mp4", "lists/c.mp4", "a.mp4")
+    (disk.root / "lists" / "link").symlink_to("../far/deep")
+    file = disk.write("lists/l.txt", "../a.mp4 run\n./link/../c.mp4 jump\nlink/b.mp4 jump\n")
+    assert [path for path, _ in rows(read_videos(file))] == ["a.mp4", "far/c.mp4", "lists/link/b.mp4"]
+
+
+@pytest.mark.parametrize("again", ["../lists/v/a.mp4", "link/a.mp4"])
+def test_a_video_spelt_in_two_ways_is_one(disk, capsys, again):
+    disk.touch("lists/v/a.mp4")
+    (disk.root / "lists" / "link").symlink_to("v")
+    with pytest.raises(DataError, match="1 videos in .* come twice, with different labels: .*/lists/v/a.mp4"):
+        read_videos(disk.write("lists/l.txt", f"v/a.mp4 run\n{again} jump\n"))
+    read_videos(disk.write("lists/l.txt", f"v/a.mp4 run\n{again} run\n"))
+    assert "1 rows of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("on_disk", "in_list"), [("NFC", "NFD"), ("NFD", "NFC")])

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from sifa_zoo.data.formats import FORMATS, read_videos
+from sifa_zoo.data.formats import FORMATS, read_splits, read_videos
 from sifa_zoo.data.videos import DataError
 
 
@@ -46,6 +49,20 @@ def test_two_formats_that_fit_are_both_named(disk, rows):
         read_videos(disk.root, "train")
     assert len(read_videos(disk.root, "train", format="folders")) == 2
     assert len(read_videos(disk.root, "train", format="list")) == 1
+
+
+def test_data_without_permission_are_named_as_the_user_names_them(disk, monkeypatch):
+    disk.touch("run/a.mp4")
+    monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == disk.root and mode & os.X_OK))
+    with pytest.raises(DataError, match=f"no permission to read {disk.root}$"):
+        read_videos(disk.root)
+
+
+def test_validation_videos_may_be_of_another_format(disk, rows):
+    disk.touch("videos/run/a.mp4", "b.mp4")
+    file = disk.write("l.txt", "b.mp4 run\n")
+    splits = read_splits(disk.root / "videos", val=file, format="folders")
+    assert (rows(splits["train"]), rows(splits["val"])) == ([("videos/run/a.mp4", "run")], [("b.mp4", "run")])
 
 
 @pytest.mark.parametrize("name", FORMATS)

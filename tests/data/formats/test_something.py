@@ -42,6 +42,14 @@ def test_v1_that_cannot_be_used(disk, text, message):
         read_videos(disk.root, "train")
 
 
+def test_other_files_that_are_called_v1_are_not_taken_for_it(disk, rows):
+    disk.touch("a.mp4", "7/")
+    file = disk.write("gestures-v1-train.csv", "path,label\na.mp4,run\n")
+    assert rows(read_videos(file)) == rows(read_videos(disk.root, "train")) == [("a.mp4", "run")]
+    videos = read_videos(disk.write("gestures-v1-train.csv", "7;run\n"))
+    assert (rows(videos), videos.format) == ([("7", "run")], "Something-Something V1")
+
+
 def entries(**templates: str) -> str:
     return json.dumps([{"id": id_[1:], "label": "a thing", "template": text} for id_, text in templates.items()])
 

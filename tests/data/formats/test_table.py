@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sifa_zoo.data.formats import read_videos
+from sifa_zoo.data.formats import read_splits, read_videos
 from sifa_zoo.data.videos import DataError
 
 
@@ -12,6 +12,8 @@ from sifa_zoo.data.videos import DataError
         "path,label\na.mp4,run\nb c.mp4,high jump\n",
         "\ufefflabel;id;Video\r\nrun;1;a.mp4\r\n\r\nhigh jump;2;b c.mp4\r\n",
         'filename\tclass_name\tlabel\n"a.mp4"\trun\t1\n"b c.mp4"\thigh jump\t0\n',
+        "sep=;\r\npath;label\r\na.mp4;run\r\nb c.mp4;high jump\r\n",
+        "\ufeffsep=,\npath,label\na.mp4,run\nb c.mp4,high jump\n",
         'file,category\n"a.mp4" ,"run"\n b c.mp4, high jump \n',
     ],
 )
@@ -59,7 +61,9 @@ def test_a_column_of_splits_chooses_rows(disk, rows):
     file = disk.write("t.csv", "path,label,split\na.mp4,run,Train\nb.mp4,run,test\nc.mp4,jump,train\n")
     assert rows(read_videos(file, "train")) == [("a.mp4", "run"), ("c.mp4", "jump")]
     assert rows(read_videos(file, "val")) == [("b.mp4", "run")]
-    assert len(read_videos(file)) == 3
+    with pytest.raises(DataError, match="t.csv has splits, name one of them: test, train"):
+        read_videos(file)
+    assert {name: len(videos) for name, videos in read_splits(file).items()} == {"train": 2, "val": 1}
     file = disk.write("t.csv", "path,label,split\na.mp4,run,train\nb.mp4,run,extra\n")
     with pytest.raises(DataError, match="no row of the val split, the column of splits says only extra, train"):
         read_videos(file, "val")
@@ -73,6 +77,34 @@ def test_split_tables(disk, rows):
     assert rows(read_videos(disk.root, "val")) == [("b.mp4", "run")]
 
 
+@pytest.mark.parametrize("header", ["path,label", "path,run,jump"])
+def test_the_only_table_of_a_folder(disk, rows, header):
+    disk.touch("videos/a.mp4", "videos/b.mp4")
+    cells = ("run", "jump") if "label" in header else ("1,0", "0,1")
+    disk.write("videos.csv", f"{header}\nvideos/a.mp4,{cells[0]}\nvideos/b.mp4,{cells[1]}\n")
+    disk.write("classes.txt", "run\njump\n")
+    for videos in (read_videos(disk.root), read_videos(disk.root, "train"), read_videos(disk.root, format="csv")):
+        assert (videos.class_names, len(videos)) == (("run", "jump"), 2)
+
+
+def test_lists_and_folders_by_split_come_before_a_table(disk, rows):
+    disk.touch("train/run/a.mp4", "run/b.mp4")
+    disk.write("all.csv", "path,label\nrun/b.mp4,jump\n")
+    assert rows(read_videos(disk.root, "train")) == [("train/run/a.mp4", "run")]
+    disk.write("lists/train.txt", "../run/b.mp4 run\n")
+    disk.write("lists/all.csv", "path,label\n../run/b.mp4,jump\n")
+    assert rows(read_videos(disk.root / "lists", "train")) == [("run/b.mp4", "run")]
+
+
+def test_tables_of_other_things_leave_class_folders_as_they_are(disk, rows):
+    disk.touch("run/a.mp4", "jump/b.mp4")
+    disk.write("lengths.csv", "path,seconds\nrun/a.mp4,2\n")
+    assert read_videos(disk.root).format == "class folders"
+    disk.write("lengths.csv", "path,label\nrun/a.mp4,walk\n")
+    disk.write("more.csv", "path,label\nrun/a.mp4,walk\n")
+    assert read_videos(disk.root).format == "class folders"
+
+
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
@@ -80,6 +112,7 @@ def test_split_tables(disk, rows):
         ("path,klass\na.mp4,run\n", ["t.csv has no column class_name or .*; its columns are path, klass"]),
         ("path,Path,label\na.mp4,a.mp4,run\n", ["t.csv has columns of the same name: path"]),
         ("path,label\n", ["no rows in .*t.csv; its columns are path, label"]),
+        ("sep=;\npath;label\na.mp4\n", ["t.csv, line 3: expected 2 cells, got 1"]),
         (
             "path,label\na.mp4,run\na.mp4\n\na.mp4,run,1\n",
             ["2 faulty lines", "line 3: expected 2 cells, got 1", "line 5: "],

@@ -51,3 +51,9 @@ def test_split_and_fold_must_be_there(ucf101):
         read_videos(ucf101.root)
     with pytest.raises(DataError, match=r"cannot read .*testlist03.txt: No such file"):
         read_videos(ucf101.root, "val", fold=3)
+
+
+def test_classes_called_by_numbers(disk):
+    disk.touch("7/a.avi", "12/b.avi")
+    disk.write("trainlist01.txt", "7/a.avi\n12/b.avi\n")
+    assert read_videos(disk.root, "train").class_names == ("12", "7")
