@@ -127,7 +127,7 @@ def test_a_lost_data_folder_ends_in_one_line(tmp_path: Path, flags: str, ranks: 
     lose = partial(before_update, 2, partial(move, videos, tmp_path / "away"))
     flags = f"--batch-size 2 --epochs 3 --save-every 1 {flags}"
     ended = run_cli(command(videos, tmp_path / "run", flags), tmp_path, ranks=ranks, arrange={0: lose})
-    assert ended[0].code != 0
+    assert ended[0].code == 1
     assert errors(ended[0]) == [f"error: {videos} is gone: bring it back and continue with --resume"]
     move(tmp_path / "away", videos)
     assert run_cli(command(videos, tmp_path / "run", "--resume"), tmp_path, ranks=ranks)[0].code == 0
@@ -148,7 +148,7 @@ def test_a_list_remains_when_its_videos_are_lost(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_names_the_videos(videos: Path, tmp_path: Path, ranks: int) -> None:
     flags = "--opt sgd --lr 1e12 --clip-grad 0 --batch-size 2 --epochs 3"
     ended = run_cli(command(videos, tmp_path / "run", flags), tmp_path, ranks=ranks)
-    assert 0 not in [one.code for one in ended]
+    assert {one.code for one in ended} == {1}
     messages = [line for one in ended for line in errors(one) if "with the videos" in line]
     assert messages
     assert all(".mp4" in line and "lower the learning rate" in line for line in messages)
