@@ -287,7 +287,15 @@ def test_features_of_several_videos(run: Path, data: Path, tmp_path: Path, capsy
     assert "bad.mp4" in capsys.readouterr().err
     assert "name a folder" in _error(capsys, ["features", *videos, *command, tmp_path / "out.npy"])
     assert "go to a .npy or .safetensors file" in _error(capsys, ["features", videos[1], *command, tmp_path / "x"])
-    assert "would both be written to" in _error(capsys, ["features", data / "val", *command, tmp_path / "x"])
+    folders = [data / "val" / "red", data / "val" / "blue"]
+    assert "would both be written to" in _error(capsys, ["features", *folders, *command, tmp_path / "x"])
+
+
+@pytest.mark.parametrize("source", ["val", "val/*/*.mp4"])
+def test_features_of_class_folders_keep_these(run: Path, data: Path, tmp_path: Path, source: str) -> None:
+    assert main(["features", str(data / source), "--model", str(run), "--output", str(tmp_path / "out")]) == 0
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("*.safetensors"))
+    assert written == [f"{name}/{i}.safetensors" for name in ("blue", "red") for i in (0, 1)]
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:

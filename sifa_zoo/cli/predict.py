@@ -48,7 +48,7 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_features)
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, folders of them, or patterns")
     _add_model(parser)
-    output_help = "FILE.npy or FILE.safetensors; for several videos a folder that gets a .safetensors file of each"
+    output_help = "FILE.npy or FILE.safetensors; for several videos a folder that gets a .safetensors file of each, by its path in the folder named"
     parser.add_argument("--output", metavar="FILE", required=True, help=output_help)
     per_help = "a row per window, or per time step (four frames) of the windows (default: window)"
     parser.add_argument("--per", choices=("window", "step"), default="window", help=per_help)
@@ -182,11 +182,11 @@ def _features(args: argparse.Namespace) -> int:
     from sifa_zoo.engine.checkpoint import load_run
     from sifa_zoo.engine.device import pick_device
     from sifa_zoo.engine.features import extract, features_files
-    from sifa_zoo.engine.predict import find_videos
+    from sifa_zoo.engine.predict import find_below
     from sifa_zoo.files import write_files
 
-    videos = find_videos(args.videos)
-    outputs = _feature_paths(videos, args.output)
+    found = find_below(args.videos)
+    videos, outputs = list(found), _feature_paths(found, args.output)
     model = load_run(args.model, pick_device(args.device))
     options = {name: getattr(args, name) for name in ("per", "window", "hop", "batch_size")}
     bad = 0
@@ -197,24 +197,27 @@ def _features(args: argparse.Namespace) -> int:
             tqdm.write(f"error: {error}", file=sys.stderr)
             bad += 1
             continue
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_files(features_files(features, output))
         rows, width = features.values.shape
         tqdm.write(f"{output}: {rows} rows of {width} features, {features.metadata['fps']:g} fps")
     return 1 if bad else 0
 
 
-def _feature_paths(videos: list[str], output: str) -> list[Path]:
-    """Where the features of each video go: to the file named, or into the folder named."""
+def _feature_paths(videos: dict[str, Path], output: str) -> list[Path]:
+    """Where the features of each video go: to the file named, or into the folder named, as its path in its source."""
     if Path(output).suffix in (".npy", ".safetensors"):
         if len(videos) > 1:
             raise ValueError(f"{output} holds the features of one video, got {len(videos)}; name a folder")
         check_writable(output)
         return [Path(output)]
-    paths = [Path(output) / f"{Path(video).stem}.safetensors" for video in videos]
+    paths = [Path(output) / place.with_suffix(".safetensors") for place in videos.values()]
     if len(videos) == 1:
         raise ValueError(f"the features of a video go to a .npy or .safetensors file, got {output}")
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
-        raise ValueError(f"two videos would both be written to {twice}; extract them one by one")
+        raise ValueError(
+            f"two videos would both be written to {twice}; name the folder above both, or extract them one by one"
+        )
     Path(output).mkdir(parents=True, exist_ok=True)
     return paths

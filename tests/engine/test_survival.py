@@ -127,7 +127,7 @@ def test_a_lost_data_folder_ends_in_one_line(tmp_path: Path, flags: str, ranks: 
     lose = partial(before_update, 2, partial(move, videos, tmp_path / "away"))
     flags = f"--batch-size 2 --epochs 3 --save-every 1 {flags}"
     ended = run_cli(command(videos, tmp_path / "run", flags), tmp_path, ranks=ranks, arrange={0: lose})
-    assert ended[0].code == 1
+    assert ended[0].code != 0
     assert errors(ended[0]) == [f"error: {videos} is gone: bring it back and continue with --resume"]
     move(tmp_path / "away", videos)
     assert run_cli(command(videos, tmp_path / "run", "--resume"), tmp_path, ranks=ranks)[0].code == 0
