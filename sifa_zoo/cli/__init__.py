@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _exit_code(error: BaseException) -> int:
     """That of the error's class, or of what it says more plainly; without any, the call was a mistake."""
-    return getattr(error, "exit_code", None) or getattr(error.__cause__, "exit_code", 2)
+    code: int = getattr(error, "exit_code", getattr(error.__cause__, "exit_code", 2))
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

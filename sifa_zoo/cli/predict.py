@@ -48,7 +48,7 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_features)
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, folders of them, or patterns")
     _add_model(parser)
-    output_help = "FILE.npy or FILE.safetensors; for several videos a folder that gets a .safetensors file of each, by its path in the folder named"
+    output_help = "FILE.npy or FILE.safetensors; for several videos a folder that gets a .safetensors file of each"
     parser.add_argument("--output", metavar="FILE", required=True, help=output_help)
     per_help = "a row per window, or per time step (four frames) of the windows (default: window)"
     parser.add_argument("--per", choices=("window", "step"), default="window", help=per_help)

@@ -154,13 +154,13 @@ def find_below(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
         DataError: As `find_videos`.
     """
     found: dict[str, Path] = {}
-    for source in map(Path, sources):
-        folder = source
+    for name in sources:
+        folder = source = Path(name)
         while not folder.is_dir() and folder != folder.parent:
             folder = folder.parent
         if source.is_file() or not folder.is_dir():
             folder = source.parent
-        for video in find_videos([source]):
+        for video in find_videos([name]):
             inside = Path(video).is_relative_to(folder)
             found.setdefault(video, Path(video).relative_to(folder) if inside else Path(Path(video).name))
     return found
