@@ -251,14 +251,24 @@ def test_predict_stream_from_standard_input(run: Path, tmp_path: Path) -> None:
         ([], "name videos, folders or patterns, or a --stream"),
         (["a.mp4", "--stream", "b.mp4"], "--stream takes one source"),
         (["--stream", "b.mp4", "--picture", "p.png"], "--stream takes one source"),
-        (["--stream", "missing.mp4"], "missing.mp4: no such file"),
-        (["--stream", "/dev/video_of_nobody"], "/dev/video_of_nobody: cannot be opened as a video"),
+        (["--stream", "b.mp4", "--num-clips", "1", "--batch-size", "2"], "--num-clips, --batch-size: for videos"),
+        (["--stream", "b.mp4", "--num-crops", "3", "--workers", "0"], "--num-crops, --workers: for videos"),
+        (["a.mp4", "--window", "2s", "--hop", "1s"], "--window, --hop: for a --stream only"),
         (["--csv", "nowhere/out.csv", "a.mp4"], "cannot write nowhere/out.csv"),
         (["*.nothing"], "no file matches"),
     ],
 )
 def test_predict_refuses(run: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str) -> None:
     assert message in _error(capsys, ["predict", *flags, "--model", run])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("missing.mp4", "no such file"), ("/dev/video_of_nobody", "cannot be opened as a video")],
+)
+def test_a_stream_that_cannot_be_read_is_no_mistake_in_the_call(run: Path, capsys, source: str, message: str) -> None:
+    assert main(["predict", "--stream", source, "--model", str(run)]) == 1
+    assert f"error: {source}: {message}" in capsys.readouterr().err
 
 
 def test_features(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +287,15 @@ def test_features_of_several_videos(run: Path, data: Path, tmp_path: Path, capsy
     assert "bad.mp4" in capsys.readouterr().err
     assert "name a folder" in _error(capsys, ["features", *videos, *command, tmp_path / "out.npy"])
     assert "go to a .npy or .safetensors file" in _error(capsys, ["features", videos[1], *command, tmp_path / "x"])
-    assert "would both be written to" in _error(capsys, ["features", data / "val", *command, tmp_path / "x"])
+    folders = [data / "val" / "red", data / "val" / "blue"]
+    assert "would both be written to" in _error(capsys, ["features", *folders, *command, tmp_path / "x"])
+
+
+@pytest.mark.parametrize("source", ["val", "val/*/*.mp4"])
+def test_features_of_class_folders_keep_these(run: Path, data: Path, tmp_path: Path, source: str) -> None:
+    assert main(["features", str(data / source), "--model", str(run), "--output", str(tmp_path / "out")]) == 0
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("*.safetensors"))
+    assert written == [f"{name}/{i}.safetensors" for name in ("blue", "red") for i in (0, 1)]
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,13 @@ from sifa_zoo.cli import data, evaluate, predict, recipes, system, train, weight
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 2 for a mistake in the call, 1 for an incomplete result or a full disk."""
+    """Run a command.
+
+    Returns:
+        The exit code: 2 for a mistake in the call, settings and data included; 1 for an incomplete result and for what
+        went wrong on the way: a full disk, a loss that is not finite, a video that cannot be read, data that is gone;
+        130 or 143 after Ctrl-C or SIGTERM.
+    """
     args = _parser().parse_args(argv)
     try:
         return args.command(args)
@@ -21,13 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _exit_code(error)
     except OSError as error:
         print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return train.INTERRUPTED
+
+
+def _exit_code(error: BaseException) -> int:
+    """That of the error's class, or of what it says more plainly; without any, the call was a mistake."""
+    code: int = getattr(error, "exit_code", getattr(error.__cause__, "exit_code", 2))
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

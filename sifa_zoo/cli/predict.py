@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sifa_zoo.engine.stream import WindowScores
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_OF_VIDEOS = {"num_clips": 1, "num_crops": 1, "batch_size": 8, "workers": 2}  # and their defaults
+_OF_STREAM = ("window", "hop")
 _LENGTH = "frames, such as 16, or seconds, such as 2.5s"
 
 
@@ -28,10 +30,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_predict)
     parser.add_argument("videos", metavar="VIDEO", nargs="*", help="video files, folders of them, or patterns")
     _add_model(parser)
-    parser.add_argument("--num-clips", type=int, default=1, help="clips per video, scores averaged (default: 1)")
-    parser.add_argument("--num-crops", type=int, default=1, help="crops per clip, scores averaged (default: 1)")
+    parser.add_argument("--num-clips", type=int, help="clips per video, scores averaged (default: 1)")
+    parser.add_argument("--num-crops", type=int, help="crops per clip, scores averaged (default: 1)")
     parser.add_argument("--topk", type=int, default=5, help="classes to print (default: 5)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode several videos (default: 2)")
+    parser.add_argument("--workers", type=int, help="processes that decode several videos (default: 2)")
     parser.add_argument("--csv", metavar="FILE", help="write a table, too; of a stream its segments")
     parser.add_argument("--json", metavar="FILE", help="write JSON, too; of a stream a line per window and segment")
     parser.add_argument("--picture", metavar="FILE", help="draw the clip's frames and the scores")
@@ -39,6 +41,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     stream_help = "classes over time: a long video, a camera such as /dev/video0, a URL, or - for standard input"
     group.add_argument("--stream", metavar="SOURCE", help=stream_help)
     _add_windows(group, "half of that")
+    parser.set_defaults(**dict.fromkeys(_OF_VIDEOS))  # None: not given
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
@@ -69,10 +72,19 @@ def _predict(args: argparse.Namespace) -> int:
     if args.stream:
         if args.videos or args.picture:
             raise ValueError("--stream takes one source, and neither videos nor --picture besides")
+        if flags := _given(args, _OF_VIDEOS):
+            raise ValueError(f"{flags}: for videos, not for --stream, whose windows are one view each; leave out")
         return _predict_stream(args)
     if not args.videos:
         raise ValueError("name videos, folders or patterns, or a --stream")
+    if flags := _given(args, _OF_STREAM):
+        raise ValueError(f"{flags}: for a --stream only; name the video with --stream, or leave out")
     return _predict_videos(args)
+
+
+def _given(args: argparse.Namespace, names: Iterable[str]) -> str:
+    """The flags of these names that were given, in one line."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None)
 
 
 def _predict_videos(args: argparse.Namespace) -> int:
@@ -90,8 +102,9 @@ def _predict_videos(args: argparse.Namespace) -> int:
     check_writable(args.picture, suffixes=_PICTURES)
     videos = find_videos(args.videos)
     model = load_run(args.model, pick_device(args.device))
-    options = {name: getattr(args, name) for name in ("num_clips", "num_crops", "topk", "batch_size")}
-    predictions = predict_videos(model, videos, workers=args.workers if len(videos) > 1 else 0, **options)
+    given = {name: getattr(args, name) for name in _OF_VIDEOS if getattr(args, name) is not None}
+    options = {**_OF_VIDEOS, **given, "topk": args.topk} | ({"workers": 0} if len(videos) == 1 else {})
+    predictions = predict_videos(model, videos, **options)
     done = []
     for prediction in tqdm(predictions, total=len(videos), unit="video", leave=False, disable=_no_bar(videos)):
         done.append(prediction)
@@ -169,11 +182,11 @@ def _features(args: argparse.Namespace) -> int:
     from sifa_zoo.engine.checkpoint import load_run
     from sifa_zoo.engine.device import pick_device
     from sifa_zoo.engine.features import extract, features_files
-    from sifa_zoo.engine.predict import find_videos
+    from sifa_zoo.engine.predict import find_below
     from sifa_zoo.files import write_files
 
-    videos = find_videos(args.videos)
-    outputs = _feature_paths(videos, args.output)
+    found = find_below(args.videos)
+    videos, outputs = list(found), _feature_paths(found, args.output)
     model = load_run(args.model, pick_device(args.device))
     options = {name: getattr(args, name) for name in ("per", "window", "hop", "batch_size")}
     bad = 0
@@ -184,24 +197,27 @@ def _features(args: argparse.Namespace) -> int:
             tqdm.write(f"error: {error}", file=sys.stderr)
             bad += 1
             continue
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_files(features_files(features, output))
         rows, width = features.values.shape
         tqdm.write(f"{output}: {rows} rows of {width} features, {features.metadata['fps']:g} fps")
     return 1 if bad else 0
 
 
-def _feature_paths(videos: list[str], output: str) -> list[Path]:
-    """Where the features of each video go: to the file named, or into the folder named."""
+def _feature_paths(videos: dict[str, Path], output: str) -> list[Path]:
+    """Where the features of each video go: to the file named, or into the folder named, as its path in its source."""
     if Path(output).suffix in (".npy", ".safetensors"):
         if len(videos) > 1:
             raise ValueError(f"{output} holds the features of one video, got {len(videos)}; name a folder")
         check_writable(output)
         return [Path(output)]
-    paths = [Path(output) / f"{Path(video).stem}.safetensors" for video in videos]
+    paths = [Path(output) / place.with_suffix(".safetensors") for place in videos.values()]
     if len(videos) == 1:
         raise ValueError(f"the features of a video go to a .npy or .safetensors file, got {output}")
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
-        raise ValueError(f"two videos would both be written to {twice}; extract them one by one")
+        raise ValueError(
+            f"two videos would both be written to {twice}; name the folder above both, or extract them one by one"
+        )
     Path(output).mkdir(parents=True, exist_ok=True)
     return paths

@@ -40,8 +40,10 @@ def _add_publish(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repo", metavar="OWNER/NAME", required=True, help="repository; created if there is none")
     parser.add_argument("--licence", required=True, help="of the weights, as the Hub writes it, such as apache-2.0")
     parser.add_argument("--trained-on", metavar="TEXT", required=True, help="the training data, in words")
-    eval_help = "results of `sifa-zoo eval --output` (default: the validation in training)"
-    parser.add_argument("--eval", dest="evaluations", metavar="FILE", nargs="+", default=[], help=eval_help)
+    eval_help = (
+        "folders or .json files of `sifa-zoo eval --output`, of these weights (default: the validation in training)"
+    )
+    parser.add_argument("--eval", dest="evaluations", metavar="RESULT", nargs="+", default=[], help=eval_help)
     parser.add_argument("--tag", help="of the manifest entry (default: the repository's name)")
     parser.add_argument("--private", action="store_true", help="create the repository private")
     parser.add_argument("--manifest", metavar="FILE", help="write the entry there instead of printing it")

@@ -28,6 +28,8 @@ from av.video.stream import VideoStream
 class VideoError(ValueError):
     """A file that cannot be read as a video; the message begins with its path."""
 
+    exit_code = 1
+
 
 class NamedBytes(bytes):
     """The bytes of a video file, with the name that errors are to call them by."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -42,7 +43,6 @@ class ShardList:
     """
 
     format = _TITLE
-    multi_label = False
     num_missing = 0
 
     def __init__(
@@ -56,6 +56,7 @@ class ShardList:
         self.shards = find_shards(shards) if isinstance(shards, str | os.PathLike) else list(shards)
         self.class_list = _find_class_list(self.shards)
         self.remap = remap
+        self.multi_label = False
         self._length: int | None = None
         if self.class_list is not None and remap != BY_INDEX:
             naming = name_labels(self.class_list.names, self.class_list)
@@ -80,6 +81,12 @@ class ShardList:
     def with_classes(self, class_names: Sequence[str]) -> ShardList:
         """The same shards, the same classes in another order."""
         return ShardList(self.shards, class_names, remap=self.remap)
+
+    def as_multi_label(self) -> ShardList:
+        """The same shards; the label of a sample becomes booleans `(num_classes,)`, as floats."""
+        videos = copy.copy(self)
+        videos.multi_label = True
+        return videos
 
 
 def read_videos_or_shards(

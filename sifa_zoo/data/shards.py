@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torch.utils.data import IterableDataset
 
 from sifa_zoo.config import ClipConfig
@@ -29,7 +30,7 @@ __all__ = ["Part", "ShardDataset", "count_samples", "find_shards"]
 _SHUFFLE_BUFFER = 100  # samples, undecoded: some 100 MB per worker for clips of ten seconds
 _LABELS = ("cls", "txt", "json")
 
-Item: TypeAlias = tuple[Tensor, int, int]
+Item: TypeAlias = tuple[Tensor, int | Tensor, int]
 
 
 class Part(NamedTuple):
@@ -184,7 +185,8 @@ class ShardDataset(IterableDataset[Item]):
         label = self._place(_label(sample, where), where)
         video = NamedBytes(sample[videos[0]], where)
         if self.seed is None:
-            return self.cutter.evaluate(video), label, index
+            target = one_hot(torch.tensor(label), len(self.class_names)).float() if self.videos.multi_label else label
+            return self.cutter.evaluate(video), target, index
         generator = random.Random(f"{self.seed} {int(self._epoch)} {sample['__key__']} {draw}")
         clip, labels = self.cutter.train(video, np.asarray(label), generator)
         return clip, int(labels), index

@@ -28,6 +28,8 @@ from sifa_zoo.engine.shard_loader import ShardStream
 class TrainingError(ValueError):
     """Training cannot go on: the loss or a gradient is no longer a finite number."""
 
+    exit_code = 1
+
 
 @dataclass
 class Position:

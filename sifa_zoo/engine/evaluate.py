@@ -98,6 +98,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run on the videos of a data folder or list; transform, clip and classes are the run's own.
 
+    A run that learnt several labels per video is scored so (sigmoid, mAP), even where each video here has one.
+
     Under `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
 
     Args:
@@ -118,7 +120,8 @@ def evaluate_run(
         see `describe`.
 
     Raises:
-        DataError: If the labels do not agree with the run's classes, or no video can be decoded.
+        DataError: If the labels do not agree with the run's classes, videos may have several where the run learnt one,
+            or no video can be decoded.
         ValueError: If there is no such run, or a number is out of range.
     """
     with process_group(device) as device:
@@ -130,6 +133,7 @@ def evaluate_run(
         _check(**views, batch_size=batch_size, workers=workers, precision=precision)
         clip = clip_config(model)
         videos = read_videos_or_shards(data, split, class_names=cfg["label_names"], **reading)
+        videos = _labelled_as_trained(videos, run, data, several=cfg.get("multi_label", False))
         per_batch = max(1, batch_size // (views["num_clips"] * views["num_crops"]))
         loader = eval_loader(videos, clip, **views, batch_size=per_batch, workers=workers, device=device)
         with spare_cores(device, workers=workers):
@@ -183,6 +187,20 @@ def protocol(clip: ClipConfig, *, num_clips: int, num_crops: int = 1, multi_labe
     """The settings of an evaluation as the field writes them, such as `16x4, 224, 10x3 views, softmax mean`."""
     mean = "sigmoid" if multi_label else "softmax"
     return f"{clip.protocol}, {num_clips}x{num_crops} views, {mean} mean"
+
+
+def _labelled_as_trained(
+    videos: VideoList | ShardList, run: str | os.PathLike[str], data: str | os.PathLike[str], *, several: bool
+) -> VideoList | ShardList:
+    """The videos with labels of the kind that the weights learnt, since that decides how logits become scores."""
+    if several:
+        return videos.as_multi_label()
+    if videos.multi_label:
+        raise DataError(
+            f"videos of {data} may have several labels each, but {run} was trained on videos with one; "
+            "evaluate it on data with one label per video, or fine-tune it on data like this"
+        )
+    return videos
 
 
 def _check(*, num_clips: int, num_crops: int, batch_size: int, workers: int, precision: str) -> None:

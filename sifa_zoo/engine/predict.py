@@ -145,6 +145,27 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def find_below(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+    """The files of `find_videos`, each with its path relative to the folder that was named, of a file its name.
+
+    A pattern names the folder before its first wildcard.
+
+    Raises:
+        DataError: As `find_videos`.
+    """
+    found: dict[str, Path] = {}
+    for name in sources:
+        folder = source = Path(name)
+        while not folder.is_dir() and folder != folder.parent:
+            folder = folder.parent
+        if source.is_file() or not folder.is_dir():
+            folder = source.parent
+        for video in find_videos([name]):
+            inside = Path(video).is_relative_to(folder)
+            found.setdefault(video, Path(video).relative_to(folder) if inside else Path(Path(video).name))
+    return found
+
+
 def class_names_of(model: nn.Module, given: Sequence[str] | None = None) -> tuple[str, ...]:
     """The names of a model's classes: those given, or those that travel with the weights.
 

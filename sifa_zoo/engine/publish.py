@@ -15,8 +15,11 @@ from torch import nn
 
 from sifa_zoo import __version__
 from sifa_zoo.config import WeightsInfo
+from sifa_zoo.data.videos import few
 from sifa_zoo.engine.checkpoint import load_run, model_cfg
 from sifa_zoo.engine.evaluate import protocol
+from sifa_zoo.engine.results import RESULT
+from sifa_zoo.engine.scores import is_complete
 from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, fixed_clip, split_repo, upload
 from sifa_zoo.manifest import Entry
 from sifa_zoo.weights import file_info, weights_file
@@ -24,6 +27,7 @@ from sifa_zoo.weights import file_info, weights_file
 STORED_LOGITS = 8
 _TIMM_CFG = ("input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
 _MOST_NAMES = 20
+_METRICS = ("top1", "top5", "mean_class_accuracy", "map")
 
 
 def publish(
@@ -43,7 +47,8 @@ def publish(
         repo: `owner/name`; created if there is none.
         licence: Of the weights, as the Hub writes it, such as `apache-2.0`.
         trained_on: The training data, in words.
-        evaluations: Results of `sifa-zoo eval --output`; without any, the figures of the validation in training.
+        evaluations: Folders or files of `sifa-zoo eval --output`, of these weights; without any, the figures of the
+            validation in training.
         tag: Of the manifest entry; None takes the repository's name.
         private: Create the repository private.
 
@@ -68,7 +73,8 @@ def publish(
     model = load_run(path)
     info = file_info(path)
     assert info is not None  # load_run has seen it
-    figures = [f for file in evaluations for f in _evaluated(file, info)] or _validated(info, trained_on)
+    sha256 = file_sha256(path)
+    figures = [f for file in evaluations for f in _evaluated(Path(file), info, sha256)] or _validated(info, trained_on)
     entry = describe_weights(path, model, info, licence=licence, trained_on=trained_on, figures=figures)
     entry = dataclasses.replace(entry, status="published", repo=repo, file=WEIGHTS)
     config = json.dumps(hub_config(model, info, entry, tag=tag), indent=2) + "\n"
@@ -135,7 +141,7 @@ def model_card(name: str, repo: str, info: WeightsInfo, entry: Entry) -> str:
             task_type="video-classification",
             dataset_type=re.sub(r"\W+", "-", figure["data"]).strip("-").lower(),
             dataset_name=figure["data"],
-            metric_type="accuracy",
+            metric_type="map" if figure["metric"] == "map" else "accuracy",
             metric_name=figure["metric"],
             metric_value=round(figure["value"], 2),
         )
@@ -181,20 +187,28 @@ print(sifa_zoo.predict(model, "video.mp4"))
 """
 
 
-def _evaluated(file: str | os.PathLike[str], info: WeightsInfo) -> list[dict[str, Any]]:
-    """The figures of a result of `sifa-zoo eval --output`."""
+def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any]]:
+    """The figures of a result of `sifa-zoo eval --output`, its folder or file, which must be of the same weights."""
+    file = file / RESULT if file.is_dir() else file
     try:
-        result = json.loads(Path(file).read_text(encoding="utf-8"))
-        complete = result["videos"] == result["expected"]
+        result = json.loads(file.read_text(encoding="utf-8"))
+        complete = is_complete(result)
         shared = {"data": result["data"], "status": "measured", "source": f"sifa-zoo {__version__} eval"}
         shared |= {"protocol": result["protocol"], "videos": result["videos"]}
-        figures = [{"metric": metric, "value": float(result[metric]), **shared} for metric in ("top1", "top5")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        metrics = [metric for metric in _METRICS if metric in ("top1", "top5") or result.get(metric) is not None]
+        figures = [{"metric": metric, "value": float(result[metric]), **shared} for metric in metrics]
+        of = (result["arch"], list(result["class_names"]), result["weights_sha256"])
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is no result of `sifa-zoo eval --output` ({error!r})") from error
     if not complete:
         raise ValueError(f"{file}: only {result['videos']} of {result['expected']} videos were evaluated")
-    if result["arch"] != info.arch or result["classes"] != len(info.class_names):
-        raise ValueError(f"{file} is a result of {result['arch']} with {result['classes']} classes, not of this run")
+    if of[:2] != (info.arch, list(info.class_names)):
+        raise ValueError(f"{file} is a result of {of[0]} with the classes {few(of[1])}, not of this run's")
+    if of[2] != sha256:
+        way_out = "run `sifa-zoo eval` on what is published"
+        raise ValueError(f"{file} is a result of other weights (sha256 {of[2]}, not {sha256}): {way_out}")
     return figures
 
 
@@ -206,5 +220,5 @@ def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
             info.clip, num_clips=info.num_clips, num_crops=info.num_crops, multi_label=info.multi_label
         )
     }
-    known = [(metric, info.metrics.get(f"val_{metric}")) for metric in ("top1", "top5")]
+    known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
     return [{"metric": metric, "value": v, **shared, "videos": None} for metric, v in known if v is not None]

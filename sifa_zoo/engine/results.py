@@ -88,7 +88,7 @@ def result_json(result: dict[str, Any]) -> bytes:
 
 def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, videos: VideoList | ShardList) -> None:
     """Write `result.json`, `videos.csv`, `classes.csv`, `report.html` and, for one label per video, `confusion.csv` and
-    `confusion.png`; each is whole or not there.
+    `confusion.png`; each is whole or not there. What an earlier result has more of is removed.
 
     Raises:
         OSError: If they cannot be written.
@@ -104,6 +104,8 @@ def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, vi
     page = report_html(result, video_table, class_table, matrix=files.get("confusion.png"))
     files |= {REPORT: page.encode(), RESULT: result_json(result)}
     write_files({folder / name: content for name, content in files.items()})
+    for name in {"confusion.csv", "confusion.png"} - files.keys():
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from colour_model import Redness, evaluate_shard, loader_of
+from safetensors.torch import load_file
 from tiny_videos import write_two_colours, write_video, write_videos
 from torch import multiprocessing
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.videos import DataError, VideoList
-from sifa_zoo.engine.checkpoint import read_info
+from sifa_zoo.engine.checkpoint import pack_weights, read_info
 from sifa_zoo.engine.evaluate import evaluate, evaluate_run, protocol
 from sifa_zoo.engine.scores import view_scores
 
@@ -135,6 +137,23 @@ def test_evaluate_run_takes_the_order_of_the_weights(run_folder: Path, data: Pat
     whole = evaluate_run(run_folder, data, workers=0, device="cpu")
     assert result["videos"] == 2
     assert result["top1"] == whole["top1"] == 100
+
+
+def test_several_labels_are_a_matter_of_the_weights(run_folder: Path, data: Path, tmp_path: Path) -> None:
+    info = read_info(run_folder)
+    assert info is not None
+    tensors = load_file(run_folder / "best.safetensors")
+    several = tmp_path / "several.safetensors"
+    several.write_bytes(pack_weights(tensors, dataclasses.replace(info, multi_label=True)))
+    result = evaluate_run(several, data, workers=0, device="cpu")
+    assert (result["protocol"], result["multi_label"]) == ("4x1, 32, 1x1 views, sigmoid mean", True)
+    assert "map" in result
+    assert "mean_class_accuracy" not in result
+    lists = tmp_path / "several.csv"
+    lists.write_text("path,labels\n" + "".join(f'{path},"[""red"", ""blue""]"\n' for path in data.glob("val/*/*.mp4")))
+    assert evaluate_run(several, lists, workers=0, device="cpu")["top1"] == 100
+    with pytest.raises(DataError, match=r"may have several labels each, but .* was trained on videos with one"):
+        evaluate_run(run_folder, lists, workers=0, device="cpu")
 
 
 def test_nothing_decodable_is_an_error(run_folder: Path, tmp_path: Path) -> None:

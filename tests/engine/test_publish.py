@@ -70,7 +70,8 @@ def test_what_is_published(logged_in, run_folder, evaluation):
     assert config["label_names"] == list(info.class_names)
     assert config["sifa_zoo"]["sha256"] == entry.sha256
     result = json.loads(evaluation.read_text())
-    assert [f["value"] for f in entry.figures] == [result["top1"], result["top5"]]
+    metrics = ["top1", "top5", "mean_class_accuracy"]
+    assert [(f["metric"], f["value"]) for f in entry.figures] == [(metric, result[metric]) for metric in metrics]
     assert {(f["protocol"], f["videos"], f["status"]) for f in entry.figures} == {
         (result["protocol"], result["videos"], "measured")
     }
@@ -116,7 +117,8 @@ def test_mistakes_are_told_before_anything_is_sent(logged_in, run_folder, argume
     [
         ({"videos": 1}, "only 1 of"),
         ({"arch": "sifa_net_r50"}, "is a result of sifa_net_r50"),
-        ({"classes": 9}, "with 9 classes"),
+        ({"class_names": ["red", "blue"]}, "with the classes red, blue"),
+        ({"weights_sha256": "0" * 64}, "is a result of other weights"),
         ({"top1": "?"}, "is no result of"),
     ],
 )
@@ -125,6 +127,22 @@ def test_evaluations_that_do_not_count(logged_in, run_folder, evaluation, change
     with pytest.raises(ValueError, match=match):
         publish(run_folder, REPO, evaluations=[evaluation], **FACTS)
     assert logged_in.requests == []
+
+
+def test_results_without_the_hash_of_the_weights_do_not_count(logged_in, run_folder, evaluation):
+    result = json.loads(evaluation.read_text())
+    del result["weights_sha256"]
+    evaluation.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match="weights_sha256"):
+        publish(run_folder, REPO, evaluations=[evaluation], **FACTS)
+
+
+def test_an_evaluation_may_be_a_folder_and_have_a_mean_average_precision(logged_in, run_folder, evaluation, tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps(json.loads(evaluation.read_text()) | {"map": 61.5}))
+    _, entry = publish(run_folder, REPO, evaluations=[tmp_path], **FACTS)
+    assert (entry.figures[-1]["metric"], entry.figures[-1]["value"]) == ("map", 61.5)
+    with pytest.raises(ValueError, match=r"nothing.json cannot be read: No such file"):
+        publish(run_folder, REPO, evaluations=[tmp_path / "nothing.json"], **FACTS)
 
 
 def test_nobody_publishes_without_a_token_or_on_a_broken_hub(hub, run_folder, monkeypatch):

@@ -131,6 +131,8 @@ def test_names_are_text_everywhere(run_folder: Path, tmp_path: Path) -> None:
 def test_multi_label(run_folder: Path, tmp_path: Path) -> None:
     paths = [write_video(tmp_path / f"{i}.mp4", color=color) for i, color in enumerate((RED, BLUE, RED))]
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=bool)
+    _evaluate(VideoList(paths, [0, 1, 2], ("any", "red", "never")), tmp_path, run_folder)
+    assert (tmp_path / "out" / "confusion.png").exists()  # of an earlier result, which must not outlive it
     _evaluate(VideoList(paths, labels, ("any", "red", "never"), missing=("b.mp4",)), tmp_path, run_folder)
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"result.json", "videos.csv", "classes.csv", "report.html"}

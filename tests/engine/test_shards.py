@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import signal
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 import webdataset
 from processes import before_update, kill_before_update, record, recorded, run_cli, send
+from safetensors.torch import load_file
 from tiny_videos import CLASSES, write_video
 
 from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
@@ -23,6 +25,7 @@ from sifa_zoo.data.shards import ShardDataset
 from sifa_zoo.data.transforms import train_transform
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine import shard_loader as module
+from sifa_zoo.engine.checkpoint import pack_weights, read_info
 from sifa_zoo.engine.evaluate import evaluate_run
 from sifa_zoo.engine.prepare import read_data, settle
 from sifa_zoo.engine.shard_loader import shard_loader
@@ -184,6 +187,20 @@ def test_evaluation_is_that_of_the_files(data: Path, run: Path, tmp_path: Path, 
     assert [row["path"] for row in rows] == expected
     assert [row["label"] for row in rows] == ["blue", "red"] * 4
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "complete"
+
+
+def test_weights_of_several_labels_are_scored_so(data: Path, run: Path, tmp_path: Path) -> None:
+    info = read_info(run)
+    assert info is not None
+    several = tmp_path / "several.safetensors"
+    tensors = load_file(run / "best.safetensors")
+    several.write_bytes(pack_weights(tensors, dataclasses.replace(info, multi_label=True)))
+    of_shards, of_files = (
+        evaluate_run(several, source, workers=0, device="cpu") for source in (data / "shards", data / "val.txt")
+    )
+    for name in ("top1", "clip_top1", "map", "loss", "videos", "expected"):
+        assert of_shards[name] == pytest.approx(of_files[name], abs=1e-6)
+    assert of_shards["protocol"].endswith("sigmoid mean")
 
 
 def test_two_processes_evaluate_each_sample_once(data: Path, run: Path, tmp_path: Path) -> None:
