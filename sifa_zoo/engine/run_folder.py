@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import pickle
 import random
 from collections import Counter
@@ -38,8 +39,12 @@ def metric(row: Row) -> str:
 
 
 def best_row(rows: Sequence[Row]) -> Row:
-    """The epoch with the highest `metric`; of equals the one with the lowest validation loss."""
-    return max(rows, key=lambda row: (row[metric(row)], -row["val_loss"]))
+    """The epoch with the highest `metric`; of equals the one with the lowest validation loss. NaN is below all."""
+    return max(rows, key=lambda row: (_or_least(row[metric(row)]), _or_least(-row["val_loss"])))
+
+
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def write_config(run: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
@@ -75,6 +80,19 @@ def save_state(run: Path, learner: Learner, *, rows: list[Row], position: Positi
     """Write what resuming needs."""
     state = _state_bytes(learner, rows=rows, position=position)
     if is_writer():
+        write_files({run / STATE: state})
+
+
+def saved_state(run: Path) -> bytes | None:
+    """The state that was saved last, on the writer, for `put_back`."""
+    return (run / STATE).read_bytes() if is_writer() and (run / STATE).exists() else None
+
+
+def put_back(run: Path, state: bytes | None) -> None:
+    """Undo `save_state`: what was saved before it is there again, or nothing."""
+    if is_writer() and state is None:
+        (run / STATE).unlink(missing_ok=True)
+    elif state is not None:
         write_files({run / STATE: state})
 
 

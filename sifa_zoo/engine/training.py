@@ -23,11 +23,12 @@ from sifa_zoo.data.mixing import BatchMixer
 from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import DataError, VideoList, few
 from sifa_zoo.engine.distributed import all_sum, gather, is_writer, on_writer, rank, say
-from sifa_zoo.engine.epoch import Position, train_epoch
+from sifa_zoo.engine.epoch import Position, TrainingError, train_epoch
 from sifa_zoo.engine.evaluate import evaluate, videos_of
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.parallel import share_buffers, whole
-from sifa_zoo.engine.run_folder import Row, best_row, metric, save_epoch, save_state
+from sifa_zoo.engine.run_folder import Row, best_row, metric, put_back, save_epoch, save_state, saved_state
+from sifa_zoo.engine.scores import ScoreError
 from sifa_zoo.engine.stopping import Interrupted, StopSignals
 from sifa_zoo.engine.trackers import Log
 from sifa_zoo.weights import BEST
@@ -65,7 +66,6 @@ class Training:
                 torch.manual_seed(random.Random(f"{train.seed} {position.epoch} {rank()}").getrandbits(63))
             try:
                 train_epoch(self.learner, loader, position=position, mixer=mixer, after_update=self._after_update)
-                self._save_state()
                 self._end_epoch(start)
             except (VideoError, RuntimeError) as error:
                 if plainer := self._in_one_line(error):
@@ -133,12 +133,25 @@ class Training:
             say(f"validation is INCOMPLETE: {result['videos']} of {result['expected']} videos")
 
     def _validate(self) -> dict[str, Any]:
-        """Evaluates the model; a signal ends that before the next batch, since the epoch is saved."""
+        """Evaluates the model; a signal ends that before the next batch, since the state is saved first.
+
+        Raises:
+            TrainingError: If the model's scores are not finite; the state is what it was then.
+        """
         learner, (_, loader) = self.learner, self.loaders
+        before = saved_state(self.run)
+        self._save_state()
         share_buffers(learner.evaluated)
         model = _Asking(learner.evaluated, self.stop)
-        with whole(learner.model):
-            return evaluate(model, loader, device=learner.device, precision=learner.train.precision)
+        try:
+            with whole(learner.model):
+                return evaluate(model, loader, device=learner.device, precision=learner.train.precision)
+        except ScoreError as error:
+            put_back(self.run, before)
+            raise TrainingError(
+                f"validation after epoch {self.position.epoch + 1}: {error}; lower the learning rate; what was saved "
+                "before is untouched"
+            ) from error
 
     def _in_one_line(self, error: VideoError | RuntimeError) -> str | None:
         """What has happened, where the error itself does not say it plainly."""
@@ -163,6 +176,7 @@ class _Asking(nn.Module):
     def __init__(self, model: nn.Module, stop: StopSignals) -> None:
         super().__init__()
         self.model = model
+        self.pretrained_cfg = getattr(model, "pretrained_cfg", {})
         self.stop = stop
 
     def forward(self, clips: Tensor) -> Tensor:
