@@ -119,7 +119,8 @@ def save_epoch(
     weights = pack_weights(tensors, info)
     files = {run / STATE: state}  # first: resuming reads nothing else
     files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
-    write_files({**files, run / LAST: weights, run / "log.csv": log_csv(rows), run / "curve.png": draw_curve(rows)})
+    files |= {run / "log.csv": log_csv(rows), run / "curve.png": draw_curve(rows)}
+    write_files({**files, run / LAST: weights})  # last: tells that all else is there
 
 
 def _state_bytes(learner: Learner, *, rows: list[Row], position: Position) -> bytes:

@@ -109,7 +109,7 @@ def test_resume_refuses_other_settings(run_folder: Path, train: Train) -> None:
         train(run_folder, lr=1.0, call={"resume": True})
 
 
-@pytest.mark.parametrize("renamed", [1, 2])
+@pytest.mark.parametrize("renamed", [1, 2, 3, 4, 5])  # files, before the kill
 def test_a_kill_while_files_are_renamed_loses_nothing(
     renamed: int, tmp_path: Path, train: Train, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
