@@ -85,7 +85,7 @@ def finetune(
 
     Returns:
         The row of the log with the best epoch: `epoch`, `lr`, `train_loss`, `val_loss` and `val_top1`,
-        `val_top5` or `val_map`.
+        `val_top5` or `val_map`, and over how many of how many videos: `val_videos` and `val_expected`.
 
     Raises:
         ValueError: If a setting, the folder or the data (`DataError`) cannot be used; nothing has been trained then.

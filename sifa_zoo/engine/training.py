@@ -120,9 +120,11 @@ class Training:
         row = {"lr": position.lr, "train_loss": position.loss / position.clips}
         row |= {"skipped": position.skipped} if train.skip_bad else {}
         result = self._validate()
+        if is_writer():  # every process has the lines of all
+            position.bad.update(result["failed"])
         if result["failed"] and not (train.skip_bad and result["videos"] and not self._lost()):
             raise VideoError(result["failed"][0])
-        row |= {f"val_{name}": result[name] for name in _METRICS if name in result}
+        row |= {f"val_{name}": result[name] for name in (*_METRICS, "videos", "expected") if name in result}
         self.rows.append({"epoch": position.epoch + 1, **row})
         self.position = Position(epoch=position.epoch + 1, bad=position.bad)
         self.save_epoch()
