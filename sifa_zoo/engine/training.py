@@ -53,6 +53,8 @@ class Training:
     rows: list[Row]
     position: Position
     stop: StopSignals
+    left_out: Sequence[str] = ()  # a line for each video that was found bad before
+    num_left_out: int = 0  # those of training among them, which count as skipped in each epoch
     log: Log = lambda _scalars, _step: None
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -78,6 +80,8 @@ class Training:
         if len(self.rows) < train.epochs:
             say(f"stopped after epoch {len(self.rows)}: none of the last {train.patience} was better than those before")
         bad = sum(gather(self.position.bad), Counter[str]())
+        if self.left_out:
+            say(f"left out from the start: {len(self.left_out)} videos: {few(sorted(self.left_out))}")
         if bad:
             say(f"skipped {bad.total()} times, {len(bad)} videos: {few(sorted(bad))}")
         name = {"val_top1": "top-1", "val_map": "mAP"}[metric(best)]
@@ -118,7 +122,7 @@ class Training:
         if not position.clips:
             raise DataError(f"not one clip of epoch {position.epoch + 1} could be used; see the videos skipped above")
         row = {"lr": position.lr, "train_loss": position.loss / position.clips}
-        row |= {"skipped": position.skipped} if train.skip_bad else {}
+        row |= {"skipped": position.skipped + self.num_left_out} if train.skip_bad else {}
         result = self._validate()
         if is_writer():  # every process has the lines of all
             position.bad.update(result["failed"])

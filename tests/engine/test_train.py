@@ -462,7 +462,9 @@ def test_how_often_a_run_is_saved_may_change(tmp_path: Path, train: Train, monke
 
 
 def test_scores_that_are_not_finite_are_not_saved(tmp_path: Path, train: Train) -> None:
-    with pytest.raises(TrainingError, match=r"validation after epoch 1: the scores of sifa_net_nano are not finite for"):
+    with pytest.raises(
+        TrainingError, match=r"validation after epoch 1: the scores of sifa_net_nano are not finite for"
+    ):
         train(tmp_path / "run", lr=1e12, batch_size=6, epochs=1)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json"}
 
