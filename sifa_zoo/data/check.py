@@ -85,11 +85,11 @@ def check_files(
         yield from findings
 
 
-def find_undecodable(videos: VideoList, *, workers: int) -> list[str]:
-    """Decodes the first frame of each video whose index is not known yet; a line, `path: reason`, for each bad one."""
+def find_undecodable(videos: VideoList, *, workers: int) -> dict[str, str]:
+    """Decodes the first frame of each video whose index is not known yet; a line, `path: reason`, by bad path."""
     results = parallel_map(_why_undecodable, list(videos.paths), workers=max(1, workers), text="check videos")
     reasons = {path: reason for path, reason in results if reason is not None}
-    return [reasons[path] for path in videos.paths if path in reasons]
+    return {path: reasons[path] for path in videos.paths if path in reasons}
 
 
 def check_labels(videos: VideoList, split: str) -> list[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,12 @@ class VideoList:
     def subset(self, chosen: np.ndarray) -> VideoList:
         """The videos at the places, or under the booleans, of an array."""
         return VideoList(self.paths[chosen], self.labels[chosen], self.class_names, format=self.format)
+
+    def without(self, paths: Set[str]) -> VideoList:
+        """The videos but those, which count as missing then."""
+        keep = np.array([path not in paths for path in self.paths], dtype=bool)
+        left, missing = self.subset(keep), [*self.missing, *self.paths[~keep].tolist()]
+        return VideoList(left.paths, left.labels, left.class_names, format=left.format, missing=missing)
 
     def with_classes(self, class_names: Sequence[str]) -> VideoList:
         """The same videos, the same classes in another order."""

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _PATIENCE = timedelta(minutes=30)  # of one process for the others: reading a list or writing a checkpoint takes less
 _GRACE_SECONDS = 1.0
 _SIGNS_OF_A_LOST_PEER = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out waiting")
+_SIGNS_OF_A_TIMEOUT = ("timed out", "timeout")
 
 
 class PeerError(ConnectionError):
@@ -65,8 +66,10 @@ def process_group(
         if not any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER):
             raise
         time.sleep(_GRACE_SECONDS)  # torchrun ends all at the first exit, and the other one's message is to come first
-        reason = "another process of the run has ended (see its message) or has not answered"
-        raise PeerError(f"rank {os.environ['RANK']}: {reason} for {timeout.total_seconds():g} s") from error
+        reason = "another process of the run has ended (see its message)"
+        if any(sign in str(error).lower() for sign in _SIGNS_OF_A_TIMEOUT):
+            reason += f" or has not answered for {timeout.total_seconds():g} s"
+        raise PeerError(f"rank {os.environ['RANK']}: {reason}") from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -20,10 +20,10 @@ from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.checkpoint import clip_config, load_run, model_cfg
 from sifa_zoo.engine.device import spare_cores
-from sifa_zoo.engine.distributed import is_writer, process_group, world_size
+from sifa_zoo.engine.distributed import gather_rows, is_writer, process_group, world_size
 from sifa_zoo.engine.loader import clip_loader
 from sifa_zoo.engine.results import describe, write_results
-from sifa_zoo.engine.scores import PRECISIONS, VideoScores, figures, gather, scored_batches
+from sifa_zoo.engine.scores import PRECISIONS, ScoreError, VideoScores, figures, gather, scored_batches
 from sifa_zoo.engine.shard_loader import ShardStream, shard_loader
 
 
@@ -57,17 +57,26 @@ def evaluate(
 
 
 def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device | str, **options: Any) -> VideoScores:
-    """The rows of all videos of a loader, from all processes; options as for `view_scores`."""
+    """The rows of all videos of a loader, from all processes; options as for `view_scores`.
+
+    Raises:
+        ScoreError: If a score is not finite; on every process, whichever of them had it.
+    """
     videos = videos_of(loader)
-    shards = []
+    shards, problems = [], []
     quiet = not is_writer()
     leave = not sys.stderr.isatty()  # in a file a bar that is wiped out would swallow the next line
     by_shards = isinstance(loader.dataset, ShardStream)
     total = -(-len(videos) // world_size()) if by_shards else len(loader.sampler)  # type: ignore[arg-type]
     with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
-        for rows in scored_batches(model, loader, device=device, multi_label=videos.multi_label, **options):
-            shards.append(rows)
-            bar.update(len(rows) + len(rows.failed))
+        try:
+            for rows in scored_batches(model, loader, device=device, multi_label=videos.multi_label, **options):
+                shards.append(rows)
+                bar.update(len(rows) + len(rows.failed))
+        except ScoreError as error:
+            problems = [str(error)]
+    if problems := gather_rows(problems):
+        raise ScoreError(problems[0])
     return gather(shards)
 
 
@@ -122,6 +131,7 @@ def evaluate_run(
     Raises:
         DataError: If the labels do not agree with the run's classes, videos may have several where the run learnt one,
             or no video can be decoded.
+        ScoreError: If the model's scores are not finite.
         ValueError: If there is no such run, or a number is out of range.
     """
     with process_group(device) as device:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sifa_zoo import __version__
 from sifa_zoo.config import METADATA_KEY, ClipConfig
 from sifa_zoo.engine.checkpoint import clip_config, model_cfg
+from sifa_zoo.engine.scores import refuse_infinite
 from sifa_zoo.engine.stream import Window, open_source, slide, to_input
 from sifa_zoo.engine.windows import model_windows
 
@@ -72,6 +73,7 @@ def extract(
 
     Raises:
         ValueError: If `per` or a length is out of range.
+        ScoreError: If the features are not finite.
         VideoError: If the video cannot be opened or decoded.
 
     Example:
@@ -87,7 +89,9 @@ def extract(
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=False)
         for batch in _batches(slide(opened, clip, windows), batch_size):
             clips = torch.stack([to_input(window.clip, clip) for window in batch])
-            values.append(_pooled(model, clips.to(next(model.parameters()).device), per=per).cpu().numpy())
+            pooled = _pooled(model, clips.to(next(model.parameters()).device), per=per)
+            refuse_infinite(pooled.isfinite().all().view(1), model, names=[os.fspath(source)])
+            values.append(pooled.cpu().numpy())
             times += [_times(window, per=per) for window in batch]
     facts = {"video": os.fspath(source), "model": model_cfg(model).get("architecture", ""), "weights": weights}
     facts |= {"per": per, "fps": opened.fps, "window": windows.window, "hop": windows.hop}

@@ -19,9 +19,10 @@ _COLOURS = ("#1f77b4", "#d95f02")
 
 
 def log_csv(rows: Sequence[Row]) -> bytes:
-    """The rows as CSV, a column per key."""
+    """The rows as CSV, a column per key; a key that a row lacks is left empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))  # those of an earlier version may be fewer
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

@@ -61,7 +61,7 @@ def build_scheduler(
     warmup = round(train.warmup_epochs * updates)
     return CosineLRScheduler(
         optimizer,
-        max(1, train.epochs * updates - warmup),
+        max(2, train.epochs * updates - warmup),  # of 1, which timm warns of, a run sees the peak alone, as of 2
         lr_min=rates.min_lr,
         warmup_t=warmup,
         warmup_lr_init=rates.warmup_lr or rates.lr / max(1, warmup),

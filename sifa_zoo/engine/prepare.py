@@ -165,20 +165,31 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
     return model
 
 
-def check_files(*data: VideoList | ShardList, workers: int, skip_bad: bool = False) -> None:
+def check_files(
+    *data: VideoList | ShardList, workers: int, skip_bad: bool = False
+) -> tuple[tuple[VideoList | ShardList, VideoList | ShardList], list[str]]:
     """Open every video that was never opened before, each process its share, and name the bad ones on stderr.
 
     Not those in shards, which are read once per epoch anyway.
 
+    Returns:
+        The data without the bad videos, which count as missing in it, and a line, `path: reason`, for each of these.
+
     Raises:
-        DataError: If there are such, and they are not to be skipped.
+        DataError: If there are such, and they are not to be skipped, or nothing else is left.
     """
     lists = [videos for videos in data if isinstance(videos, VideoList)]
     if len(lists) < len(data):
         say("  videos in shards are checked as they are read")
     mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
-    bad = gather_rows([line for videos in mine for line in find_undecodable(videos, workers=workers)])
-    on_writer(_name_bad_files, bad, total=sum(map(len, lists)), skip_bad=skip_bad)
+    bad = dict(gather_rows([row for videos in mine for row in find_undecodable(videos, workers=workers).items()]))
+    lines = list(bad.values())
+    on_writer(_name_bad_files, lines, total=sum(map(len, lists)), skip_bad=skip_bad)
+    train, val = (videos.without(bad.keys()) if isinstance(videos, VideoList) else videos for videos in data)
+    for left, kind in ((train, "training"), (val, "validation")):
+        if bad and not len(left):
+            raise DataError(f"not one {kind} video can be used; they are listed above")
+    return (train, val), lines
 
 
 def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:

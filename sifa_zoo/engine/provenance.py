@@ -50,15 +50,17 @@ def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: If there are more or fewer processes: the global batch would be another.
-        DataError: If there are more or fewer training videos: the place in the epoch would mean nothing.
+        DataError: If there are more or fewer training videos: the place in the epoch would mean nothing; or validation
+            videos: epochs could not be compared.
     """
     then = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     if then.get("num_processes", 1) != now["num_processes"]:
         was = then.get("num_processes", 1)
         raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with as many")
-    if then.get("train_videos", now["train_videos"]) != now["train_videos"]:
-        was = then["train_videos"]
-        raise DataError(f"the run in {run} has {was} training videos, not {now['train_videos']}; start a new --output")
+    for part, kind in (("train", "training"), ("val", "validation")):
+        is_now = now[f"{part}_videos"]
+        if (was := then.get(f"{part}_videos", is_now)) != is_now:
+            raise DataError(f"the run in {run} has {was} {kind} videos, not {is_now}; start a new --output")
     if (was := then.get("shard_readers")) != now.get("shard_readers"):
         print(
             f"warning: {was} workers read the shards of the run in {run}, not {now.get('shard_readers')}: the order is "

@@ -213,7 +213,12 @@ def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any
 
 
 def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
-    """The figures of the validation in training."""
+    """The figures of the validation in training; weights of earlier versions do not tell of how many videos."""
+    videos, expected = info.metrics.get("val_videos"), info.metrics.get("val_expected")
+    if videos != expected:
+        raise ValueError(
+            f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"
+        )
     shared = {"data": data, "status": "measured", "source": "validation videos, by which the best epoch was chosen"}
     shared |= {
         "protocol": protocol(
@@ -221,4 +226,4 @@ def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
         )
     }
     known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
-    return [{"metric": metric, "value": v, **shared, "videos": None} for metric, v in known if v is not None]
+    return [{"metric": metric, "value": v, **shared, "videos": videos} for metric, v in known if v is not None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import pickle
 import random
 from collections import Counter
@@ -38,8 +39,12 @@ def metric(row: Row) -> str:
 
 
 def best_row(rows: Sequence[Row]) -> Row:
-    """The epoch with the highest `metric`; of equals the one with the lowest validation loss."""
-    return max(rows, key=lambda row: (row[metric(row)], -row["val_loss"]))
+    """The epoch with the highest `metric`; of equals the one with the lowest validation loss. NaN is below all."""
+    return max(rows, key=lambda row: (_or_least(row[metric(row)]), _or_least(-row["val_loss"])))
+
+
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
 
 
 def write_config(run: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
@@ -78,6 +83,19 @@ def save_state(run: Path, learner: Learner, *, rows: list[Row], position: Positi
         write_files({run / STATE: state})
 
 
+def saved_state(run: Path) -> bytes | None:
+    """The state that was saved last, on the writer, for `put_back`."""
+    return (run / STATE).read_bytes() if is_writer() and (run / STATE).exists() else None
+
+
+def put_back(run: Path, state: bytes | None) -> None:
+    """Undo `save_state`: what was saved before it is there again, or nothing."""
+    if is_writer() and state is None:
+        (run / STATE).unlink(missing_ok=True)
+    elif state is not None:
+        write_files({run / STATE: state})
+
+
 def save_epoch(
     run: Path, learner: Learner, *, rows: list[Row], position: Position, config: RunConfig, class_names: tuple[str, ...]
 ) -> None:
@@ -101,7 +119,8 @@ def save_epoch(
     weights = pack_weights(tensors, info)
     files = {run / STATE: state}  # first: resuming reads nothing else
     files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
-    write_files({**files, run / LAST: weights, run / "log.csv": log_csv(rows), run / "curve.png": draw_curve(rows)})
+    files |= {run / "log.csv": log_csv(rows), run / "curve.png": draw_curve(rows)}
+    write_files({**files, run / LAST: weights})  # last: tells that all else is there
 
 
 def _state_bytes(learner: Learner, *, rows: list[Row], position: Position) -> bytes:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from sifa_zoo.data.videos import few
 from sifa_zoo.engine.distributed import gather_rows
 from sifa_zoo.engine.metrics import (
     among,
@@ -24,6 +25,10 @@ from sifa_zoo.engine.metrics import (
 
 TOP = 5
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ScoreError(ValueError):
+    """A model's scores are not finite: no figure or prediction can be made of them."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def view_scores(
     precision: str = "fp32",
     multi_label: bool = False,
     max_clips: int | None = None,
+    names: Sequence[str] = (),
 ) -> Tensor:
     """Scores of each view of each video.
 
@@ -64,17 +70,24 @@ def view_scores(
         precision: "fp32", or autocast to "bf16" or "fp16".
         multi_label: Sigmoid instead of softmax.
         max_clips: Clips per forward pass; None takes all at once.
+        names: Of the videos, for the error.
 
     Returns:
         float32 `(B, views, num_classes)` in [0, 1], on the CPU.
+
+    Raises:
+        ScoreError: If a score is not finite; the message names the videos.
     """
     batch, views = clips.shape[:2]
     kind, dtype = torch.device(device).type, PRECISIONS[precision]
-    scores = []
+    scores, finite = [], []
     for chunk in clips.flatten(0, 1).split(max_clips or batch * views):
         with torch.autocast(kind, dtype, enabled=dtype is not None):
             logits = model(chunk.to(device, non_blocking=True)).float()
+        finite.append(logits.isfinite().all(-1).cpu())
         scores.append((logits.sigmoid() if multi_label else logits.softmax(-1)).cpu())
+    good = torch.cat(finite).unflatten(0, (batch, views)).all(1)
+    refuse_infinite(good, model, names=names, precision=precision)
     return torch.cat(scores).unflatten(0, (batch, views))
 
 
@@ -83,6 +96,9 @@ def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iter
     """The rows of each batch of `clip_loader` or `shard_loader`, whose dataset cuts evaluation clips.
 
     The model is in eval mode meanwhile; options as for `view_scores`.
+
+    Raises:
+        ScoreError: If a score is not finite.
     """
     was_training = model.training
     model.eval()
@@ -92,7 +108,7 @@ def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iter
             if not len(batch.indices):
                 yield VideoScores(batch.indices, none, none, batch.labels, failed=batch.failed)
                 continue
-            scores = view_scores(model, batch.clips, **options)
+            scores = view_scores(model, batch.clips, names=batch.names, **options)
             best = scores.topk(min(TOP, scores.shape[-1])).indices.int()
             labels = batch.labels.bool() if batch.labels.ndim == 2 else batch.labels
             yield VideoScores(batch.indices, scores.mean(1), best, labels, batch.names, batch.failed)
@@ -154,3 +170,20 @@ def confusion(rows: VideoScores) -> Tensor:
 def is_complete(result: Mapping[str, Any]) -> bool:
     """Whether every video that the data names was evaluated."""
     return result["videos"] == result["expected"]
+
+
+def refuse_infinite(finite: Tensor, model: nn.Module, *, names: Sequence[str] = (), precision: str = "fp32") -> None:
+    """Refuses what a model says of videos, if it is not `finite`, bool `(B,)`, for each of them.
+
+    Raises:
+        ScoreError: Naming the model, and the videos if there are `names` of them.
+    """
+    good = finite.tolist()
+    if all(good):
+        return
+    name = getattr(model, "pretrained_cfg", {}).get("architecture", type(model).__name__)
+    bad = [video for video, fine in zip(names, good, strict=True) if not fine] if names else []
+    videos = f" for {few(bad)}" if bad else ""
+    raise ScoreError(
+        f"the scores of {name} are not finite{videos}: its weights are spoilt, or too large for {precision} precision"
+    )

@@ -168,7 +168,7 @@ def predict_stream(
     with open_source(source, short_side=clip.short_side, fps=clip.fps) as opened:
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=True)
         for cut in slide(opened, clip, windows):
-            scores = view_scores(model, to_input(cut.clip, clip)[None, None], **options)[0, 0]
+            scores = view_scores(model, to_input(cut.clip, clip)[None, None], names=[str(source)], **options)[0, 0]
             yield WindowScores(cut.start, cut.end, top_classes(scores, names, topk=topk))
 
 

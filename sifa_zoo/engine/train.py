@@ -85,7 +85,7 @@ def finetune(
 
     Returns:
         The row of the log with the best epoch: `epoch`, `lr`, `train_loss`, `val_loss` and `val_top1`,
-        `val_top5` or `val_map`.
+        `val_top5` or `val_map`, and over how many of how many videos: `val_videos` and `val_expected`.
 
     Raises:
         ValueError: If a setting, the folder or the data (`DataError`) cannot be used; nothing has been trained then.
@@ -115,7 +115,10 @@ def finetune(
             say(f"{run} is finished: {how_many}, there is nothing to resume")
             return best_row(training.rows)
         _report(config, found, class_names=videos[0].class_names)
-        check_files(*videos, workers=config.train.workers, skip_bad=config.train.skip_bad)
+        usable, bad = check_files(*videos, workers=config.train.workers, skip_bad=config.train.skip_bad)
+        if bad:  # loaders, and the updates of an epoch, are of the others alone; the model was to be tried before
+            training = _prepare(config, usable, run=run, device=device, stop=stop)
+            training.left_out, training.num_left_out = bad, len(videos[0]) - len(usable[0])
         if not resume:
             on_writer(write_config, run, config, found)
         with spare_cores(device, workers=config.train.workers), ExitStack() as stack:

@@ -23,11 +23,12 @@ from sifa_zoo.data.mixing import BatchMixer
 from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import DataError, VideoList, few
 from sifa_zoo.engine.distributed import all_sum, gather, is_writer, on_writer, rank, say
-from sifa_zoo.engine.epoch import Position, train_epoch
+from sifa_zoo.engine.epoch import Position, TrainingError, train_epoch
 from sifa_zoo.engine.evaluate import evaluate, videos_of
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.parallel import share_buffers, whole
-from sifa_zoo.engine.run_folder import Row, best_row, metric, save_epoch, save_state
+from sifa_zoo.engine.run_folder import Row, best_row, metric, put_back, save_epoch, save_state, saved_state
+from sifa_zoo.engine.scores import ScoreError
 from sifa_zoo.engine.stopping import Interrupted, StopSignals
 from sifa_zoo.engine.trackers import Log
 from sifa_zoo.weights import BEST
@@ -41,6 +42,12 @@ def is_over(rows: Sequence[Row], train: TrainConfig) -> bool:
     return len(rows) == train.epochs or 0 < train.patience <= stale
 
 
+class LostDataError(DataError):
+    """The videos could no longer be read while a run was going on."""
+
+    exit_code = 1
+
+
 @dataclass
 class Training:
     """A run in this process while it trains."""
@@ -52,6 +59,8 @@ class Training:
     rows: list[Row]
     position: Position
     stop: StopSignals
+    left_out: Sequence[str] = ()  # a line for each video that was found bad before
+    num_left_out: int = 0  # those of training among them, which count as skipped in each epoch
     log: Log = lambda _scalars, _step: None
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -65,11 +74,10 @@ class Training:
                 torch.manual_seed(random.Random(f"{train.seed} {position.epoch} {rank()}").getrandbits(63))
             try:
                 train_epoch(self.learner, loader, position=position, mixer=mixer, after_update=self._after_update)
-                self._save_state()
                 self._end_epoch(start)
             except (VideoError, RuntimeError) as error:
                 if plainer := self._in_one_line(error):
-                    raise DataError(plainer) from error
+                    raise LostDataError(plainer) from error
                 raise
 
     def finish(self) -> Row:
@@ -78,6 +86,8 @@ class Training:
         if len(self.rows) < train.epochs:
             say(f"stopped after epoch {len(self.rows)}: none of the last {train.patience} was better than those before")
         bad = sum(gather(self.position.bad), Counter[str]())
+        if self.left_out:
+            say(f"left out from the start: {len(self.left_out)} videos: {few(sorted(self.left_out))}")
         if bad:
             say(f"skipped {bad.total()} times, {len(bad)} videos: {few(sorted(bad))}")
         name = {"val_top1": "top-1", "val_map": "mAP"}[metric(best)]
@@ -103,7 +113,7 @@ class Training:
         train, updates, position = self.config.train, self.learner.updates, self.position
         self.log({f"train/{name}": value for name, value in scalars.items()}, updates)
         if position.skipped and (lost := self._lost()):
-            raise DataError(lost)
+            raise LostDataError(lost)
         late = is_writer() and 0 < train.save_minutes <= (time.monotonic() - self.saved_at) / 60
         stopping, due = all_sum(self.stop.received is not None, late)
         if stopping or due or (train.save_every and updates % train.save_every == 0):
@@ -116,13 +126,17 @@ class Training:
         """Validates and saves the epoch that has just been trained."""
         train, position, learner = self.config.train, self.position, self.learner
         if not position.clips:
-            raise DataError(f"not one clip of epoch {position.epoch + 1} could be used; see the videos skipped above")
+            raise LostDataError(
+                f"not one clip of epoch {position.epoch + 1} could be used; see the videos skipped above"
+            )
         row = {"lr": position.lr, "train_loss": position.loss / position.clips}
-        row |= {"skipped": position.skipped} if train.skip_bad else {}
+        row |= {"skipped": position.skipped + self.num_left_out} if train.skip_bad else {}
         result = self._validate()
+        if is_writer():  # every process has the lines of all
+            position.bad.update(result["failed"])
         if result["failed"] and not (train.skip_bad and result["videos"] and not self._lost()):
             raise VideoError(result["failed"][0])
-        row |= {f"val_{name}": result[name] for name in _METRICS if name in result}
+        row |= {f"val_{name}": result[name] for name in (*_METRICS, "videos", "expected") if name in result}
         self.rows.append({"epoch": position.epoch + 1, **row})
         self.position = Position(epoch=position.epoch + 1, bad=position.bad)
         self.save_epoch()
@@ -133,12 +147,25 @@ class Training:
             say(f"validation is INCOMPLETE: {result['videos']} of {result['expected']} videos")
 
     def _validate(self) -> dict[str, Any]:
-        """Evaluates the model; a signal ends that before the next batch, since the epoch is saved."""
+        """Evaluates the model; a signal ends that before the next batch, since the state is saved first.
+
+        Raises:
+            TrainingError: If the model's scores are not finite; the state is what it was then.
+        """
         learner, (_, loader) = self.learner, self.loaders
+        before = saved_state(self.run)
+        self._save_state()
         share_buffers(learner.evaluated)
         model = _Asking(learner.evaluated, self.stop)
-        with whole(learner.model):
-            return evaluate(model, loader, device=learner.device, precision=learner.train.precision)
+        try:
+            with whole(learner.model):
+                return evaluate(model, loader, device=learner.device, precision=learner.train.precision)
+        except ScoreError as error:
+            put_back(self.run, before)
+            raise TrainingError(
+                f"validation after epoch {self.position.epoch + 1}: {error}; lower the learning rate; what was saved "
+                "before is untouched"
+            ) from error
 
     def _in_one_line(self, error: VideoError | RuntimeError) -> str | None:
         """What has happened, where the error itself does not say it plainly."""
@@ -163,6 +190,7 @@ class _Asking(nn.Module):
     def __init__(self, model: nn.Module, stop: StopSignals) -> None:
         super().__init__()
         self.model = model
+        self.pretrained_cfg = getattr(model, "pretrained_cfg", {})
         self.stop = stop
 
     def forward(self, clips: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ def test_all_findings_of_a_data_set_as_csv(videos, not_videos, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_undecodable_videos_are_named_in_order(videos, not_videos, workers):
     paths = (videos["short_gop"], not_videos["text"], videos["gif"], not_videos["empty"])
-    assert find_undecodable(VideoList(paths, (0,) * 4, ("run",)), workers=workers) == [
+    assert list(find_undecodable(VideoList(paths, (0,) * 4, ("run",)), workers=workers).values()) == [
         f"{not_videos['text']}: not a video that FFmpeg can open",
         f"{not_videos['empty']}: the file is empty",
     ]
@@ -156,6 +156,6 @@ def test_videos_with_a_known_index_are_not_opened_again(videos, tmp_path, monkey
     monkeypatch.delenv("SIFA_ZOO_INDEX")
     forget_memory()
     listed = VideoList([videos["short_gop"]], [0], ["run"])
-    assert find_undecodable(listed, workers=1) == []
+    assert find_undecodable(listed, workers=1) == {}
     monkeypatch.setattr("sifa_zoo.data.check.load_video", None)
-    assert find_undecodable(listed, workers=1) == []
+    assert find_undecodable(listed, workers=1) == {}

@@ -21,7 +21,7 @@ def test_weights_say_what_they_are(run_folder: Path) -> None:
     assert info is not None
     assert (info.arch, info.class_names) == ("sifa_net_nano", ("blue", "red"))
     assert info.clip == ClipConfig(num_frames=4, frame_stride=1, img_size=32)
-    assert info.metrics.keys() == {"val_loss", "val_top1", "val_top5"}
+    assert info.metrics.keys() == {"val_loss", "val_top1", "val_top5", "val_videos", "val_expected"}
     assert read_info(run_folder / "last.safetensors").epoch == 3  # type: ignore[union-attr]
 
 

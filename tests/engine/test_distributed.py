@@ -178,12 +178,14 @@ def fail_on_the_writer(results: Path) -> None:
         with process_group("cpu"):
             on_writer(int, "no number")
     except (ValueError, PeerError) as error:
-        (results / f"{os.environ['RANK']}.txt").write_text(type(error).__name__)
+        (results / f"{os.environ['RANK']}.txt").write_text(f"{type(error).__name__}: {error}")
 
 
 def test_an_error_of_the_writer_is_told_once(tmp_path: Path) -> None:
     assert run_functions([partial(fail_on_the_writer, tmp_path)] * 2, tmp_path) == [0, 0]
-    assert [(tmp_path / f"{number}.txt").read_text() for number in range(2)] == ["ValueError", "PeerError"]
+    told = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
+    assert told[0].startswith("ValueError: ")
+    assert told[1] == "PeerError: rank 1: another process of the run has ended (see its message)"
 
 
 def test_alone_everything_is_plain() -> None:

@@ -17,7 +17,7 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.checkpoint import pack_weights, read_info
 from sifa_zoo.engine.evaluate import evaluate, evaluate_run, protocol
-from sifa_zoo.engine.scores import view_scores
+from sifa_zoo.engine.scores import ScoreError, view_scores
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -190,3 +190,11 @@ def test_protocol() -> None:
     assert protocol(ClipConfig(), num_clips=10, num_crops=3) == "16x4, 224, 10x3 views, softmax mean"
     uniform = ClipConfig(sampling="uniform")
     assert protocol(uniform, num_clips=1, multi_label=True) == "16 uniform, 224, 1x1 views, sigmoid mean"
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    model, clips = Redness(3), torch.rand(2, 1, 3, 2, 4, 4)
+    clips[1] = torch.inf
+    for multi_label in (False, True):
+        with pytest.raises(ScoreError, match=r"the scores of Redness are not finite for b\.mp4: its weights"):
+            view_scores(model, clips, names=["a.mp4", "b.mp4"], multi_label=multi_label)

@@ -43,6 +43,11 @@ def test_any_warm_up(warmup_epochs):
     assert 0 < max(rates) <= 1
 
 
+def test_one_update_after_the_warm_up_is_at_the_peak(caplog):
+    assert _rates(TrainConfig(epochs=2, lr=1.0, warmup_epochs=1), updates=1)[:2] == [1.0, 1.0]
+    assert not caplog.records
+
+
 def test_rates_follow_the_global_batch():
     train = TrainConfig(lr=0.4, min_lr=0.01, warmup_lr=0.04, lr_batch=256, batch_size=8, accumulation_steps=4, epochs=2)
     assert global_batch(train, num_replicas=2) == 64

@@ -69,7 +69,7 @@ def test_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_resumed_run_is_compared_with_its_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = {"num_processes": 2, "train_videos": 8, "data_fingerprint": "aa"}
+    facts = {"num_processes": 2, "train_videos": 8, "val_videos": 4, "data_fingerprint": "aa"}
     (tmp_path / "config.json").write_text(json.dumps(facts))
     check_resumable(tmp_path, facts)
     assert capsys.readouterr().err == ""
@@ -79,3 +79,5 @@ def test_a_resumed_run_is_compared_with_its_start(tmp_path: Path, capsys: pytest
         check_resumable(tmp_path, {**facts, "num_processes": 1})
     with pytest.raises(DataError, match="has 8 training videos, not 7; start a new --output"):
         check_resumable(tmp_path, {**facts, "train_videos": 7})
+    with pytest.raises(DataError, match="has 4 validation videos, not 3; start a new --output"):
+        check_resumable(tmp_path, {**facts, "val_videos": 3})

@@ -1,5 +1,6 @@
 """A run becomes a repository, and the repository becomes the same model in another process."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import sifa_zoo
 from sifa_zoo.cli import main
 from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.engine.evaluate import evaluate_run
-from sifa_zoo.engine.publish import first_logits, publish
+from sifa_zoo.engine.publish import _validated, first_logits, publish
 from sifa_zoo.engine.verify import verify
 from sifa_zoo.hub import CorruptError, HubError, RepositoryError, fixed_clip
 from sifa_zoo.manifest import parse_manifest
@@ -86,6 +87,14 @@ def test_without_an_evaluation_the_figures_are_those_of_the_validation(logged_in
     _, entry = publish(run_folder, REPO, tag="mine", **FACTS)
     assert entry.figures[0]["value"] == read_info(run_folder).metrics["val_top1"]
     assert "best epoch was chosen" in entry.figures[0]["source"]
+    assert entry.figures[0]["videos"] == 4
+
+
+def test_the_figures_of_an_incomplete_validation_do_not_count(run_folder):
+    info = read_info(run_folder)
+    incomplete = dataclasses.replace(info, metrics={**info.metrics, "val_videos": 3})
+    with pytest.raises(ValueError, match="only 3 of 4 validation videos could be evaluated in training"):
+        _validated(incomplete, "two colours")
 
 
 def test_publishing_again_makes_a_new_commit(logged_in, run_folder):

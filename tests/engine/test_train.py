@@ -24,6 +24,7 @@ from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.evaluate import evaluate_run
 from sifa_zoo.engine.log import draw_curve, ticks
+from sifa_zoo.engine.scores import ScoreError
 from sifa_zoo.engine.train import TrainingError, best_row, finetune
 from sifa_zoo.weights import EMBEDDED
 
@@ -56,6 +57,12 @@ def test_best_is_the_best_row(run_folder: Path) -> None:
 def test_best_row_breaks_ties_by_loss() -> None:
     rows = [{"val_top1": 50.0, "val_loss": 1.0}, {"val_top1": 50.0, "val_loss": 0.5}, {"val_top1": 40.0, "val_loss": 0}]
     assert best_row(rows) is rows[1]
+
+
+def test_best_row_is_never_one_without_a_figure() -> None:
+    nan = math.nan
+    rows = [{"val_top1": nan, "val_loss": 0.1}, {"val_top1": 5.0, "val_loss": nan}, {"val_top1": 5.0, "val_loss": 9.0}]
+    assert best_row(rows) is rows[2]
 
 
 def test_same_seed_same_run(run_folder: Path, tmp_path: Path, train: Train) -> None:
@@ -102,7 +109,7 @@ def test_resume_refuses_other_settings(run_folder: Path, train: Train) -> None:
         train(run_folder, lr=1.0, call={"resume": True})
 
 
-@pytest.mark.parametrize("renamed", [1, 2])
+@pytest.mark.parametrize("renamed", [1, 2, 3, 4, 5])  # files, before the kill
 def test_a_kill_while_files_are_renamed_loses_nothing(
     renamed: int, tmp_path: Path, train: Train, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,3 +459,31 @@ def test_how_often_a_run_is_saved_may_change(tmp_path: Path, train: Train, monke
     monkeypatch.undo()
     best = train(tmp_path / "run", save_every=1, save_minutes=5, call={"resume": "auto"})
     assert best["epoch"] in (1, 2)
+
+
+def test_scores_that_are_not_finite_are_not_saved(tmp_path: Path, train: Train) -> None:
+    with pytest.raises(
+        TrainingError, match=r"validation after epoch 1: the scores of sifa_net_nano are not finite for"
+    ):
+        train(tmp_path / "run", lr=1e12, batch_size=6, epochs=1)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json"}
+
+
+def test_the_epoch_before_spoilt_weights_stays(
+    tmp_path: Path, train: Train, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    evaluate, calls = training.evaluate, []
+
+    def spoil_second(*args: Any, **options: Any) -> dict[str, Any]:
+        calls.append(0)
+        if len(calls) == 2:
+            raise ScoreError("the scores are not finite")
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(training, "evaluate", spoil_second)
+    with pytest.raises(TrainingError, match="validation after epoch 2"):
+        train(run, epochs=3)
+    monkeypatch.undo()
+    train(run, epochs=3, call={"resume": True})
+    assert (run / "log.csv").read_bytes() == (run_folder / "log.csv").read_bytes()
