@@ -186,7 +186,7 @@ def count_wrong(read: Reader, truth: list[np.ndarray], path: str, draws: list[li
                 continue
             near = range(max(0, number - 6), min(len(truth), number + 7))
             distance = {i: np.abs(image[::4, ::4].astype(np.int16) - truth[i][::4, ::4]).mean() for i in near}
-            wrong += distance[number] > min(distance.values()) + 0.25
+            wrong += bool(distance[number] > min(distance.values()) + 0.25)
     return wrong
 
 
