@@ -103,7 +103,7 @@ def test_several_labels_per_video(tmp_path: Path, train: Train, monkeypatch: pyt
     assert best["train_loss"] == pytest.approx(math.log(2), rel=0.2)  # of questions answered by yes or no
     info = read_info(tmp_path / "run")
     assert info is not None
-    assert info.metrics == {"val_loss": 1.0, "val_map": 80.0}
+    assert info.metrics == {"val_loss": 1.0, "val_map": 80.0, "val_videos": 4, "val_expected": 4}
     with pytest.raises(ValueError, match="balance needs one class per video"):
         train(tmp_path / "balanced", balance=0.5)
     assert not (tmp_path / "balanced").exists()
