@@ -328,7 +328,7 @@ def main() -> None:
             result["geometric_mean"], result["minimum"] = statistics.geometric_mean(ratios), min(ratios)
             print(f"\nbest / ours, CPU: geometric mean {result['geometric_mean']:.2f}, minimum {result['minimum']:.2f}")
         if not args.no_loader:
-            rates = result["clips_per_second"] = scaling(paths, 64)
+            rates = result["clips_per_second"] = scaling(paths, 256)
             print(
                 f"loader: {rates[1]:.0f} clips/s with 1 worker, {rates[2]:.0f} with 2: {rates[2] / rates[1]:.2f} times"
             )
