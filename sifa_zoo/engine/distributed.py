@@ -141,11 +141,6 @@ def all_sum(*values: float) -> list[float]:
     return total.tolist()
 
 
-def barrier() -> None:
-    """Waits until every process is here, as long as `process_group` allows."""
-    all_sum(0.0)
-
-
 def _own_device(device: torch.device | str | None) -> torch.device:
     chosen = pick_device(device)
     if chosen.type != "cuda" or (device is not None and torch.device(device).index is not None):

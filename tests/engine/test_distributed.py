@@ -20,7 +20,6 @@ import sifa_zoo
 from sifa_zoo.engine.distributed import (
     PeerError,
     all_sum,
-    barrier,
     broadcast,
     gather_rows,
     on_writer,
@@ -144,7 +143,7 @@ def test_batch_norm_over_processes_needs_gpus(videos: Path, tmp_path: Path) -> N
 def say_hello(results: Path) -> None:
     with process_group("cpu"):
         values = [gather_rows([rank(), "row"]), broadcast(f"from {rank()}"), all_sum(rank() + 1, 0.5), world_size()]
-        barrier()
+        all_sum(0.0)
     (results / f"{os.environ['RANK']}.txt").write_text(repr(values))
 
 
@@ -159,7 +158,7 @@ def wait_for_a_silent_one(results: Path) -> None:
         with process_group("cpu", timeout=timedelta(seconds=2)):
             if rank() == 1:
                 time.sleep(20)
-            barrier()
+            all_sum(0.0)
     except PeerError as error:
         (results / "error.txt").write_text(str(error))
         raise SystemExit(3) from error
@@ -193,4 +192,4 @@ def test_alone_everything_is_plain() -> None:
         assert device == torch.device("cpu")
         assert (gather_rows([1]), broadcast(2), all_sum(3), on_writer(int, "4")) == ([1], 2, [3.0], 4)
         assert (rank(), world_size()) == (0, 1)
-        barrier()
+        all_sum(0.0)
