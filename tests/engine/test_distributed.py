@@ -33,6 +33,8 @@ from sifa_zoo.engine.train import finetune
 CLIP = "--num-frames 4 --frame-stride 1 --warmup-epochs 0 --device cpu --workers 0"
 NET = f"--model sifa_net_nano --img-size 32 {CLIP}"
 TRANSFORMER = f"--model sifa_transformer_nano --img-size 64 {CLIP}"
+# Batch norm in training sees the clips of its own process; frozen, it uses its running statistics.
+FROZEN_NORMS = NET + r" --freeze \bbn\d|\bconv1\.[14]|\bdownsample\.1"
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,11 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
-def test_two_processes_are_one_with_twice_the_batch(videos: Path, tmp_path: Path, accumulation_steps: int) -> None:
-    flags = f"{TRANSFORMER} --opt sgd --lr 0.05 --epochs 1 --accumulation-steps {accumulation_steps}"
+@pytest.mark.parametrize("model", [TRANSFORMER, FROZEN_NORMS], ids=["transformer", "net"])
+def test_two_processes_are_one_with_twice_the_batch(
+    videos: Path, tmp_path: Path, model: str, accumulation_steps: int
+) -> None:
+    flags = f"{model} --opt sgd --lr 0.05 --epochs 1 --accumulation-steps {accumulation_steps}"
     batch = 4 // accumulation_steps
     one = train(videos, tmp_path / "one", f"{flags} --batch-size {batch}", ranks=1)
     two = train(videos, tmp_path / "two", f"{flags} --batch-size {batch // 2}", ranks=2)
