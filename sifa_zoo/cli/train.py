@@ -21,9 +21,8 @@ def add_commands(commands: Commands) -> None:
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_finetune)
-    parser.add_argument(
-        "data", metavar="DATA", help="folder with class folders in train/ and val/, or with train.txt and val.txt"
-    )
+    forms = "with class folders in train/ and val/, with lists train.txt and val.txt, or a format of docs/data.md"
+    parser.add_argument("data", metavar="DATA", help=f"folder {forms}")
     parser.add_argument("--output", metavar="RUN", required=True, help="run folder; new or empty, unless --resume")
     parser.add_argument(
         "--model", metavar="NAME", help="a name from `sifa-zoo list`, or of its weights; a checkpoint knows it"

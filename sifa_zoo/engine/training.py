@@ -159,7 +159,8 @@ class Training:
         model = _Asking(learner.evaluated, self.stop)
         try:
             with whole(learner.model):
-                return evaluate(model, loader, device=learner.device, precision=learner.train.precision)
+                how: dict[str, Any] = {"precision": learner.train.precision, "max_clips": learner.train.batch_size}
+                return evaluate(model, loader, device=learner.device, **how)
         except ScoreError as error:
             put_back(self.run, before)
             raise TrainingError(
