@@ -23,8 +23,8 @@ from measure import machine
 
 from sifa_zoo.data.motion import CLASSES, write_motion_clips
 from sifa_zoo.engine.evaluate import evaluate_run
-from sifa_zoo.engine.prepare import CONFIG
 from sifa_zoo.engine.train import finetune
+from sifa_zoo.run_files import CONFIG
 
 OFFSETS = ("learned", "zero", "none")
 NUM_TRAIN, NUM_VAL, NUM_TEST = 1600, 160, 400  # of all eight classes

@@ -66,6 +66,11 @@ class ClipConfig:
         object.__setattr__(self, "std", tuple(self.std))
 
     @property
+    def span(self) -> int:
+        """Frames of a video from the first to the last one of a clip; of a uniform one at least."""
+        return self.num_frames if self.sampling == "uniform" else (self.num_frames - 1) * self.frame_stride + 1
+
+    @property
     def short_side(self) -> int:
         """Short side in pixels to which a video is resized before the evaluation crop."""
         return round(self.img_size / self.crop_pct)
@@ -80,6 +85,39 @@ class ClipConfig:
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold and `ClipConfig(**dictionary)` takes back."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How videos are scored: each in views, `num_clips` x `num_crops` of them, whose scores are averaged.
+
+    Raises:
+        ValueError: If a value is out of range; the message says what is allowed.
+    """
+
+    num_clips: int = _setting(1, "clips per video, evenly spaced; the scores of all views are averaged")
+    num_crops: int = _setting(1, "crops per clip: 1 (centre) or 3 (along the longer side)")
+    precision: str = _setting("fp32", "fp32, or autocast to bf16 or fp16")
+    batch_size: int = _setting(8, "clips per forward pass (default: 8)")
+    workers: int = _setting(2, "processes that decode videos (default: 2)")
+
+    def __post_init__(self) -> None:
+        _refuse_below(self, 1, "num_clips", "batch_size")
+        _refuse_below(self, 0, "workers")
+        if self.num_crops not in NUM_CROPS:
+            raise ValueError(f"num_crops must be one of {NUM_CROPS}, got {self.num_crops}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
+
+    @property
+    def videos_per_batch(self) -> int:
+        """Videos whose views make a batch; one, where it has more views than that."""
+        return max(1, self.batch_size // (self.num_clips * self.num_crops))
+
+    def protocol(self, clip: ClipConfig, *, multi_label: bool = False) -> str:
+        """The settings of an evaluation as the field writes them, such as `16x4, 224, 10x3 views, softmax mean`."""
+        mean = "sigmoid" if multi_label else "softmax"
+        return f"{clip.protocol}, {self.num_clips}x{self.num_crops} views, {mean} mean"
 
 
 @dataclass(frozen=True)
@@ -175,9 +213,9 @@ class TrainConfig(AugmentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_below(self, 1, "epochs", "batch_size", "accumulation_steps", "num_clips")
+        _refuse_below(self, 1, "epochs", "batch_size", "accumulation_steps")
         _refuse_below(self, 0, "lr", "lr_batch", "min_lr", "warmup_lr", "warmup_epochs")
-        _refuse_below(self, 0, "weight_decay", "clip_grad", "workers", "seed", "patience", "save_every", "save_minutes")
+        _refuse_below(self, 0, "weight_decay", "clip_grad", "seed", "patience", "save_every", "save_minutes")
         for name in ("label_smoothing", "drop_rate", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -185,18 +223,42 @@ class TrainConfig(AugmentConfig):
             raise ValueError(f"min_lr and warmup_lr must be at most lr, got {self.min_lr}, {self.warmup_lr}, {self.lr}")
         if self.loss_weight <= 0:
             raise ValueError(f"loss_weight must be positive, got {self.loss_weight}")
-        if self.num_crops not in NUM_CROPS:
-            raise ValueError(f"num_crops must be one of {NUM_CROPS}, got {self.num_crops}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
+        _ = self.evaluation  # checks itself
         if self.linear_probe and self.freeze:
             raise ValueError(
                 "freeze and linear_probe exclude each other: a linear probe freezes all but the classifier"
             )
         if self.fsdp and (self.precision == "fp16" or self.ema_decay or self.sync_bn or self.compile):
             raise ValueError("fsdp goes with fp32 or bf16, and not with ema_decay, sync_bn or compile")
+
+    @property
+    def evaluation(self) -> EvalConfig:
+        """How the model is validated."""
+        return EvalConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(EvalConfig)})
+
+
+@dataclass(frozen=True)
+class ReadConfig:
+    """How a data set is read.
+
+    Raises:
+        ValueError: If a value is out of range; the message says what is allowed.
+    """
+
+    format: str | None = _setting(None, "what DATA is (default: found out from its files)", metavar="NAME")
+    remap: str | None = _setting(
+        None,
+        "`index`, or a file of `label of the data,class of the weights`, where labels and classes disagree",
+        metavar="FILE",
+    )
+    allow_missing: bool = _setting(False, "leave out videos that do not exist, and say so")
+    fold: int = _setting(1, "of UCF101 and HMDB51: 1, 2 or 3 (default: 1)")
+
+    def __post_init__(self) -> None:
+        if self.fold not in (1, 2, 3):
+            raise ValueError(f"fold must be 1, 2 or 3, got {self.fold}")
 
 
 @dataclass(frozen=True)
@@ -207,21 +269,19 @@ class RunConfig:
     model: str
     clip: ClipConfig
     train: TrainConfig
+    reading: ReadConfig = ReadConfig()
     val: str | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     pretrained: bool = False
     recipe: str | None = None
-    format: str | None = None
-    remap: str | None = None
-    allow_missing: bool = False
-    fold: int = 1
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
         """The inverse of `dataclasses.asdict`; other keys are left out."""
         known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
-        return cls(**{**known, "clip": ClipConfig(**known["clip"]), "train": TrainConfig(**known["train"])})
+        parts = {"clip": ClipConfig, "train": TrainConfig, "reading": ReadConfig}
+        return cls(**{**known, **{name: config(**known[name]) for name, config in parts.items()}})
 
     @property
     def architecture(self) -> str:
@@ -229,10 +289,10 @@ class RunConfig:
         return self.model.partition(".")[0]
 
     def flat(self) -> dict[str, Any]:
-        """One entry per setting, those of `clip` and `train` among them under their own names."""
+        """One entry per setting, those of `clip`, `train` and `reading` among them under their own names."""
         values = dataclasses.asdict(self)
-        clip, train = values.pop("clip"), values.pop("train")
-        return {**values, **clip, **train}
+        reading, clip, train = (values.pop(name) for name in ("reading", "clip", "train"))
+        return {**values, **reading, **clip, **train}
 
 
 @dataclass(frozen=True)
@@ -254,6 +314,12 @@ class WeightsInfo:
     precision: str = "fp32"
     num_crops: int = 1
     multi_label: bool = False
+
+    @property
+    def protocol(self) -> str:
+        """That of the evaluation during training."""
+        views = EvalConfig(self.num_clips, self.num_crops)
+        return views.protocol(self.clip, multi_label=self.multi_label)
 
     def to_json(self) -> str:
         """The JSON object of the metadata."""

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.decode import load_video, video_info
-from sifa_zoo.data.sampling import clip_indices
+from sifa_zoo.data.clips import clip_of
+from sifa_zoo.data.decode import load_video
 
 _FRAME, _GAP, _COLUMNS = 112, 4, 8  # pixels, pixels, frames per row
 _BAR, _LABELS = 30, 220  # pixels
@@ -19,13 +19,7 @@ _INK, _COLOUR, _FAINT = "#333333", "#1f77b4", "#eeeeee"
 
 def clip_frames(path: str | os.PathLike[str], clip: ClipConfig) -> np.ndarray:
     """The frames `(T, H, W, 3)`, uint8 RGB, of the clip that prediction cuts from the middle of a video."""
-    indices = clip_indices(
-        video_info(path).num_frames,
-        num_frames=clip.num_frames,
-        frame_stride=clip.frame_stride,
-        sampling=clip.sampling,
-    )
-    return load_video(path, indices, clip.short_side)
+    return load_video(path, clip_of(path, clip), clip.short_side)
 
 
 def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> Image.Image:

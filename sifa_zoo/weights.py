@@ -28,9 +28,9 @@ from sifa_zoo.hub import (
 from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models.clip_model import ClipModel
 from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, inflate
+from sifa_zoo.run_files import BEST
 
 SCHEMES = ("hf-hub:", "local-dir:")
-BEST = "best.safetensors"  # of a run folder
 EMBEDDED = Path(__file__).parent / "embedded"
 _INIT = ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "copy_", "kaiming_uniform_")
 _CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")

@@ -34,9 +34,9 @@ class Redness(nn.Module):
         return logits
 
 
-def loader_of(videos: VideoList, *, workers: int = 0, num_clips: int = 1, shard: bool = False) -> Any:
+def loader_of(videos: VideoList, *, workers: int = 0, num_clips: int = 1, distributed: bool = False) -> Any:
     dataset = ClipDataset(videos, CLIP, eval_transform(CLIP), num_clips=num_clips)
-    return clip_loader(dataset, batch_size=2, shard=shard, workers=workers)
+    return clip_loader(dataset, batch_size=2, distributed=distributed, workers=workers)
 
 
 def evaluate_shard(rank: int, world_size: int, folder: str, videos: VideoList) -> None:
@@ -45,7 +45,7 @@ def evaluate_shard(rank: int, world_size: int, folder: str, videos: VideoList) -
     rendezvous = f"file://{folder}/rendezvous"
     distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
     try:
-        result = evaluate(Redness(), loader_of(videos, shard=True), device="cpu")
+        result = evaluate(Redness(), loader_of(videos, distributed=True), device="cpu")
         (Path(folder) / f"{rank}.json").write_text(json.dumps(result))
     finally:
         distributed.destroy_process_group()

@@ -79,7 +79,7 @@ def test_how_data_is_read_is_a_setting(data: Path, tmp_path: Path, capsys: pytes
     assert "nowhere.mp4" in _error(capsys, argv)
     assert main([*argv, "--allow-missing"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (config["allow_missing"], config["train_videos"], config["missing_videos"]) == (True, 4, 2)
+    assert (config["reading"]["allow_missing"], config["train_videos"], config["missing_videos"]) == (True, 4, 2)
     capsys.readouterr()
     assert "fold is 1, not 2" in _error(capsys, [*argv, "--resume", "--fold", "2"])
 
@@ -251,9 +251,9 @@ def test_predict_stream_from_standard_input(run: Path, tmp_path: Path) -> None:
         ([], "name videos, folders or patterns, or a --stream"),
         (["a.mp4", "--stream", "b.mp4"], "--stream takes one source"),
         (["--stream", "b.mp4", "--picture", "p.png"], "--stream takes one source"),
-        (["--stream", "b.mp4", "--num-clips", "1", "--batch-size", "2"], "--num-clips, --batch-size: for videos"),
-        (["--stream", "b.mp4", "--num-crops", "3", "--workers", "0"], "--num-crops, --workers: for videos"),
-        (["a.mp4", "--window", "2s", "--hop", "1s"], "--window, --hop: for a --stream only"),
+        (["--stream", "b.mp4", "--num-clips", "1", "--batch-size", "2"], "--num-clips 1 --batch-size 2: for videos"),
+        (["--stream", "b.mp4", "--num-crops", "3", "--workers", "0"], "--num-crops 3 --workers 0: for videos"),
+        (["a.mp4", "--window", "2s", "--hop", "1s"], "--window 2s --hop 1s: for a --stream only"),
         (["--csv", "nowhere/out.csv", "a.mp4"], "cannot write nowhere/out.csv"),
         (["*.nothing"], "no file matches"),
     ],

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from sifa_zoo.config import AugmentConfig, ClipConfig, RunConfig, TrainConfig, WeightsInfo
+from sifa_zoo.config import AugmentConfig, ClipConfig, EvalConfig, ReadConfig, RunConfig, TrainConfig, WeightsInfo
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,41 @@ from sifa_zoo.config import AugmentConfig, ClipConfig, RunConfig, TrainConfig, W
 )
 def test_protocol(clip, expected):
     assert clip.protocol == expected
+
+
+def test_protocol_of_an_evaluation():
+    ten_by_three = EvalConfig(num_clips=10, num_crops=3)
+    assert ten_by_three.protocol(ClipConfig()) == "16x4, 224, 10x3 views, softmax mean"
+    uniform = ClipConfig(sampling="uniform")
+    assert EvalConfig().protocol(uniform, multi_label=True) == "16 uniform, 224, 1x1 views, sigmoid mean"
+
+
+@pytest.mark.parametrize(
+    ("settings", "videos"), [({}, 8), ({"num_clips": 3}, 2), ({"num_clips": 3, "num_crops": 3}, 1)]
+)
+def test_videos_whose_views_make_a_batch(settings, videos):
+    assert EvalConfig(batch_size=8, **settings).videos_per_batch == videos
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
+        ({"num_crops": 2}, r"num_crops must be one of \(1, 3\), got 2"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"workers": -1}, "workers must not be negative, got -1"),
+        ({"precision": "fp64"}, "precision must be one of .*, got 'fp64'"),
+    ],
+)
+def test_evaluation_out_of_range_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EvalConfig(**settings)
+
+
+@pytest.mark.parametrize("fold", [0, 4])
+def test_fold_out_of_range_is_refused(fold):
+    with pytest.raises(ValueError, match=f"fold must be 1, 2 or 3, got {fold}"):
+        ReadConfig(fold=fold)
 
 
 @pytest.mark.parametrize("fps", [0, -1, 2000])
@@ -88,10 +123,7 @@ def test_settings_survive_json():
     assert RunConfig.from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 
-def test_older_files_still_load():
-    values = json.loads(json.dumps(asdict(RunConfig(data="d", model="m", clip=ClipConfig(), train=TrainConfig()))))
-    del values["recipe"], values["clip"]["fps"], values["train"]["repeats"], values["train"]["color_jitter"]
-    assert RunConfig.from_dict(values) == RunConfig(data="d", model="m", clip=ClipConfig(), train=TrainConfig())
+def test_weights_that_say_less_still_load():
     info = WeightsInfo(arch="a", class_names=("x",), clip=ClipConfig(), version="1")
     stated = json.loads(info.to_json())
     del stated["num_crops"], stated["clip"]["fps"]

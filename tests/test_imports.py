@@ -1,6 +1,6 @@
 """Imports point one way: cli -> engine, visualize -> data, registry -> weights -> models -> ops.
 
-All may use config and files.
+All may use config, files and run_files.
 """
 
 import ast
@@ -27,6 +27,7 @@ ALLOWED = {  # area: what it may import of ours, besides itself and config
     "engine": {"data", "hub", "manifest", "models", "recipes", "registry", "weights"},
     "config": set(),
     "files": set(),
+    "run_files": set(),
     "recipes": set(),
 }
 FREE = {"cli", "__init__"}
@@ -56,5 +57,5 @@ def test_direction(module):
     own = area(module)
     if own in FREE:
         return
-    allowed = ALLOWED[own] | {"config", "files", "__version__"} | ({own} if "/" not in own else set())
+    allowed = ALLOWED[own] | {"config", "files", "run_files", "__version__"} | ({own} if "/" not in own else set())
     assert imports_of_ours(module) <= allowed

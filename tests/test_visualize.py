@@ -4,17 +4,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_videos import write_video
 
 from sifa_zoo.config import ClipConfig
+from sifa_zoo.data.clips import ClipCutter
+from sifa_zoo.data.motion import write_motion_clips
 from sifa_zoo.visualize import clip_frames, draw_prediction
 
 
-def test_clip_frames_are_those_of_prediction(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "a.mp4", color=(200, 30, 30), num_frames=12)
-    frames = clip_frames(video, ClipConfig(num_frames=4, frame_stride=2, img_size=32))
-    assert frames.shape[0] == 4
-    assert min(frames.shape[1:3]) == 32
+@pytest.mark.parametrize(
+    "settings", [{}, {"fps": 10.0}, {"sampling": "uniform"}, {"crop_pct": 0.5}], ids=lambda settings: str(settings)
+)
+def test_clip_frames_are_those_of_prediction(tmp_path: Path, settings: dict) -> None:
+    write_motion_clips(tmp_path, num_train=8, num_val=8)
+    video = next(tmp_path.glob("val/*/*.mp4"))
+    clip = ClipConfig(num_frames=4, frame_stride=2, img_size=32, **settings)
+    (seen,) = ClipCutter(clip, lambda frames: frames).evaluate(str(video))
+    assert np.array_equal(clip_frames(video, clip), seen.permute(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize(("num_frames", "rows"), [(4, 1), (8, 1), (16, 2), (20, 3)])

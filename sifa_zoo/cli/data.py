@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 from sifa_zoo.cli.flags import (
     Commands,
-    add_reading,
     add_settings,
     check_writable,
+    flags_of,
     given,
     positive,
-    reading,
-    reading_flags,
 )
-from sifa_zoo.config import ClipConfig, ResizeConfig
+from sifa_zoo.config import ClipConfig, ReadConfig, ResizeConfig
 
 if TYPE_CHECKING:
     from sifa_zoo.data.check import Finding
@@ -47,7 +45,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=positive, help="videos at a time (default: one per core)")
     parser.add_argument("--batch-size", type=positive, default=8, help="clips per training step (default: 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
-    add_reading(parser)
+    add_settings(parser, ReadConfig)
     add_settings(parser.add_argument_group("clip (default: what the model says)"), ClipConfig)
 
 
@@ -59,8 +57,9 @@ def _check(args: argparse.Namespace) -> int:
     from sifa_zoo.files import write_files
 
     check_writable(args.csv, suffixes=(".csv",))
+    reading = ReadConfig(**given(args, ReadConfig))
     clip = dataclasses.replace(usual_clip(args.model) if args.model else ClipConfig(), **given(args, ClipConfig))
-    splits = read_splits(args.data, val=args.val, **{**reading(args), "allow_missing": True})
+    splits = read_splits(args.data, val=args.val, how=dataclasses.replace(reading, allow_missing=True))
     for split, videos in splits.items():
         print(f"{split}: {len(videos)} videos, {len(videos.class_names)} classes, {videos.format}")
     if "val" not in splits:
@@ -79,7 +78,7 @@ def _check(args: argparse.Namespace) -> int:
         print("not all videos were checked")
         raise interrupted
     _print_speed(args, splits["train"] if "train" in splits else next(iter(splits.values())), clip)
-    allowed = {"missing"} if args.allow_missing else set()
+    allowed = {"missing"} if reading.allow_missing else set()
     fatal = {finding.path for finding in findings if finding.fatal and finding.kind not in allowed}
     print("training would stop, see above" if fatal else "nothing here stops training")
     return 1 if fatal else 0
@@ -107,8 +106,9 @@ def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) 
         options = {"num_classes": len(videos.class_names), "batch_size": args.batch_size, "device": device}
         training = training_rate(args.model.partition(".")[0], clip, **options)
         print(f"training: {args.model} takes {training:.1f} clips/s ({device}, batches of {args.batch_size})")
+        reading = {"val": args.val, **given(args, ReadConfig)}
         large = median_short_side(videos) > copied_short_side(clip)
-        resize = resize_command(args.data, clip, *reading_flags(args)) if large else None
+        resize = resize_command(args.data, clip, *flags_of(reading)) if large else None
         print(advice(loading, training, cores=usable_cores(), resize=resize))
 
 
@@ -118,7 +118,7 @@ def _add_resize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", help="folder for the copies; an interrupted run goes on there")
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has none")
     parser.add_argument("--workers", type=positive, help="videos at a time (default: one per core)")
-    add_reading(parser)
+    add_settings(parser, ReadConfig)
     add_settings(parser.add_argument_group("copies"), ResizeConfig, show_defaults=True)
 
 
@@ -128,7 +128,7 @@ def _resize(args: argparse.Namespace) -> int:
     from sifa_zoo.data.resize import resize_videos
 
     config = ResizeConfig(**given(args, ResizeConfig))
-    splits = read_splits(args.data, val=args.val, **reading(args))
+    splits = read_splits(args.data, val=args.val, how=ReadConfig(**given(args, ReadConfig)))
     workers = args.workers or usable_cores()
     try:
         failures = resize_videos(splits, Path(args.data), Path(args.output), config=config, workers=workers)
@@ -149,7 +149,7 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", help="folder for train.csv and val.csv, which finetune takes as data")
     parser.add_argument("--val-share", type=float, default=0.2, help="share of each class (default: 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other videos (default: 0)")
-    add_reading(parser)
+    add_settings(parser, ReadConfig)
 
 
 def _split(args: argparse.Namespace) -> int:
@@ -162,7 +162,7 @@ def _split(args: argparse.Namespace) -> int:
     files = {split: output / f"{split}.csv" for split in ("train", "val")}
     if found := [str(file) for file in (*files.values(), output / CLASSES) if file.exists()]:
         raise ValueError(f"{found[0]} exists already; name another folder")
-    videos = read_videos(args.data, **reading(args))
+    videos = read_videos(args.data, how=ReadConfig(**given(args, ReadConfig)))
     refuse_within(output, Path(args.data), {"videos": videos})
     parts = split_videos(videos, val_share=args.val_share, seed=args.seed, workers=usable_cores())
     output.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sifa_zoo.cli.flags import Commands, add_reading, check_writable, reading
+from sifa_zoo.cli.flags import Commands, add_settings, check_writable, given
+from sifa_zoo.config import EvalConfig, ReadConfig
 
 
 def add_commands(commands: Commands) -> None:
@@ -21,12 +22,8 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder, weights file, or name of weights")
     parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="part of DATA (default: val)")
-    add_reading(parser)
-    parser.add_argument("--num-clips", type=int, help="clips per video (default: as the run was validated)")
-    parser.add_argument("--num-crops", type=int, help="crops per clip (default: as the run was validated)")
-    parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode videos (default: 2)")
-    parser.add_argument("--precision", help="fp32, or autocast to bf16 or fp16 (default: as the run was validated)")
+    add_settings(parser, ReadConfig)
+    add_settings(parser, EvalConfig)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
     output_help = "folder for the result, tables of videos and classes, pictures and report.html; or a .json file"
     parser.add_argument("--output", metavar="FOLDER", help=output_help)
@@ -53,9 +50,8 @@ def _eval(args: argparse.Namespace) -> int:
         check_writable(args.output)
     elif args.output:
         Path(args.output).mkdir(parents=True, exist_ok=True)  # a mistake in the name shall not cost an evaluation
-    names = ("split", "num_clips", "num_crops", "batch_size", "workers", "precision", "device")
-    options: dict[str, Any] = {name: getattr(args, name) for name in names}
-    result = evaluate_run(args.run, args.data, output=None if as_file else args.output, **options, **reading(args))
+    options = {"split": args.split, "device": args.device, "output": None if as_file else args.output}
+    result = evaluate_run(args.run, args.data, reading=given(args, ReadConfig), **options, **given(args, EvalConfig))
     complete = is_complete(result)
     if not is_first_process():
         return 0 if complete else 1

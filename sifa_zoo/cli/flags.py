@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import os
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_settings(
-    group: argparse._ArgumentGroup, config: type, *, show_defaults: bool = False, besides: type | None = None
+    group: argparse._ActionsContainer, config: type, *, show_defaults: bool = False, besides: type | None = None
 ) -> None:
     """One flag per field of a settings dataclass, but for those of the class `besides`.
 
@@ -27,12 +28,13 @@ def add_settings(
             continue
         text = field.metadata["help"] + (f" (default: {shown(field.default)})" if show_defaults else "")
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        options |= {"metavar": field.metadata["metavar"]} if "metavar" in field.metadata else {}
         if types[field.name] is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(field.default, tuple):
             options |= {"type": float, "nargs": len(field.default)}
         else:
-            options["type"] = _number_or_none if types[field.name] == float | None else types[field.name]
+            options["type"] = _parser(types[field.name])
         group.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
@@ -41,27 +43,13 @@ def given(args: argparse.Namespace, config: type) -> dict[str, Any]:
     return {f.name: getattr(args, f.name) for f in dataclasses.fields(config) if hasattr(args, f.name)}
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """How data is read: the keyword arguments of `read_videos` that people set."""
-    parser.add_argument("--format", metavar="NAME", help="what DATA is (default: found out from its files)")
-    remap_help = "`index`, or a file of `label of the data,class of the weights`, where labels and classes disagree"
-    parser.add_argument("--remap", metavar="FILE", help=remap_help)
-    missing_help = "leave out videos that do not exist, and say so"
-    parser.add_argument("--allow-missing", action="store_true", default=None, help=missing_help)
-    parser.add_argument("--fold", type=int, help="of UCF101 and HMDB51: 1, 2 or 3 (default: 1)")
-
-
-def reading(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags of `add_reading` that were given, as keyword arguments."""
-    names = ("format", "remap", "allow_missing", "fold")
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-
-
-def reading_flags(args: argparse.Namespace) -> list[str]:
-    """The flags of `add_reading`, and `--val`, as they were given."""
-    values = {"val": args.val, **reading(args)}
-    pairs = [(f"--{name.replace('_', '-')}", value) for name, value in values.items() if value is not None]
-    return [word for flag, value in pairs for word in ([flag] if value is True else [flag, str(value)])]
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as words of a command line; those that are turned off or None are left out."""
+    words = []
+    for name, value in settings.items():
+        if value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [shown(value)])]
+    return words
 
 
 def positive(text: str) -> int:
@@ -81,6 +69,13 @@ def shown(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(shown, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _parser(annotation: Any) -> Any:
+    """What reads a flag's text."""
+    if annotation == float | None:
+        return _number_or_none
+    return str if annotation == str | None else annotation
 
 
 def _number_or_none(text: str) -> float | None:

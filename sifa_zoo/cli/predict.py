@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifa_zoo.cli.flags import Commands, check_writable
+from sifa_zoo.cli.flags import Commands, add_settings, check_writable, flags_of, given
+from sifa_zoo.config import EvalConfig
 
 if TYPE_CHECKING:
     from sifa_zoo.engine.predict import Prediction
     from sifa_zoo.engine.stream import WindowScores
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-_OF_VIDEOS = {"num_clips": 1, "num_crops": 1, "batch_size": 8, "workers": 2}  # and their defaults
-_OF_STREAM = ("window", "hop")
 _LENGTH = "frames, such as 16, or seconds, such as 2.5s"
 
 
@@ -30,10 +30,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_predict)
     parser.add_argument("videos", metavar="VIDEO", nargs="*", help="video files, folders of them, or patterns")
     _add_model(parser)
-    parser.add_argument("--num-clips", type=int, help="clips per video, scores averaged (default: 1)")
-    parser.add_argument("--num-crops", type=int, help="crops per clip, scores averaged (default: 1)")
+    add_settings(parser, EvalConfig)
     parser.add_argument("--topk", type=int, default=5, help="classes to print (default: 5)")
-    parser.add_argument("--workers", type=int, help="processes that decode several videos (default: 2)")
     parser.add_argument("--csv", metavar="FILE", help="write a table, too; of a stream its segments")
     parser.add_argument("--json", metavar="FILE", help="write JSON, too; of a stream a line per window and segment")
     parser.add_argument("--picture", metavar="FILE", help="draw the clip's frames and the scores")
@@ -41,13 +39,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     stream_help = "classes over time: a long video, a camera such as /dev/video0, a URL, or - for standard input"
     group.add_argument("--stream", metavar="SOURCE", help=stream_help)
     _add_windows(group, "half of that")
-    parser.set_defaults(**dict.fromkeys(_OF_VIDEOS))  # None: not given
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_features)
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files, folders of them, or patterns")
     _add_model(parser)
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
     output_help = "FILE.npy or FILE.safetensors; for several videos a folder that gets a .safetensors file of each"
     parser.add_argument("--output", metavar="FILE", required=True, help=output_help)
     per_help = "a row per window, or per time step (four frames) of the windows (default: window)"
@@ -57,7 +55,6 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="RUN", required=True, help="run folder, weights file, or name of weights")
-    parser.add_argument("--batch-size", type=int, default=8, help="clips per forward pass (default: 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
 
 
@@ -72,19 +69,14 @@ def _predict(args: argparse.Namespace) -> int:
     if args.stream:
         if args.videos or args.picture:
             raise ValueError("--stream takes one source, and neither videos nor --picture besides")
-        if flags := _given(args, _OF_VIDEOS):
+        if flags := " ".join(flags_of(given(args, EvalConfig))):
             raise ValueError(f"{flags}: for videos, not for --stream, whose windows are one view each; leave out")
         return _predict_stream(args)
     if not args.videos:
         raise ValueError("name videos, folders or patterns, or a --stream")
-    if flags := _given(args, _OF_STREAM):
+    if flags := " ".join(flags_of({"window": args.window, "hop": args.hop})):
         raise ValueError(f"{flags}: for a --stream only; name the video with --stream, or leave out")
     return _predict_videos(args)
-
-
-def _given(args: argparse.Namespace, names: Iterable[str]) -> str:
-    """The flags of these names that were given, in one line."""
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None)
 
 
 def _predict_videos(args: argparse.Namespace) -> int:
@@ -97,14 +89,15 @@ def _predict_videos(args: argparse.Namespace) -> int:
     from sifa_zoo.files import write_files
     from sifa_zoo.visualize import clip_frames, draw_prediction
 
-    if args.picture and len(args.videos) > 1:
-        raise ValueError(f"--picture draws one video, got {len(args.videos)}")
     check_writable(args.picture, suffixes=_PICTURES)
+    how = EvalConfig(**given(args, EvalConfig))
     videos = find_videos(args.videos)
+    if args.picture and len(videos) > 1:
+        raise ValueError(f"--picture draws one video, got {len(videos)}")
+    if len(videos) == 1:
+        how = replace(how, workers=0)  # a process to decode it would only have to be started
     model = load_run(args.model, pick_device(args.device))
-    given = {name: getattr(args, name) for name in _OF_VIDEOS if getattr(args, name) is not None}
-    options = {**_OF_VIDEOS, **given, "topk": args.topk} | ({"workers": 0} if len(videos) == 1 else {})
-    predictions = predict_videos(model, videos, **options)
+    predictions = predict_videos(model, videos, how, topk=args.topk)
     done = []
     for prediction in tqdm(predictions, total=len(videos), unit="video", leave=False, disable=_no_bar(videos)):
         done.append(prediction)

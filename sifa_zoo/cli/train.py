@@ -7,9 +7,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from sifa_zoo.cli.flags import Commands, add_model_args, add_reading, add_settings, given, reading
-from sifa_zoo.config import AugmentConfig, ClipConfig, TrainConfig
+from sifa_zoo.cli.flags import Commands, add_model_args, add_settings, given
+from sifa_zoo.config import AugmentConfig, ClipConfig, ReadConfig, TrainConfig
 from sifa_zoo.recipes import recipes
+from sifa_zoo.run_files import CONFIG, STATE
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 
@@ -28,7 +29,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="NAME", help="a name from `sifa-zoo list`, or of its weights; a checkpoint knows it"
     )
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA is a single list or class folder")
-    add_reading(parser)
+    add_settings(parser, ReadConfig)
     parser.add_argument(
         "--checkpoint", metavar="RUN", help="run folder, weights file or hf-hub:OWNER/NAME to start from"
     )
@@ -73,7 +74,7 @@ def _finetune(args: argparse.Namespace) -> int:
             resume=args.resume,
             log=args.log,
             device=args.device,
-            **reading(args),
+            reading=given(args, ReadConfig),
         )
     except Interrupted as interrupted:
         if is_first_process():
@@ -83,8 +84,8 @@ def _finetune(args: argparse.Namespace) -> int:
 
 
 def _how_to_resume(args: argparse.Namespace) -> str:
-    if not (Path(args.output) / "config.json").exists():
+    if not (Path(args.output) / CONFIG).exists():
         return "training had not started, nothing was saved"
-    saved = (Path(args.output) / "state.pt").exists()
+    saved = (Path(args.output) / STATE).exists()
     command = shlex.join(["sifa-zoo", "finetune", args.data, "--output", args.output, "--resume"])
     return f"{'what was trained is saved' if saved else 'nothing was saved yet'}; continue with: {command}"

@@ -137,11 +137,6 @@ def digests(paths: Iterable[str], *, workers: int) -> dict[str, bytes]:
     return {path: digest for path, digest in results if digest is not None}
 
 
-def clip_span(clip: ClipConfig) -> int:
-    """Frames of a video that a clip reaches over."""
-    return clip.num_frames if clip.sampling == "uniform" else (clip.num_frames - 1) * clip.frame_stride + 1
-
-
 def finding_lines(findings: Iterable[Finding], *, most: int) -> list[str]:
     """A line for each video, or split, of which something was found; those that stop training first."""
     about: dict[str, list[Finding]] = {}
@@ -229,7 +224,7 @@ def _why_short(info: VideoInfo, clip: ClipConfig) -> str | None:
         span = (clip.num_frames - 1) * clip.frame_stride / clip.fps
         if info.duration_seconds < span:
             return f"{info.duration_seconds:.2f} seconds, a clip spans {span:.2f}: the last frame is repeated"
-    elif info.num_frames < (span := clip_span(clip)):
+    elif info.num_frames < (span := clip.span):
         return f"{info.num_frames} frames, a clip spans {span}: frames are repeated"
     return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +58,7 @@ class ClipCutter:
             VideoError: If the video cannot be decoded, or has no times where `clip.fps` needs them.
         """
         info = video_info(video)
-        indices = self._indices(video, info.num_frames, generator=generator)
+        indices = clip_of(video, self.clip, generator=generator)
         short_side = min(round(self.clip.img_size * TRAIN_SHORT_SIDE), info.height, info.width)  # never enlarged here
         frames = _load(video, indices, short_side)
         image_labels = mirror_labels(labels, self.mirrored)
@@ -75,8 +74,8 @@ class ClipCutter:
             ValueError: If the transform gives another number of crops.
             VideoError: As `train` does.
         """
-        num_video_frames = video_info(video).num_frames
-        indices = [i for clip in range(self.num_clips) for i in self._indices(video, num_video_frames, clip=clip)]
+        clips = [clip_of(video, self.clip, number=i, num_clips=self.num_clips) for i in range(self.num_clips)]
+        indices = [frame for clip in clips for frame in clip]
         frames = _load(video, indices, self.clip.short_side)
         views = torch.stack([self.transform(clip) for clip in frames.split(self.clip.num_frames)])
         num_crops = views.shape[1] if views.ndim == 6 else 1  # (num_clips, num_crops, C, T, H, W)
@@ -86,22 +85,26 @@ class ClipCutter:
             )
         return views.flatten(0, 1) if views.ndim == 6 else views
 
-    def _indices(
-        self, video: Video, num_video_frames: int, *, clip: int = 0, generator: random.Random | None = None
-    ) -> list[int]:
-        timing: dict[str, Any] = {}
-        if self.clip.fps is not None:
-            timing = {"fps": self.clip.fps, "times": _times(video)}
-        return clip_indices(
-            num_video_frames,
-            num_frames=self.clip.num_frames,
-            frame_stride=self.clip.frame_stride,
-            sampling=self.clip.sampling,
-            clip=clip,
-            num_clips=self.num_clips,
-            generator=generator,
-            **timing,
-        )
+
+def clip_of(
+    video: Video, clip: ClipConfig, *, number: int = 0, num_clips: int = 1, generator: random.Random | None = None
+) -> list[int]:
+    """Which frames of a video make a clip: that `number` of `num_clips` evenly spaced ones, or a random one.
+
+    Raises:
+        VideoError: If the video cannot be decoded, or has no times where `clip.fps` needs them.
+    """
+    return clip_indices(
+        video_info(video).num_frames,
+        num_frames=clip.num_frames,
+        frame_stride=clip.frame_stride,
+        sampling=clip.sampling,
+        clip=number,
+        num_clips=num_clips,
+        generator=generator,
+        fps=clip.fps,
+        times=None if clip.fps is None else _times(video),
+    )
 
 
 def _times(video: Video) -> np.ndarray:

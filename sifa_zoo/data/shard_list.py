@@ -9,6 +9,7 @@ import os
 import tarfile
 from collections.abc import Sequence
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.labels import ClassList, name_labels, parse_class_list
 from sifa_zoo.data.formats.read import has_shards, read_videos
@@ -93,20 +94,15 @@ def read_videos_or_shards(
     data: str | os.PathLike[str],
     split: str | None = None,
     class_names: Sequence[str] | None = None,
-    *,
-    format: str | None = None,
-    remap: str | os.PathLike[str] | None = None,
-    allow_missing: bool = False,
-    fold: int = 1,
+    how: ReadConfig = ReadConfig(),
 ) -> VideoList | ShardList:
-    """What `read_videos` reads, or shards where `data` is such or `format` is "webdataset"; arguments as there."""
-    if format != FORMAT and (format is not None or not has_shards(data)):
-        options = {"format": format, "remap": remap, "allow_missing": allow_missing, "fold": fold}
-        return read_videos(data, split, class_names, **options)  # type: ignore[arg-type]
-    if allow_missing:
+    """What `read_videos` reads, or shards where `data` is such or the format "webdataset"; arguments as there."""
+    if how.format != FORMAT and (how.format is not None or not has_shards(data)):
+        return read_videos(data, split, class_names, how)
+    if how.allow_missing:
         raise ValueError("allow_missing is for lists: shards name no video that they do not hold")
     need_library()
-    return ShardList(find_shards(data, split), class_names, remap=None if remap is None else os.fspath(remap))
+    return ShardList(find_shards(data, split), class_names, remap=how.remap)
 
 
 def need_library() -> None:

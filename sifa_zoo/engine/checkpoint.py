@@ -1,7 +1,5 @@
-"""The run folder: weights that say what they are, and files that neither a full disk nor a kill can destroy.
-
-`best.safetensors` and `last.safetensors` hold in their metadata, under the key `sifa_zoo`, a JSON object with all that
-evaluation and prediction need: the model's name and arguments, class names, clip settings.
+"""Weights that say what they are: a safetensors file whose metadata holds, under the key `sifa_zoo`, a JSON object with
+all that evaluation and prediction need: the model's name and arguments, class names, clip settings.
 """
 
 from __future__ import annotations
@@ -19,9 +17,6 @@ from torch import Tensor, nn
 from sifa_zoo.config import METADATA_KEY, ClipConfig, WeightsInfo
 from sifa_zoo.registry import create_model, is_model
 from sifa_zoo.weights import SCHEMES, file_info, find_weights, weights_file
-
-LAST = "last.safetensors"
-STATE = "state.pt"
 
 
 def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:

@@ -149,6 +149,8 @@ def _update(learner: Learner, group: _Group, *, position: Position, clock: DataC
     position.loss, position.clips = position.loss + loss, position.clips + int(clips)
     position.skipped, position.lr = position.skipped + int(skipped), lr
     figures = {"loss": loss / clips if clips else float("nan"), "lr": lr, "grad_norm": norm.item()}
+    if learner.train.skip_bad:
+        figures["skipped"] = skipped
     return {**figures, **clock.lap(clips=int(clips))}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from sifa_zoo.config import ClipConfig
+from sifa_zoo.config import ClipConfig, EvalConfig, ReadConfig
 from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
 from sifa_zoo.data.shards import ShardDataset
@@ -23,7 +25,7 @@ from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.distributed import gather_rows, is_writer, process_group, world_size
 from sifa_zoo.engine.loader import clip_loader
 from sifa_zoo.engine.results import describe, write_results
-from sifa_zoo.engine.scores import PRECISIONS, ScoreError, VideoScores, figures, gather, scored_batches
+from sifa_zoo.engine.scores import ScoreError, VideoScores, figures, gather, scored_batches
 from sifa_zoo.engine.shard_loader import ShardStream, shard_loader
 
 
@@ -103,7 +105,7 @@ def evaluate_run(
     precision: str | None = None,
     device: torch.device | str | None = None,
     output: str | os.PathLike[str] | None = None,
-    **reading: Any,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run on the videos of a data folder or list; transform, clip and classes are the run's own.
 
@@ -122,7 +124,7 @@ def evaluate_run(
         precision: "fp32", "bf16" or "fp16"; None takes what the run was validated with.
         device: None takes the GPU where there is one.
         output: A folder for tables, pictures and the report; see `write_results`.
-        reading: `format`, `remap`, `allow_missing` and `fold`, as for `read_videos`.
+        reading: What differs from the defaults of `ReadConfig`.
 
     Returns:
         What `evaluate` does, `protocol`, such as `16x4, 224, 10x3 views, softmax mean`, and what was evaluated on what;
@@ -134,69 +136,45 @@ def evaluate_run(
         ScoreError: If the model's scores are not finite.
         ValueError: If there is no such run, or a number is out of range.
     """
+    asked: dict[str, Any] = {"num_clips": num_clips, "num_crops": num_crops, "precision": precision}
+    given = {name: value for name, value in asked.items() if value is not None}
+    how = EvalConfig(**given, batch_size=batch_size, workers=workers)
+    read = ReadConfig(**(reading or {}))
     with process_group(device) as device:
         model = load_run(run, device)
-        cfg = model_cfg(model)
-        asked = {"num_clips": num_clips, "num_crops": num_crops}
-        views = {name: cfg.get(name, 1) if number is None else number for name, number in asked.items()}
-        precision = precision or cfg.get("precision", "fp32")
-        _check(**views, batch_size=batch_size, workers=workers, precision=precision)
-        clip = clip_config(model)
-        videos = read_videos_or_shards(data, split, class_names=cfg["label_names"], **reading)
-        videos = _labelled_as_trained(videos, run, data, several=cfg.get("multi_label", False))
-        per_batch = max(1, batch_size // (views["num_clips"] * views["num_crops"]))
-        loader = eval_loader(videos, clip, **views, batch_size=per_batch, workers=workers, device=device)
+        cfg, clip = model_cfg(model), clip_config(model)
+        how = replace(how, **{name: cfg[name] for name in asked.keys() - given.keys()})
+        videos = read_videos_or_shards(data, split, cfg["label_names"], read)
+        videos = _labelled_as_trained(videos, run, data, several=cfg["multi_label"])
+        loader = eval_loader(videos, clip, how, device=device)
         with spare_cores(device, workers=workers):
-            rows = score_videos(model, loader, device=device, precision=precision, max_clips=batch_size)
+            rows = score_videos(model, loader, device=device, precision=how.precision, max_clips=batch_size)
         if not len(rows):
             raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
         result = summarise(rows, videos)
-        result["protocol"] = protocol(clip, **views, multi_label=videos.multi_label)
-        settings = {
-            **clip.to_dict(),
-            **views,
-            "precision": precision,
-            "batch_size": batch_size,
-            "split": split,
-            **reading,
-        }
-        result |= describe(
-            run, data, videos=videos, arch=cfg["architecture"], settings={**settings, "device": str(device)}
-        )
+        result["protocol"] = how.protocol(clip, multi_label=videos.multi_label)
+        settings = {**clip.to_dict(), **asdict(how), **asdict(read), "split": split, "device": str(device)}
+        result |= describe(run, data, videos=videos, arch=cfg["architecture"], settings=settings)
         if output is not None and is_writer():
             write_results(Path(output), result, rows=rows, videos=videos)
         return result
 
 
-def eval_dataset(videos: VideoList, clip: ClipConfig, *, num_clips: int = 1, num_crops: int = 1) -> ClipDataset:
-    """Evaluation clips of videos, `num_clips` x `num_crops` views of each."""
-    transform = eval_transform(clip, num_crops=num_crops)
-    return ClipDataset(videos, clip, transform, num_clips=num_clips, num_crops=num_crops)
-
-
 def eval_loader(
     videos: VideoList | ShardList,
     clip: ClipConfig,
+    how: EvalConfig,
     *,
-    num_clips: int,
-    num_crops: int,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
+    device: torch.device | str,
+    distributed: bool = True,
 ) -> DataLoader:
-    """The loader of this process's share of the videos, for `evaluate`."""
-    views: dict[str, Any] = {"num_clips": num_clips, "num_crops": num_crops}
-    how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
+    """A loader of evaluation clips, for `evaluate`; with `distributed` each process has its share of the videos."""
+    transform = eval_transform(clip, num_crops=how.num_crops)
+    views: dict[str, Any] = {"num_clips": how.num_clips, "num_crops": how.num_crops}
+    options: dict[str, Any] = {"batch_size": how.videos_per_batch, "workers": how.workers, "device": device}
     if isinstance(videos, VideoList):
-        return clip_loader(eval_dataset(videos, clip, **views), shard=True, **how)
-    transform = eval_transform(clip, num_crops=num_crops)
-    return shard_loader(ShardDataset(videos, clip, transform, **views, yield_errors=True), **how)
-
-
-def protocol(clip: ClipConfig, *, num_clips: int, num_crops: int = 1, multi_label: bool = False) -> str:
-    """The settings of an evaluation as the field writes them, such as `16x4, 224, 10x3 views, softmax mean`."""
-    mean = "sigmoid" if multi_label else "softmax"
-    return f"{clip.protocol}, {num_clips}x{num_crops} views, {mean} mean"
+        return clip_loader(ClipDataset(videos, clip, transform, **views), distributed=distributed, **options)
+    return shard_loader(ShardDataset(videos, clip, transform, **views, yield_errors=True), **options)
 
 
 def _labelled_as_trained(
@@ -211,11 +189,3 @@ def _labelled_as_trained(
             "evaluate it on data with one label per video, or fine-tune it on data like this"
         )
     return videos
-
-
-def _check(*, num_clips: int, num_crops: int, batch_size: int, workers: int, precision: str) -> None:
-    if min(num_clips, num_crops, batch_size) < 1 or workers < 0:
-        limits = f"{num_clips = }, {num_crops = }, {batch_size = } (at least 1) or {workers = } (at least 0)"
-        raise ValueError(f"out of range: {limits}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

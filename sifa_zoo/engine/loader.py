@@ -10,12 +10,13 @@ import signal
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.samplers import ClipSampler
+from sifa_zoo.engine.distributed import rank, world_size
 
 _LAST_SECONDS = 20  # that a worker lives on after SIGTERM, for its parent
 
@@ -40,17 +41,16 @@ def clip_loader(
     *,
     batch_size: int,
     sampler: ClipSampler | None = None,
-    shard: bool = False,
+    distributed: bool = False,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> DataLoader:
     """A loader of `Batch`es of the clips that the sampler names; without one, of each video in order.
 
-    With `shard`, each process under `torch.distributed` has its share of these, and no video comes twice.
+    With `distributed` each process of a run has its share of the videos, and no video comes twice.
     """
-    if shard and distributed.is_available() and distributed.is_initialized():
-        ranks = {"rank": distributed.get_rank(), "num_replicas": distributed.get_world_size()}
-        sampler = ClipSampler(dataset.videos, **ranks)
+    if distributed:
+        sampler = ClipSampler(dataset.videos, rank=rank(), num_replicas=world_size())
     training = sampler is not None and sampler.seed is not None
     return DataLoader(
         Failsafe(dataset),

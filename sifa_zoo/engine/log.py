@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -16,16 +15,6 @@ _SIZE = (900, 640)
 _SMOOTH = 2  # drawn at twice the size and reduced: Pillow's lines are not antialiased
 _INK, _FAINT = "#333333", "#dddddd"
 _COLOURS = ("#1f77b4", "#d95f02")
-
-
-def log_csv(rows: Sequence[Row]) -> bytes:
-    """The rows as CSV, a column per key; a key that a row lacks is left empty."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))  # those of an earlier version may be fewer
-    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def draw_curve(rows: Sequence[Row]) -> bytes:

@@ -7,18 +7,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sifa_zoo.config import ClipConfig
+from sifa_zoo.config import ClipConfig, EvalConfig
 from sifa_zoo.data.decode import VideoError
-from sifa_zoo.data.formats import VIDEO_SUFFIXES
+from sifa_zoo.data.formats.files import VIDEO_SUFFIXES, holds_pictures, walk_videos
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.checkpoint import clip_config, model_cfg
-from sifa_zoo.engine.evaluate import eval_dataset
-from sifa_zoo.engine.loader import clip_loader
+from sifa_zoo.engine.evaluate import eval_loader
 from sifa_zoo.engine.scores import scored_batches
 
 
@@ -62,8 +60,8 @@ def predict(
         >>> predict(load_run("runs/mine"), "video.mp4", topk=1)  # doctest: +SKIP
         [('waving', 0.91)]
     """
-    options: dict[str, Any] = {"class_names": class_names, "clip": clip, "num_clips": num_clips, "topk": topk}
-    (prediction,) = predict_videos(model, [path], num_crops=num_crops, device=device, **options)
+    how = EvalConfig(num_clips, num_crops, workers=0)
+    (prediction,) = predict_videos(model, [path], how, class_names=class_names, clip=clip, topk=topk, device=device)
     if prediction.error:
         raise VideoError(prediction.error)
     return prediction.scores
@@ -72,51 +70,42 @@ def predict(
 def predict_videos(
     model: nn.Module,
     paths: Sequence[str | os.PathLike[str]],
+    how: EvalConfig = EvalConfig(),
     *,
     class_names: Sequence[str] | None = None,
     clip: ClipConfig | None = None,
-    num_clips: int = 1,
-    num_crops: int = 1,
     topk: int = 5,
-    batch_size: int = 8,
-    workers: int = 0,
     device: torch.device | str | None = None,
 ) -> Iterator[Prediction]:
     """The best classes of each video, in order, as they are computed; arguments as for `predict`.
 
     Args:
         model: A model of the zoo with a trained head.
-        paths: Video files.
+        paths: Video files, or folders of pictures.
+        how: Views per video, and how they are computed.
         class_names: One name per class.
         clip: How to cut and transform.
-        num_clips: Clips per video.
-        num_crops: Crops per clip.
         topk: How many classes to return at most.
-        batch_size: Clips per forward pass.
-        workers: Processes that decode videos.
         device: Where to run.
 
     Raises:
         ValueError: As `predict`. A video that cannot be decoded is a `Prediction` with an `error` instead.
     """
     names = class_names_of(model, class_names)
-    if min(topk, num_clips, num_crops, batch_size) < 1:
-        limits = f"{topk = }, {num_clips = }, {num_crops = }, {batch_size = }"
-        raise ValueError(f"topk, num_clips, num_crops and batch_size must be at least 1, got {limits}")
+    if topk < 1:
+        raise ValueError(f"topk must be at least 1, got {topk}")
     clip = clip or clip_config(model)
     model = model.to(device)
     device = next(model.parameters()).device
     files = [os.fspath(path) for path in paths]
     videos = VideoList(files, [0] * len(files), names)
-    dataset = eval_dataset(videos, clip, num_clips=num_clips, num_crops=num_crops)
-    per_batch = max(1, batch_size // (num_clips * num_crops))
-    loader = clip_loader(dataset, batch_size=per_batch, workers=workers, device=device)
-    options = {"device": device, "multi_label": is_multi_label(model), "max_clips": batch_size}
+    loader = eval_loader(videos, clip, how, device=device, distributed=False)
+    options = {"device": device, "multi_label": is_multi_label(model), "precision": how.precision}
     done = 0
-    for rows in scored_batches(model, loader, **options):
+    for rows in scored_batches(model, loader, max_clips=how.batch_size, **options):
         known = dict(zip(rows.indices.tolist(), rows.scores, strict=True))
         failed = iter(rows.failed)  # in the order of the batch
-        for index in range(done, done := min(done + per_batch, len(files))):
+        for index in range(done, done := min(done + how.videos_per_batch, len(files))):
             if index in known:
                 yield Prediction(files[index], top_classes(known[index], names, topk=topk))
             else:
@@ -124,7 +113,7 @@ def predict_videos(
 
 
 def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The video files that names stand for: files as they are, folders with all that lies below them, glob patterns.
+    """The videos that names stand for: files and folders of pictures, all that lies below other folders, glob patterns.
 
     Raises:
         DataError: If a folder holds no video, or a pattern matches nothing.
@@ -132,7 +121,7 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for source in [os.fspath(source) for source in sources]:
         if os.path.isdir(source):
-            files = sorted(str(path) for path in Path(source).rglob("*") if _is_video(path))
+            files = [source] if holds_pictures(source) else sorted(walk_videos(source))
             if not files:
                 raise DataError(f"no videos below {source}; known are {', '.join(VIDEO_SUFFIXES)}")
         elif glob.has_magic(source) and not os.path.exists(source):
@@ -158,7 +147,7 @@ def find_below(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
         folder = source = Path(name)
         while not folder.is_dir() and folder != folder.parent:
             folder = folder.parent
-        if source.is_file() or not folder.is_dir():
+        if source.is_file() or not folder.is_dir() or holds_pictures(folder):
             folder = source.parent
         for video in find_videos([name]):
             inside = Path(video).is_relative_to(folder)
@@ -192,7 +181,3 @@ def top_classes(scores: Tensor, names: Sequence[str], *, topk: int) -> list[tupl
     """Names and scores of the best classes, best first, of scores `(num_classes,)`."""
     best = scores.topk(min(topk, len(names)))
     return [(names[i], score) for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -15,20 +15,20 @@ import torch
 from timm.optim import list_optimizers
 from torch import nn
 
-from sifa_zoo.config import ClipConfig, RunConfig, WeightsInfo
+from sifa_zoo.config import ClipConfig, ReadConfig, RunConfig, WeightsInfo
 from sifa_zoo.data.check import find_undecodable
 from sifa_zoo.data.formats import BY_INDEX
 from sifa_zoo.data.formats.files import real_paths
 from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
-from sifa_zoo.engine.checkpoint import LAST, STATE, clip_config, read_info, weights_path
+from sifa_zoo.engine.checkpoint import clip_config, read_info, weights_path
 from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size
 from sifa_zoo.files import is_temporary
 from sifa_zoo.recipes import Recipe, find_recipe
 from sifa_zoo.registry import create_model
+from sifa_zoo.run_files import CONFIG, LAST, STATE
 from sifa_zoo.weights import SCHEMES, find_entry
 
-CONFIG = "config.json"
 _FREE = ("workers", "save_every", "save_minutes")  # settings that do not change what a run comes to
 
 
@@ -67,8 +67,10 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     for name in ("data", "val", "checkpoint"):
         if given[name] is not None:
             given[name] = _absolute(os.fspath(given[name]))
-    if given.get("remap") not in (None, BY_INDEX):
-        given["remap"] = os.path.abspath(given["remap"])
+    reading = _override(given["reading"], saved.reading if saved else ReadConfig())
+    if reading.remap not in (None, BY_INDEX):
+        reading = dataclasses.replace(reading, remap=os.path.abspath(reading.remap))
+    given["reading"] = reading
     if saved:
         return _settle_resumed(given, saved)
     info = read_info(given["checkpoint"]) if given["checkpoint"] else None
@@ -95,18 +97,15 @@ def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, V
 
     A remap leads to the classes of the run or checkpoint, so there it must have them.
     """
-    how: dict[str, Any] = {name: getattr(config, name) for name in ("format", "remap", "allow_missing", "fold")}
-    info = _start_info(config, run)
-    train_videos = read_videos_or_shards(
-        config.data, "train", info.class_names if info and config.remap else None, **how
-    )
+    how, info = config.reading, _start_info(config, run)
+    train_videos = read_videos_or_shards(config.data, "train", info.class_names if info and how.remap else None, how)
     if info and set(info.class_names) == set(train_videos.class_names):
         train_videos = train_videos.with_classes(info.class_names)
     elif (run / LAST).exists():
         raise DataError(f"the classes of {config.data} are no longer those of the run in {run}; start a new --output")
     _check_training(config, train_videos)
-    how |= {"format": None} if config.val else {}
-    val_videos = read_videos_or_shards(config.val or config.data, "val", train_videos.class_names, **how)
+    how_val = dataclasses.replace(how, format=None) if config.val else how
+    val_videos = read_videos_or_shards(config.val or config.data, "val", train_videos.class_names, how_val)
     if val_videos.multi_label and not train_videos.multi_label:
         raise DataError("validation videos have several labels each, but training videos have one")
     if train_videos.multi_label:

@@ -22,10 +22,9 @@ from sifa_zoo.config import RunConfig
 from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import DataError, VideoList
 from sifa_zoo.engine.distributed import world_size
-from sifa_zoo.engine.evaluate import protocol
 from sifa_zoo.engine.optim import effective_rates, global_batch
-from sifa_zoo.engine.prepare import CONFIG
 from sifa_zoo.engine.shard_loader import usable_workers
+from sifa_zoo.run_files import CONFIG
 
 
 def facts(config: RunConfig, videos: Sequence[VideoList | ShardList], *, device: torch.device) -> dict[str, Any]:
@@ -40,8 +39,7 @@ def facts(config: RunConfig, videos: Sequence[VideoList | ShardList], *, device:
     found |= {"effective_lr": rates.lr, "effective_min_lr": rates.min_lr, "device": str(device)}
     if isinstance(videos[0], ShardList):
         found |= {"shard_readers": max(1, usable_workers(videos[0], train.workers, training=True))}
-    views = {"num_clips": train.num_clips, "num_crops": train.num_crops}
-    found |= {"evaluation": protocol(config.clip, **views, multi_label=videos[0].multi_label)}
+    found |= {"protocol": train.evaluation.protocol(config.clip, multi_label=videos[0].multi_label)}
     return {**found, "git_commit": git_commit(), "versions": versions()}
 
 

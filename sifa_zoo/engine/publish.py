@@ -17,7 +17,6 @@ from sifa_zoo import __version__
 from sifa_zoo.config import WeightsInfo
 from sifa_zoo.data.videos import few
 from sifa_zoo.engine.checkpoint import load_run, model_cfg
-from sifa_zoo.engine.evaluate import protocol
 from sifa_zoo.engine.results import RESULT
 from sifa_zoo.engine.scores import is_complete
 from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, fixed_clip, split_repo, upload
@@ -98,9 +97,7 @@ def describe_weights(
         num_classes=len(info.class_names),
         class_names=list(info.class_names),
         clip=json.loads(json.dumps(info.clip.to_dict())),
-        protocol=figures[0]["protocol"]
-        if figures
-        else protocol(info.clip, num_clips=info.num_clips, num_crops=info.num_crops, multi_label=info.multi_label),
+        protocol=figures[0]["protocol"] if figures else info.protocol,
         figures=figures,
         model_args=info.model_args,
         logits=first_logits(model),
@@ -220,10 +217,6 @@ def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
             f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"
         )
     shared = {"data": data, "status": "measured", "source": "validation videos, by which the best epoch was chosen"}
-    shared |= {
-        "protocol": protocol(
-            info.clip, num_clips=info.num_clips, num_crops=info.num_crops, multi_label=info.multi_label
-        )
-    }
+    shared |= {"protocol": info.protocol}
     known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
     return [{"metric": metric, "value": v, **shared, "videos": videos} for metric, v in known if v is not None]

@@ -16,6 +16,7 @@ from sifa_zoo.data.decode import VideoError, load_video, video_info
 from sifa_zoo.data.sampling import clip_indices
 from sifa_zoo.engine.page import card, folded, page, paragraph, picture, section, table, tiles, wide_picture
 from sifa_zoo.engine.scores import is_complete
+from sifa_zoo.run_files import CURVE, LOG
 
 Row = Mapping[str, Any]
 
@@ -144,7 +145,7 @@ def _classes(classes: Sequence[Row]) -> str:
 
 def _curves(run: Path) -> str:
     """Losses and accuracies of the training, where the run folder has them."""
-    log, curve = run / "log.csv", run / "curve.png"
+    log, curve = run / LOG, run / CURVE
     if not (log.is_file() and curve.is_file()):
         return ""
     with open(log, encoding="utf-8", newline="") as file:

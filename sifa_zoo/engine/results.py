@@ -6,26 +6,22 @@ import csv
 import json
 import math
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import timm
-import torch
 
-from sifa_zoo import __version__
 from sifa_zoo.data.formats.read import is_pattern
 from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.confusion import confusion_csv, draw_confusion
-from sifa_zoo.engine.log import log_csv
 from sifa_zoo.engine.metrics import average_precision, class_accuracy
+from sifa_zoo.engine.provenance import versions
 from sifa_zoo.engine.report import report_html
 from sifa_zoo.engine.scores import TOP, VideoScores, confusion, is_complete
-from sifa_zoo.files import write_files
+from sifa_zoo.files import csv_bytes, write_files
 from sifa_zoo.hub import file_sha256
 from sifa_zoo.weights import find_weights, weights_file
 
@@ -63,19 +59,18 @@ def describe(
     root = str(source if source.is_dir() else source.parent)
     if is_pattern(os.fspath(data)) and "://" in os.fspath(data):
         root = os.fspath(data).rpartition("/")[0] if os.fspath(data).endswith(".tar") else os.fspath(data)
-    versions = {"sifa_zoo": __version__, "torch": torch.__version__, "timm": timm.__version__}
     return {
         "arch": arch,
         "run": os.fspath(run),
         "weights_sha256": file_sha256(weights),
-        "data": source.resolve().stem,
+        "data": source.resolve().name if source.is_dir() else source.stem,
         "root": root,
         "format": videos.format,
         "classes": len(videos.class_names),
         "class_names": videos.class_names,
         "multi_label": videos.multi_label,
         "settings": settings,
-        "versions": {**versions, "python": platform.python_version()},
+        "versions": versions(),
     }
 
 
@@ -96,7 +91,7 @@ def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, vi
     folder.mkdir(parents=True, exist_ok=True)
     video_table = video_rows(rows, videos, root=result["root"])
     class_table = class_rows(rows, videos)
-    files = {"videos.csv": log_csv(video_table), "classes.csv": log_csv(class_table)}
+    files = {"videos.csv": csv_bytes(video_table), "classes.csv": csv_bytes(class_table)}
     if not videos.multi_label:
         matrix = confusion(rows).numpy()
         files["confusion.csv"] = confusion_csv(matrix, videos.class_names)

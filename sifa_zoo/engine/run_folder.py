@@ -21,14 +21,13 @@ import torch
 
 from sifa_zoo import __version__
 from sifa_zoo.config import RunConfig, WeightsInfo
-from sifa_zoo.engine.checkpoint import LAST, STATE, pack_weights, read_info
+from sifa_zoo.engine.checkpoint import pack_weights, read_info
 from sifa_zoo.engine.distributed import gather, is_writer, rank
 from sifa_zoo.engine.epoch import Position
 from sifa_zoo.engine.learner import Learner
-from sifa_zoo.engine.log import draw_curve, log_csv
-from sifa_zoo.engine.prepare import CONFIG
-from sifa_zoo.files import write_files
-from sifa_zoo.weights import BEST
+from sifa_zoo.engine.log import draw_curve
+from sifa_zoo.files import csv_bytes, write_files
+from sifa_zoo.run_files import BEST, CONFIG, CURVE, LAST, LOG, STATE
 
 Row = dict[str, Any]
 
@@ -119,7 +118,7 @@ def save_epoch(
     weights = pack_weights(tensors, info)
     files = {run / STATE: state}  # first: resuming reads nothing else
     files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
-    files |= {run / "log.csv": log_csv(rows), run / "curve.png": draw_curve(rows)}
+    files |= {run / LOG: csv_bytes(rows), run / CURVE: draw_curve(rows)}
     write_files({**files, run / LAST: weights})  # last: tells that all else is there
 
 

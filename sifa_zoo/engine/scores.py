@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from sifa_zoo.data.videos import few
+from sifa_zoo.engine.device import autocast
 from sifa_zoo.engine.distributed import gather_rows
 from sifa_zoo.engine.metrics import (
     among,
@@ -24,7 +25,6 @@ from sifa_zoo.engine.metrics import (
 )
 
 TOP = 5
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ScoreError(ValueError):
@@ -79,10 +79,9 @@ def view_scores(
         ScoreError: If a score is not finite; the message names the videos.
     """
     batch, views = clips.shape[:2]
-    kind, dtype = torch.device(device).type, PRECISIONS[precision]
     scores, finite = [], []
     for chunk in clips.flatten(0, 1).split(max_clips or batch * views):
-        with torch.autocast(kind, dtype, enabled=dtype is not None):
+        with autocast(device, precision):
             logits = model(chunk.to(device, non_blocking=True)).float()
         finite.append(logits.isfinite().all(-1).cpu())
         scores.append((logits.sigmoid() if multi_label else logits.softmax(-1)).cpu())

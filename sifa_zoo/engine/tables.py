@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sifa_zoo.engine.log import log_csv
 from sifa_zoo.engine.predict import Prediction
 from sifa_zoo.engine.stream import Segment, WindowScores
+from sifa_zoo.files import csv_bytes
 
 SEGMENT_COLUMNS = "start,end,class,score,windows\n"
 
@@ -26,7 +26,7 @@ def predictions_csv(predictions: Sequence[Prediction]) -> bytes:
         for rank, (name, score) in enumerate(prediction.scores, 1):
             row |= {f"top{rank}": name, f"score{rank}": f"{score:.6f}"}
         rows.append(row | {"error": prediction.error or ""})
-    return log_csv(rows)
+    return csv_bytes(rows)
 
 
 def predictions_json(predictions: Sequence[Prediction]) -> bytes:

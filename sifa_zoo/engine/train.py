@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
+from sifa_zoo.config import ClipConfig, ReadConfig, RunConfig, TrainConfig
 from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.mirror import describe_mirroring, mirrored_classes
 from sifa_zoo.data.samplers import ClipSampler
@@ -19,20 +19,20 @@ from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.shards import ShardDataset
 from sifa_zoo.data.transforms import train_transform
 from sifa_zoo.data.videos import VideoList
-from sifa_zoo.engine.checkpoint import LAST
 from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.distributed import is_writer, on_writer, process_group, rank, say, world_size
 from sifa_zoo.engine.epoch import TrainingError, num_updates
 from sifa_zoo.engine.evaluate import eval_loader
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.loader import clip_loader
-from sifa_zoo.engine.prepare import CONFIG, build_model, check_files, open_run, read_data, settle
+from sifa_zoo.engine.prepare import build_model, check_files, open_run, read_data, settle
 from sifa_zoo.engine.provenance import check_resumable, facts
 from sifa_zoo.engine.run_folder import Row, best_row, is_of_epoch, restore, write_config
 from sifa_zoo.engine.shard_loader import shard_loader
 from sifa_zoo.engine.stopping import StopSignals, stop_signals
 from sifa_zoo.engine.trackers import check_trackers, open_trackers
 from sifa_zoo.engine.training import Training, is_over
+from sifa_zoo.run_files import CONFIG, LAST
 
 __all__ = ["TrainingError", "best_row", "finetune"]
 
@@ -54,7 +54,7 @@ def finetune(
     resume: bool | Literal["auto"] = False,
     log: Sequence[str] = (),
     device: torch.device | str | None = None,
-    **reading: Any,
+    reading: ReadConfig | Mapping[str, Any] | None = None,
 ) -> Row:
     """Fine-tune a model on labelled videos and leave a run folder that evaluation and prediction can use.
 
@@ -81,7 +81,7 @@ def finetune(
             none.
         log: Where to log besides: some of "tensorboard" and "wandb".
         device: None takes the GPU where there is one; of several, under `torchrun`, each process takes its own.
-        reading: `format`, `remap`, `allow_missing` and `fold`, as for `read_videos`.
+        reading: How `data` is read; a mapping names what differs from the defaults.
 
     Returns:
         The row of the log with the best epoch: `epoch`, `lr`, `train_loss`, `val_loss` and `val_top1`,
@@ -99,7 +99,8 @@ def finetune(
     """
     run = Path(output)
     given: dict[str, Any] = {"data": data, "model": model, "val": val, "clip": clip, "train": train, "recipe": recipe}
-    given |= {"model_args": model_args, "checkpoint": checkpoint, "pretrained": pretrained, **reading}
+    given |= {"reading": reading}
+    given |= {"model_args": model_args, "checkpoint": checkpoint, "pretrained": pretrained}
     with process_group(device) as device, stop_signals() as stop:
         on_writer(check_trackers, log)
         resume = on_writer((run / CONFIG).is_file) if resume == "auto" else resume
@@ -137,7 +138,8 @@ def _settle(given: dict[str, Any], run: Path, *, resume: bool) -> RunConfig:
 def _prepare(config: RunConfig, videos: Videos, *, run: Path, device: torch.device, stop: StopSignals) -> Training:
     """Model and loaders, with what was saved of the run."""
     train = config.train
-    loaders = _train_loader(config, videos[0], device=device), _val_loader(config, videos[1], device=device)
+    val_loader = eval_loader(videos[1], config.clip, train.evaluation, device=device)
+    loaders = _train_loader(config, videos[0], device=device), val_loader
     torch.manual_seed(train.seed)
     model = build_model(config, videos[0].class_names, run=run)
     learner = Learner(model, train, updates_per_epoch=num_updates(loaders[0], train), device=device)
@@ -161,13 +163,6 @@ def _train_loader(config: RunConfig, videos: VideoList | ShardList, *, device: t
     share = {"rank": rank(), "num_replicas": world_size()}
     sampler = ClipSampler(videos, seed=train.seed, balance=train.balance, repeats=train.repeats, **share)
     return clip_loader(ClipDataset(videos, clip, train_transform(clip, train), **cut), sampler=sampler, **how)
-
-
-def _val_loader(config: RunConfig, videos: VideoList | ShardList, *, device: torch.device) -> DataLoader:
-    train = config.train
-    batch_size = max(1, train.batch_size // (train.num_clips * train.num_crops))
-    how: dict[str, Any] = {"batch_size": batch_size, "workers": train.workers, "device": device}
-    return eval_loader(videos, config.clip, num_clips=train.num_clips, num_crops=train.num_crops, **how)
 
 
 def _report(config: RunConfig, found: Mapping[str, Any], *, class_names: Sequence[str]) -> None:

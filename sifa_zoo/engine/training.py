@@ -31,7 +31,7 @@ from sifa_zoo.engine.run_folder import Row, best_row, metric, put_back, save_epo
 from sifa_zoo.engine.scores import ScoreError
 from sifa_zoo.engine.stopping import Interrupted, StopSignals
 from sifa_zoo.engine.trackers import Log
-from sifa_zoo.weights import BEST
+from sifa_zoo.run_files import BEST
 
 _METRICS = ("loss", "top1", "top5", "map")  # of an evaluation, those that the log keeps
 
@@ -112,7 +112,7 @@ class Training:
         """Logs an update, saves where that is due, and ends the run where a signal asks for it."""
         train, updates, position = self.config.train, self.learner.updates, self.position
         self.log({f"train/{name}": value for name, value in scalars.items()}, updates)
-        if position.skipped and (lost := self._lost()):
+        if scalars.get("skipped") and (lost := self._lost()):
             raise LostDataError(lost)
         late = is_writer() and 0 < train.save_minutes <= (time.monotonic() - self.saved_at) / 60
         stopping, due = all_sum(self.stop.received is not None, late)

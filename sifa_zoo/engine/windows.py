@@ -78,8 +78,7 @@ def model_windows(
     """
     if window is None and clip.sampling != "dense":
         raise ValueError("the model's clips are spread over a whole video, so a window has to be given, such as 5s")
-    dense_span = (clip.num_frames - 1) * clip.frame_stride + 1
-    frames = dense_span if window is None else to_frames(window, fps=fps)
+    frames = clip.span if window is None else to_frames(window, fps=fps)
     step = clip.num_frames * clip.frame_stride if window is None else frames
     usual_hop = max(1, step // 2) if overlap else step
     return Windows(frames, usual_hop if hop is None else to_frames(hop, fps=fps))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from sifa_zoo.config import EvalConfig
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine.checkpoint import load_run
-from sifa_zoo.engine.predict import find_videos, predict, predict_videos
+from sifa_zoo.engine.predict import find_below, find_videos, predict, predict_videos
 from sifa_zoo.registry import create_model
 
 
@@ -43,8 +44,8 @@ def test_predict_refuses_an_untrained_head(data: Path) -> None:
     ("options", "message"),
     [
         ({"class_names": ("one",)}, "class_names must be 2 names"),
-        ({"topk": 0}, "topk, num_clips, num_crops and batch_size must be at least 1"),
-        ({"num_clips": 0}, "topk, num_clips, num_crops and batch_size must be at least 1"),
+        ({"topk": 0}, "topk must be at least 1, got 0"),
+        ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
     ],
 )
 def test_predict_refuses(run_folder: Path, data: Path, options: dict, message: str) -> None:
@@ -73,7 +74,7 @@ def test_many_videos_come_in_order(run_folder: Path, data: Path, tmp_path: Path,
     videos = [data / "val" / name for name in ("red/0.mp4", "blue/0.mp4", "red/1.mp4")]
     videos[1:1] = [tmp_path / "empty.mp4", tmp_path / "missing.mp4"]
     model = load_run(run_folder)
-    found = list(predict_videos(model, videos, batch_size=batch_size, workers=workers))
+    found = list(predict_videos(model, videos, EvalConfig(batch_size=batch_size, workers=workers)))
     assert [prediction.path for prediction in found] == [str(video) for video in videos]
     assert [prediction.scores[0][0] if prediction.scores else None for prediction in found] == [
         *("red", None, None, "blue", "red")
@@ -94,6 +95,14 @@ def test_find_videos(data: Path, tmp_path: Path) -> None:
     assert find_videos([bracketed]) == [str(bracketed)]
     assert find_videos([tmp_path]) == [str(bracketed)]
     (tmp_path / "none").mkdir()
+    (tmp_path / "linked").symlink_to(data / "val")
+    assert len(find_videos([tmp_path])) == 5
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / "0.jpg").write_bytes(b"")
+    assert find_videos([frames]) == [str(frames)]
+    assert find_below([frames]) == {str(frames): Path("frames")}
+    assert str(frames) in find_videos([tmp_path])
     with pytest.raises(DataError, match=r"no videos below .*none; known are \.mp4"):
         find_videos([tmp_path / "none"])
     with pytest.raises(DataError, match=r"no file matches .*\*\.avi"):

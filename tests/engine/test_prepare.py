@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_videos import write_videos
 
-from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
+from sifa_zoo.config import ClipConfig, ReadConfig, RunConfig, TrainConfig
 from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine import prepare
 from sifa_zoo.engine.evaluate import evaluate_run
@@ -33,14 +33,14 @@ def test_classes_in_the_order_of_the_checkpoint(run_folder, tmp_path):
     train, val = read_data(config(videos), run=tmp_path / "run")
     assert train.class_names == val.class_names == ("red", "violet")
     (tmp_path / "map.csv").write_text("violet,blue\n")
-    settings = {"checkpoint": str(run_folder), "remap": str(tmp_path / "map.csv")}
+    settings = {"checkpoint": str(run_folder), "reading": ReadConfig(remap=str(tmp_path / "map.csv"))}
     train, val = read_data(config(videos, **settings), run=tmp_path / "run")
     assert train.class_names == val.class_names == ("blue", "red")
     assert (train.labels.tolist(), val.labels.tolist()) == ([1, 0], [1, 0])
 
 
 def test_numbers_as_places_in_the_checkpoint(run_folder, numbered):
-    settings = {"checkpoint": str(run_folder), "remap": "index"}
+    settings = {"checkpoint": str(run_folder), "reading": ReadConfig(remap="index")}
     train, val = read_data(config(numbered, **settings), run=numbered / "run")
     assert train.class_names == val.class_names == ("blue", "red")
     train, _ = read_data(config(numbered, checkpoint=str(run_folder)), run=numbered / "run")
@@ -51,7 +51,7 @@ def test_evaluation_asks_what_numbers_mean(run_folder, numbered, data):
     options = {"workers": 0, "device": "cpu"}
     with pytest.raises(DataError, match=r"are numbers \(0, 1\), but the classes are names \(blue, red\)"):
         evaluate_run(run_folder, numbered, **options)
-    by_index = evaluate_run(run_folder, numbered, remap="index", **options)
+    by_index = evaluate_run(run_folder, numbered, reading={"remap": "index"}, **options)
     assert by_index["top1"] == evaluate_run(run_folder, data, **options)["top1"]
 
 
@@ -60,7 +60,7 @@ def test_missing_videos_on_request(numbered, tmp_path):
         file.write("gone.mp4 0\n")
     with pytest.raises(DataError, match="1 of 7 videos in .*; --allow-missing leaves them out"):
         read_data(config(numbered), run=tmp_path / "run")
-    train, _ = read_data(config(numbered, allow_missing=True), run=tmp_path / "run")
+    train, _ = read_data(config(numbered, reading=ReadConfig(allow_missing=True)), run=tmp_path / "run")
     assert (len(train), train.num_missing, train.format) == (6, 1, "list of `path label` lines")
 
 
@@ -89,7 +89,7 @@ def test_training_videos_by_other_paths_do_not_validate(numbered, data, tmp_path
 
 def test_uniform_sampling_needs_the_rate_of_weights_gone(monkeypatch):
     monkeypatch.setattr(prepare, "usual_clip", lambda *_: ClipConfig(fps=30))
-    given = dict.fromkeys(("recipe", "checkpoint", "val", "train", "model_args", "pretrained"))
+    given = dict.fromkeys(("recipe", "checkpoint", "val", "train", "model_args", "pretrained", "reading"))
     given |= {"data": "d", "model": "sifa_net_nano"}
     with pytest.raises(ValueError, match="got fps 30 with uniform; .* give --fps none"):
         settle({**given, "clip": {"sampling": "uniform"}}, saved=None)
@@ -98,8 +98,3 @@ def test_uniform_sampling_needs_the_rate_of_weights_gone(monkeypatch):
     assert settle({**recipe, "clip": {}}, saved=None).clip.sampling == "uniform"  # the rate gives way
     with pytest.raises(ValueError, match="got fps 5 with uniform"):
         settle({**recipe, "clip": {"fps": 5.0}}, saved=None)
-
-
-def test_settings_of_an_earlier_version_are_read():
-    old = {"data": "d", "model": "m", "clip": {}, "train": {}, "val": None}
-    assert RunConfig.from_dict(old) == RunConfig("d", "m", ClipConfig(), TrainConfig())

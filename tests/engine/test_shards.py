@@ -19,7 +19,7 @@ from processes import before_update, kill_before_update, record, recorded, run_c
 from safetensors.torch import load_file
 from tiny_videos import CLASSES, write_video
 
-from sifa_zoo.config import ClipConfig, RunConfig, TrainConfig
+from sifa_zoo.config import ClipConfig, ReadConfig, RunConfig, TrainConfig
 from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
 from sifa_zoo.data.shards import ShardDataset
 from sifa_zoo.data.transforms import train_transform
@@ -287,7 +287,7 @@ def test_what_needs_all_labels_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no validation shards besides the training shards; name some with --val"):
         train(data / "shards" / "train", tmp_path / "run")
     with pytest.raises(ValueError, match="allow_missing is for lists"):
-        read_videos_or_shards(data / "shards", "val", allow_missing=True)
+        read_videos_or_shards(data / "shards", "val", how=ReadConfig(allow_missing=True))
     one = ShardList(data / "shards" / "val" / "0.tar")
     assert one.with_classes(("red", "blue")).class_names == ("red", "blue")
     with pytest.raises(DataError, match=r"classes.txt has classes that are not among the 2 classes \(cat, dog\): blue"):
@@ -309,7 +309,7 @@ def test_remapped_labels(data: Path, run: Path, tmp_path: Path) -> None:
         for i, label in enumerate(("azure", "scarlet")):
             writer.write({"__key__": f"{i}", "mp4": (data / f"val0_{i}.mp4").read_bytes(), "txt": label})
     (tmp_path / "classes.txt").write_text("azure\nscarlet\n")
-    options = {"workers": 0, "device": "cpu", "remap": tmp_path / "remap.csv"}
+    options = {"workers": 0, "device": "cpu", "reading": {"remap": str(tmp_path / "remap.csv")}}
     assert evaluate_run(run, tmp_path / "a.tar", **options)["videos"] == 2
     with pytest.raises(DataError, match="has classes that are not among the 2 classes"):
         evaluate_run(run, tmp_path / "a.tar", workers=0, device="cpu")
@@ -324,13 +324,12 @@ def test_urls_and_patterns_stay_as_they_are(data: Path, run: Path, tmp_path: Pat
     train("memory://farther", tmp_path / "far", epochs=1, batch_size=12)
     assert json.loads((tmp_path / "far" / "config.json").read_text())["data"] == "memory://farther"
     near = evaluate_run(run, data / "shards", workers=0, device="cpu", output=tmp_path / "near_result")
-    far = evaluate_run(
-        run, "memory://farther", workers=0, device="cpu", output=tmp_path / "far_result", format="webdataset"
-    )
+    how = {"workers": 0, "device": "cpu", "reading": {"format": "webdataset"}}
+    far = evaluate_run(run, "memory://farther", output=tmp_path / "far_result", **how)
     assert figures(near) == figures(far)
     tables = [(tmp_path / name / "videos.csv").read_text() for name in ("near_result", "far_result")]
     assert tables[0] == tables[1]
-    given = dict.fromkeys(("recipe", "checkpoint", "val", "clip", "train", "model_args"))
+    given = dict.fromkeys(("recipe", "checkpoint", "val", "clip", "train", "model_args", "reading"))
     given |= {"data": "s3://bucket/a-{0..9}.tar", "model": "sifa_net_nano", "pretrained": False}
     assert settle(given, saved=None).data == "s3://bucket/a-{0..9}.tar"
     assert settle({**given, "data": "a-{0..9}.tar"}, saved=None).data == str(Path.cwd() / "a-{0..9}.tar")

@@ -405,7 +405,7 @@ def test_all_that_came_of_the_settings_is_saved(tmp_path: Path, train: Train) ->
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["global_batch"], config["effective_lr"], config["num_processes"]) == (4, 5e-4, 1)
     assert len(config["data_fingerprint"]) == 16
-    assert {"git_commit", "device", "evaluation", "data_format", "train_videos", "val_videos"} <= config.keys()
+    assert {"git_commit", "device", "protocol", "data_format", "train_videos", "val_videos"} <= config.keys()
     assert config["clip"]["num_frames"] == 4
     assert config["train"]["seed"] == 0
     assert any((tmp_path / "run" / "tensorboard").iterdir())

@@ -31,20 +31,20 @@ class Hmdb51:
         """
         if wish.split is None:
             raise DataError(f"{data} has splits, name train or val")
-        files = _files(data, wish.fold)
+        files = _files(data, wish.how.fold)
         if not files:
-            raise DataError(f"{data} has no files CLASS_test_split{wish.fold}.txt")
+            raise DataError(f"{data} has no files CLASS_test_split{wish.how.fold}.txt")
         there = videos_by_stem(data)
         paths, labels, names = [], [], []
         for file in files:
-            label = file.name[: -len(f"_test_split{wish.fold}.txt")]
+            label = file.name[: -len(f"_test_split{wish.how.fold}.txt")]
             for name in _read(file, _USE[wish.split]):
                 paths.append(find_in_class(there, label, name.rpartition(".")[0]))
                 labels.append(label)
                 names.append(f"{label}/{name}")
         rows = Rows(files[0].parent, range(1, len(paths) + 1), paths, labels, names=names, checked=True, unit="video")
         rows.are_names = True
-        return make_videos(rows, wish, format=f"{self.title}, fold {wish.fold}")
+        return make_videos(rows, wish, format=f"{self.title}, fold {wish.how.fold}")
 
 
 def _files(data: Path, fold: int) -> list[Path]:

@@ -6,11 +6,13 @@ import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats.folders import ClassFolders, split_folders
 from sifa_zoo.data.formats.hmdb51 import Hmdb51
 from sifa_zoo.data.formats.kinetics import Kinetics
@@ -51,11 +53,7 @@ def read_videos(
     data: str | os.PathLike[str],
     split: str | None = None,
     class_names: Sequence[str] | None = None,
-    *,
-    format: str | None = None,
-    remap: str | os.PathLike[str] | None = None,
-    allow_missing: bool = False,
-    fold: int = 1,
+    how: ReadConfig = ReadConfig(),
 ) -> VideoList:
     """Reads the labelled videos of a data set; docs/data.md shows the formats.
 
@@ -64,10 +62,9 @@ def read_videos(
         split: `train`, `val`, `test`, or None where `data` has no splits. Where there is no `val`, `test` serves.
         class_names: The classes that labels must belong to, in order, as when weights bring them. None: taken from
             the data.
-        format: One of `FORMATS`. None: found out from the files.
-        remap: `index` (labels are places in `class_names`), or a file of `label of the data set,class of the weights`.
-        allow_missing: Leave out rows whose video does not exist, with a warning.
-        fold: Which of the three folds of UCF101 and HMDB51.
+        how: The format (one of `FORMATS`; None: found out from the files), the remap of labels (`index`: labels are
+            places in `class_names`; or a file of `label of the data set,class of the weights`), whether rows whose
+            video does not exist are left out with a warning, and the fold of UCF101 and HMDB51.
 
     Raises:
         DataError: If there is no such path or split, or no permission to read it, none or two formats fit, or the data
@@ -76,19 +73,16 @@ def read_videos(
     """
     if split not in (*SPLITS, None):
         raise ValueError(f"split must be train, val, test or None, got {split = }")
-    if fold not in (1, 2, 3):
-        raise ValueError(f"fold must be 1, 2 or 3, got {fold}")
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if how.format is not None and how.format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {how.format!r}")
     path = Path(data)
     if not path.exists():
         raise DataError(f"no such file or folder: {path}")
     if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
         raise DataError(f"no permission to read {path}")
     names = None if class_names is None else tuple(class_names)
-    wish = Wish(split, names, None if remap is None else os.fspath(remap), allow_missing, fold)
     with _collector_at_rest():
-        return _choose(path, format).read(path, wish)
+        return _choose(path, how.format).read(path, Wish(split, names, how))
 
 
 def has_shards(data: str | os.PathLike[str]) -> bool:
@@ -123,7 +117,7 @@ def read_splits(
     *,
     val: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
-    **options: Any,
+    how: ReadConfig = ReadConfig(),
 ) -> dict[str, VideoList]:
     """The splits `train` and `val` of a data set; all of it as `videos` where it has no splits.
 
@@ -131,14 +125,16 @@ def read_splits(
         data: As for `read_videos`.
         val: Where the validation videos are, if not in `data`.
         class_names: As for `read_videos`.
-        **options: Further arguments of `read_videos`; `format` is that of `data` alone.
+        how: As for `read_videos`; its format is that of `data` alone.
 
     Raises:
         DataError: As `read_videos` does, and where there is one split but not the other.
     """
-    train = read_videos(data, "train", class_names, **options)
-    options |= {} if val is None else {"format": None}
-    val_videos = read_videos(data if val is None else val, "val", class_names or train.class_names, **options)
+    train = read_videos(data, "train", class_names, how)
+    if val is None:
+        val_videos = read_videos(data, "val", class_names or train.class_names, how)
+    else:
+        val_videos = read_videos(val, "val", class_names or train.class_names, replace(how, format=None))
     if val is None and np.array_equal(train.paths, val_videos.paths):
         return {"videos": train}
     return {"train": train, "val": val_videos}

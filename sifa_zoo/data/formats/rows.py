@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats.files import find_videos, real_paths
 from sifa_zoo.data.formats.labels import ClassList, name_labels
 from sifa_zoo.data.formats.remap import StrangeLabels, place_labels
@@ -22,11 +23,9 @@ from sifa_zoo.data.videos import DataError, VideoList, few
 class Wish:
     """What the caller of `read_videos` wants; see there."""
 
-    split: str | None = None
-    class_names: tuple[str, ...] | None = None
-    remap: str | None = None
-    allow_missing: bool = False
-    fold: int = 1
+    split: str | None
+    class_names: tuple[str, ...] | None
+    how: ReadConfig
 
 
 @dataclass
@@ -89,7 +88,7 @@ def _number_labels(rows: Rows, wish: Wish) -> tuple[np.ndarray, tuple[str, ...]]
         wrong = _lines_with(rows, naming.faults, several=several)
         refuse_lines(rows.file, [(number, naming.faults[label]) for number, label in wrong], unit=rows.unit)
     try:
-        places, class_names = place_labels(naming, wish.class_names, wish.remap, source=rows.file)
+        places, class_names = place_labels(naming, wish.class_names, wish.how.remap, source=rows.file)
     except StrangeLabels as error:
         first = dict(reversed([(label, number) for number, label in _lines_with(rows, error.labels, several=several)]))
         raise error.located({label: f"{rows.unit} {number}" for label, number in first.items() if rows.unit}) from None
@@ -128,8 +127,8 @@ def _report_missing(rows: Rows, there: Sequence[bool], wish: Wish) -> list[str]:
     missing = [place for place, is_there in enumerate(there) if not is_there]
     some = few([f"{rows.unit} {rows.numbers[place]}: {names[place]}" for place in missing])
     text = f"{len(missing)} of {len(there)} videos in {rows.file} do not exist: {some}"
-    if not wish.allow_missing or len(missing) == len(there):
-        raise DataError(text + ("" if wish.allow_missing else "; --allow-missing leaves them out"))
+    if not wish.how.allow_missing or len(missing) == len(there):
+        raise DataError(text + ("" if wish.how.allow_missing else "; --allow-missing leaves them out"))
     print(f"warning: {text}; they are left out", file=sys.stderr)
     return [str(names[place]) for place in missing]
 

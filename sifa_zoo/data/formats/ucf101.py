@@ -37,7 +37,7 @@ class Ucf101:
         if wish.split is None:
             raise DataError(f"{data} has splits, name train or val")
         name = "trainlist" if wish.split == "train" else "testlist"
-        file = _lists(data) / f"{name}0{wish.fold}.txt"
+        file = _lists(data) / f"{name}0{wish.how.fold}.txt"
         class_list = find_class_list(file.parent)
         numbers, videos, faults = [], [], []
         for number, line in read_lines(file):
@@ -58,7 +58,7 @@ class Ucf101:
         ]
         rows = Rows(file, numbers, paths, labels, names=videos, class_list=class_list, checked=True, faults=faults)
         rows.are_names = True
-        return make_videos(rows, wish, format=f"{self.title}, fold {wish.fold}")
+        return make_videos(rows, wish, format=f"{self.title}, fold {wish.how.fold}")
 
 
 def _lists(data: Path) -> Path:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import DataError
 
@@ -19,7 +20,7 @@ def test_folds(hmdb51, rows):
     train = read_videos(hmdb51.root, "train")
     assert rows(train) == [("videos/brush_hair/a #1.avi", "brush_hair"), ("videos/wave/a #1.avi", "wave")]
     assert rows(read_videos(hmdb51.root, "val", train.class_names)) == [("videos/brush_hair/b.avi", "brush_hair")]
-    second = read_videos(hmdb51.root, "train", fold=2)
+    second = read_videos(hmdb51.root, "train", how=ReadConfig(fold=2))
     assert (rows(second), second.format) == ([("videos/wave/c.mp4", "wave")], "HMDB51, fold 2")
 
 
@@ -27,7 +28,7 @@ def test_what_cannot_be_used(hmdb51):
     with pytest.raises(DataError, match="has splits, name train or val"):
         read_videos(hmdb51.root)
     with pytest.raises(DataError, match="has no files CLASS_test_split3.txt"):
-        read_videos(hmdb51.root, "val", fold=3)
+        read_videos(hmdb51.root, "val", how=ReadConfig(fold=3))
     hmdb51.write("splits/wave_test_split1.txt", "a #1.avi 1\ngone.avi 1\n")
     with pytest.raises(DataError, match="1 of 3 videos in .*splits do not exist: video 3: wave/gone.avi"):
         read_videos(hmdb51.root, "train")

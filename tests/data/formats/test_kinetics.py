@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import DataError
 
@@ -43,7 +44,7 @@ def test_missing_videos_are_usual(disk, rows, capsys):
     disk.write("train.csv", HEADER + "run,x,1,2,train\njump,gone,3,4,train\n")
     with pytest.raises(DataError, match="1 of 2 videos .* line 3: gone_000003_000004; --allow-missing leaves them out"):
         read_videos(disk.root, "train")
-    videos = read_videos(disk.root, "train", allow_missing=True)
+    videos = read_videos(disk.root, "train", how=ReadConfig(allow_missing=True))
     assert (rows(videos), videos.num_missing) == ([("x_000001_000002.mp4", "run")], 1)
     assert videos.class_names == ("jump", "run")  # as with all videos there
     assert "1 of 2 videos" in capsys.readouterr().err

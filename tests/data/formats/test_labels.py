@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import DataError
 
@@ -41,7 +42,7 @@ def test_numbers_are_not_taken_for_names(listed):
         read_videos(listed("2", "0"), class_names=CLASSES)
     for words in ("are numbers (0, 2), but the classes are names (walk, run, jump)", "--remap index", "--remap FILE"):
         assert words in str(error.value)
-    assert labels(read_videos(listed("2", "0"), class_names=CLASSES, remap="index")) == ["jump", "walk"]
+    assert labels(read_videos(listed("2", "0"), class_names=CLASSES, how=ReadConfig(remap="index"))) == ["jump", "walk"]
 
 
 @pytest.mark.parametrize(
@@ -96,8 +97,9 @@ def test_classes_that_weights_lack_are_listed(listed):
 )
 def test_remap_by_file(disk, listed, name, text):
     file, remap = listed("going", "2", "run", "going"), disk.write(name, text)
-    assert labels(read_videos(file, class_names=CLASSES, remap=remap)) == ["walk", "jump", "run", "walk"]
-    assert read_videos(file, remap=remap).class_names == ("jump", "run", "walk")  # without weights it merges
+    how = ReadConfig(remap=str(remap))
+    assert labels(read_videos(file, class_names=CLASSES, how=how)) == ["walk", "jump", "run", "walk"]
+    assert read_videos(file, how=how).class_names == ("jump", "run", "walk")  # without weights it merges
 
 
 @pytest.mark.parametrize(
@@ -114,15 +116,15 @@ def test_remap_by_file(disk, listed, name, text):
 def test_remaps_that_do_not_fit_are_refused(disk, listed, given, remap, message):
     remap = remap if remap == "index" else disk.write("map.csv", remap)
     with pytest.raises(DataError, match=message):
-        read_videos(listed(*given), class_names=CLASSES, remap=remap)
+        read_videos(listed(*given), class_names=CLASSES, how=ReadConfig(remap=remap))
 
 
 def test_remap_needs_what_it_names(disk, listed):
     with pytest.raises(DataError, match="--remap index needs weights with class names"):
-        read_videos(listed("0", "1"), remap="index")
+        read_videos(listed("0", "1"), how=ReadConfig(remap="index"))
     with pytest.raises(DataError, match="cannot read .*nowhere.csv: No such file"):
-        read_videos(listed("0", "1"), remap=disk.root / "nowhere.csv")
+        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.root / "nowhere.csv")))
     with pytest.raises(DataError, match="expected a JSON object of label and class"):
-        read_videos(listed("0", "1"), remap=disk.write("map.json", "[1]"))
+        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.write("map.json", "[1]"))))
     with pytest.raises(DataError, match="cannot read .*map.json as JSON"):
-        read_videos(listed("0", "1"), remap=disk.write("map.json", "{"))
+        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.write("map.json", "{"))))

@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import DataError
 
@@ -146,11 +147,11 @@ def test_at_most_twenty_faults_are_named(disk):
 def test_missing_videos_may_be_left_out(disk, rows, capsys):
     disk.touch("a.mp4")
     file = disk.write("l.txt", "a.mp4 run\nb.mp4 jump\n")
-    videos = read_videos(file, allow_missing=True)
+    videos = read_videos(file, how=ReadConfig(allow_missing=True))
     assert (rows(videos), videos.num_missing, videos.class_names) == ([("a.mp4", "run")], 1, ("jump", "run"))
     assert "warning: 1 of 2 videos in" in capsys.readouterr().err
     with pytest.raises(DataError, match="1 of 1 videos .* do not exist: line 1: b.mp4$"):
-        read_videos(disk.write("l.txt", "b.mp4 jump\n"), allow_missing=True)
+        read_videos(disk.write("l.txt", "b.mp4 jump\n"), how=ReadConfig(allow_missing=True))
 
 
 def test_repeated_rows_are_said_aloud(disk, capsys):

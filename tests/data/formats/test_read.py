@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats import FORMATS, read_splits, read_videos
 from sifa_zoo.data.videos import DataError
 
@@ -33,8 +34,7 @@ def test_missing_split_says_what_to_do(disk):
     ("arguments", "message"),
     [
         ({"split": "dev"}, "split must be train, val, test or None, got split = 'dev'"),
-        ({"fold": 4}, "fold must be 1, 2 or 3, got 4"),
-        ({"format": "ava"}, f"format must be one of {', '.join(FORMATS)}, got 'ava'"),
+        ({"how": ReadConfig(format="ava")}, f"format must be one of {', '.join(FORMATS)}, got 'ava'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(disk, arguments, message):
@@ -47,8 +47,8 @@ def test_two_formats_that_fit_are_both_named(disk, rows):
     disk.write("train.txt", "train/run/a.mp4 run\n")
     with pytest.raises(DataError, match=r"class folders \(--format folders\) and list of videos \(--format list\)"):
         read_videos(disk.root, "train")
-    assert len(read_videos(disk.root, "train", format="folders")) == 2
-    assert len(read_videos(disk.root, "train", format="list")) == 1
+    assert len(read_videos(disk.root, "train", how=ReadConfig(format="folders"))) == 2
+    assert len(read_videos(disk.root, "train", how=ReadConfig(format="list"))) == 1
 
 
 def test_data_without_permission_are_named_as_the_user_names_them(disk, monkeypatch):
@@ -61,7 +61,7 @@ def test_data_without_permission_are_named_as_the_user_names_them(disk, monkeypa
 def test_validation_videos_may_be_of_another_format(disk, rows):
     disk.touch("videos/run/a.mp4", "b.mp4")
     file = disk.write("l.txt", "b.mp4 run\n")
-    splits = read_splits(disk.root / "videos", val=file, format="folders")
+    splits = read_splits(disk.root / "videos", val=file, how=ReadConfig(format="folders"))
     assert (rows(splits["train"]), rows(splits["val"])) == ([("videos/run/a.mp4", "run")], [("b.mp4", "run")])
 
 
@@ -69,7 +69,7 @@ def test_validation_videos_may_be_of_another_format(disk, rows):
 def test_a_named_format_that_does_not_fit_says_what_it_expected(disk, name):
     file = disk.write("notes.pdf", "nothing")
     with pytest.raises(DataError) as error:
-        read_videos(file, format=name)
+        read_videos(file, how=ReadConfig(format=name))
     assert f"does not look like {FORMATS[name].title}; expected {FORMATS[name].expected}" in str(error.value)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tiny_videos import write_video
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.decode import load_video
 from sifa_zoo.data.formats import FORMATS, read_videos
 
@@ -136,6 +137,6 @@ def test_clips_and_labels_are_the_same(case, clips, tmp_path):
             assert len(os.listdir(path)) == 4
         else:
             np.testing.assert_array_equal(load_video(path), load_video(video))
-    assert read_videos(tmp_path, "train", format=name).paths.tolist() == videos.paths.tolist()
+    assert read_videos(tmp_path, "train", how=ReadConfig(format=name)).paths.tolist() == videos.paths.tolist()
     other = read_videos(tmp_path, "train", ("red", "green", "blue"))
     assert other.labels.tolist() == [2 - 2 * label for label in videos.labels]

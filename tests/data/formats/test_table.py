@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats import read_splits, read_videos
 from sifa_zoo.data.videos import DataError
 
@@ -83,7 +84,11 @@ def test_the_only_table_of_a_folder(disk, rows, header):
     cells = ("run", "jump") if "label" in header else ("1,0", "0,1")
     disk.write("videos.csv", f"{header}\nvideos/a.mp4,{cells[0]}\nvideos/b.mp4,{cells[1]}\n")
     disk.write("classes.txt", "run\njump\n")
-    for videos in (read_videos(disk.root), read_videos(disk.root, "train"), read_videos(disk.root, format="csv")):
+    for videos in (
+        read_videos(disk.root),
+        read_videos(disk.root, "train"),
+        read_videos(disk.root, how=ReadConfig(format="csv")),
+    ):
         assert (videos.class_names, len(videos)) == (("run", "jump"), 2)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats import read_videos
 from sifa_zoo.data.videos import DataError
 
@@ -27,7 +28,7 @@ def test_folds(ucf101, rows):
     ]
     assert rows(test) == [("UCF-101/Archery/v_Archery_g02_c01.avi", "Archery")]
     assert train.class_names == test.class_names == ("Archery", "Biking")
-    second = read_videos(ucf101.root, "train", fold=2)
+    second = read_videos(ucf101.root, "train", how=ReadConfig(fold=2))
     assert rows(second) == rows(test)
     assert (train.format, second.format) == ("UCF101, fold 1", "UCF101, fold 2")
 
@@ -50,7 +51,7 @@ def test_split_and_fold_must_be_there(ucf101):
     with pytest.raises(DataError, match="has splits, name train or val"):
         read_videos(ucf101.root)
     with pytest.raises(DataError, match=r"cannot read .*testlist03.txt: No such file"):
-        read_videos(ucf101.root, "val", fold=3)
+        read_videos(ucf101.root, "val", how=ReadConfig(fold=3))
 
 
 def test_classes_called_by_numbers(disk):
