@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data import container
 from sifa_zoo.data.container import VideoError
+from sifa_zoo.data.decode import frame_times, video_info
 from sifa_zoo.data.index import turns, upright_size
 from sifa_zoo.data.scaling import Scaler, resized
 from sifa_zoo.data.transforms import eval_transform
@@ -29,6 +30,7 @@ from sifa_zoo.engine.windows import Windows, model_windows, window_indices
 
 _ROUNDING_SECONDS = 6e-4  # containers round times; a frame counts as shown this much before its own, as in sampling
 _CAMERAS = "/dev/video"
+Timed: TypeAlias = Iterator[tuple[float, av.VideoFrame]]  # with each frame's time, in seconds since the first
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,9 @@ def open_source(source: str | os.PathLike[str], *, short_side: int, fps: float |
         VideoError: If it cannot be opened or has no video; on reading, if not one frame can be decoded.
     """
     name = os.fspath(source)
-    with _open(name) as opened:
-        stream = opened.stream
-        own_fps = float(stream.average_rate or stream.guessed_rate or 0)
-        video = Source(own_fps, _frames(opened, name=name, fps=own_fps, short_side=short_side))
+    is_live = name == "-" or "://" in name or name.startswith(_CAMERAS)
+    with _open_live(name) if is_live else _open_file(name) as (own_fps, timed):
+        video = Source(own_fps, _upright(timed, name=name, short_side=short_side))
         yield at_rate(video, fps) if fps else video
 
 
@@ -162,6 +163,8 @@ def predict_stream(
         ...     print(segment.start, segment.end, segment.label)
     """
     names = class_names_of(model, class_names)
+    if topk < 1:
+        raise ValueError(f"topk must be at least 1, got {topk}")
     clip = clip or clip_config(model)
     model = model.to(device).eval()
     options: dict[str, Any] = {"device": next(model.parameters()).device, "multi_label": is_multi_label(model)}
@@ -204,43 +207,62 @@ def _cut(ring: Sequence[tuple[float, np.ndarray]], clip: ClipConfig, *, fps: flo
 
 
 @contextmanager
-def _open(name: str) -> Iterator[container.Source]:
-    live = {"-": ("pipe:0", {"protocol_whitelist": "pipe"})}.get(name, (name, {}))
-    if name != "-" and "://" not in name and not name.startswith(_CAMERAS):
-        with container.open_video(container.find_file(name)) as opened:
-            yield opened
-        return
-    file_format = "v4l2" if name.startswith(_CAMERAS) else None
+def _open_file(name: str) -> Iterator[tuple[float, Timed]]:
+    """The rate of a file, and its frames at the times by which clips are sampled."""
+    if os.path.isdir(name):
+        raise VideoError(f"{name}: a folder; pictures have no times, so name a video file")
+    times = np.maximum.accumulate(frame_times(name, complete=True))
+    fps = video_info(name).fps
+    decoded = container.frames_in_order(container.find_file(name))
+    frames = (frame for frame, _ in decoded if frame is not None)
+    yield fps, zip((times - times[0]).tolist(), frames, strict=False)
+
+
+@contextmanager
+def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
+    """The rate of a camera, URL or standard input, and its frames at the times that they bring."""
+    is_camera = name.startswith(_CAMERAS)
     try:
-        opened_container = av.open(live[0], mode="r", format=file_format, options=live[1], metadata_errors="replace")
+        if name == "-":
+            opened = av.open("pipe:0", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
+        else:
+            opened = av.open(name, format="v4l2" if is_camera else None, metadata_errors="replace")
     except (FFmpegError, ValueError) as error:
         raise VideoError(f"{name}: cannot be opened as a video ({error})") from error
-    with opened_container:
-        if not opened_container.streams.video:
+    with opened:
+        if not opened.streams.video:
             raise VideoError(f"{name}: no video stream")
-        stream = opened_container.streams.video[0]
+        stream = opened.streams.video[0]
         container.use_one_thread(stream.codec_context)
-        yield container.Source(opened_container, stream)
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        yield fps, _by_own_clock(container.Source(opened, stream), step=1 / (fps or 1))
 
 
-def _frames(source: container.Source, *, name: str, fps: float, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
+def _by_own_clock(source: container.Source, *, step: float) -> Timed:
+    """Frames with the seconds since the first one; where the clock stands still, goes back or is silent, by `step`."""
+    first = seconds = None
+    for frame in _decode(source):
+        base = frame.time_base or source.stream.time_base  # the frames that a decoder held back come without it
+        own = None if frame.pts is None or base is None else float(frame.pts * base)
+        if first is None or seconds is None:
+            first = seconds = own or 0.0
+        else:
+            seconds = own if own is not None and own > seconds else seconds + step
+        yield seconds - first, frame
+
+
+def _upright(timed: Timed, *, name: str, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Frames as RGB; those of another size later on are brought to that of the first."""
     scaler, size = Scaler(), None
-    first = time = 0.0
-    for number, frame in enumerate(_decode(source)):
+    for seconds, frame in timed:
         quarter_turns = turns(frame.rotation)
-        if size is None:  # frames of another size later on are brought to that of the first
+        if size is None:
             size = resized(upright_size(frame, quarter_turns), short_side)
         rgb = scaler.to_rgb(frame, size[::-1] if quarter_turns % 2 else size)
-        seconds = time + 1 / (fps or 1) if frame.pts is None or frame.time_base is None else float(frame.time)
-        if number == 0:
-            first, time = seconds, seconds
-        elif seconds > time:
-            time = seconds
-        else:  # a clock that stands still or goes back, as in some AVI files
-            time += 1 / (fps or 1)
-        yield time - first, np.rot90(rgb, quarter_turns).copy()  # FFmpeg goes on using its memory
+        yield seconds, np.rot90(rgb, quarter_turns).copy()  # FFmpeg goes on using its memory
     if size is None:
-        raise VideoError(f"{name}: not one frame can be decoded")
+        hint = "; an MP4 can be piped if it was written for that (ffmpeg -movflags +faststart)" if name == "-" else ""
+        raise VideoError(f"{name}: not one frame can be decoded{hint}")
 
 
 def _decode(source: container.Source) -> Iterator[av.VideoFrame]:
