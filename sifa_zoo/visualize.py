@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.clips import clip_of
 from sifa_zoo.data.decode import load_video
+from sifa_zoo.lettering import fit, font_for
 
 _FRAME, _GAP, _COLUMNS = 112, 4, 8  # pixels, pixels, frames per row
 _BAR, _LABELS = 30, 220  # pixels
@@ -43,21 +44,12 @@ def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> 
         row, column = divmod(i, _COLUMNS)
         image.paste(ImageOps.fit(Image.fromarray(frame), (_FRAME, _FRAME)), (_GAP + column * pitch, _GAP + row * pitch))
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(15)
+    font = font_for((name for name, _ in scores), 15)
     full = width - _LABELS - 80
     for i, (name, score) in enumerate(scores):
         middle = top + i * _BAR + _BAR // 2
-        draw.text((_LABELS - 10, middle), _shorten(name, font, _LABELS - 20), fill=_INK, font=font, anchor="rm")
+        draw.text((_LABELS - 10, middle), fit(name, font, _LABELS - 20), fill=_INK, font=font, anchor="rm")
         draw.rectangle((_LABELS, middle - 9, _LABELS + full, middle + 9), fill=_FAINT)
         draw.rectangle((_LABELS, middle - 9, _LABELS + round(full * score), middle + 9), fill=_COLOUR)
         draw.text((_LABELS + full + 10, middle), f"{100 * score:.1f} %", fill=_INK, font=font, anchor="lm")
     return image
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, its end cut off where it is too wide."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."

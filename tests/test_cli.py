@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_videos import write_two_colours, write_video, write_videos
 
 from sifa_zoo.cli import main
+from sifa_zoo.cli import predict as predict_command
 from sifa_zoo.ops.compiler import find_compiler
 from sifa_zoo.recipes import find_recipe, recipes
 
@@ -150,8 +151,11 @@ def test_eval_finds_out_first_whether_it_can_write(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert _eval(run, data, "--output", tmp_path / "file" / "folder") == 1
-    assert "file" in capsys.readouterr().err
+    assert "is a file" in _error(capsys, ["eval", run, data, "--output", tmp_path / "file" / "folder"])
+    (tmp_path / "folder.json").mkdir()
+    assert "it is a folder" in _error(capsys, ["eval", run, data, "--output", tmp_path / "folder.json"])
+    assert "no such run folder" in _error(capsys, ["eval", tmp_path / "typo", data, "--output", tmp_path / "new"])
+    assert not (tmp_path / "new").exists()
     assert "cannot write" in _error(capsys, ["eval", run, data, "--output", tmp_path / "none" / "result.json"])
 
 
@@ -198,8 +202,27 @@ def test_predict_goes_on_after_a_bad_video(
     assert errors[2] == "2 of 3 videos could not be decoded"
 
 
-def test_predict_draws_one_video(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_draws_one_video(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "draws one video, got 2" in _error(capsys, ["predict", "a", "b", "--model", run, "--picture", "p.png"])
+    assert "got 4" in _error(capsys, ["predict", data / "val", "--model", run, "--picture", "p.png"])
+
+
+def test_an_interrupted_prediction_keeps_what_it_has(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show, shown = predict_command._print_prediction, []
+
+    def interrupt(prediction: object) -> None:
+        if len(shown) == 2:
+            raise KeyboardInterrupt
+        shown.append(prediction)
+        show(prediction)
+
+    monkeypatch.setattr(predict_command, "_print_prediction", interrupt)
+    argv = ["predict", str(data / "val"), "--model", str(run), "--csv", str(tmp_path / "out.csv")]
+    assert main([*argv, "--workers", "0"]) == 130
+    with open(tmp_path / "out.csv", newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)][:2] == [prediction.path for prediction in shown]
 
 
 def test_predict_writes_tables(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,6 +278,9 @@ def test_predict_stream_from_standard_input(run: Path, tmp_path: Path) -> None:
         (["--stream", "b.mp4", "--num-crops", "3", "--workers", "0"], "--num-crops 3 --workers 0: for videos"),
         (["a.mp4", "--window", "2s", "--hop", "1s"], "--window 2s --hop 1s: for a --stream only"),
         (["--csv", "nowhere/out.csv", "a.mp4"], "cannot write nowhere/out.csv"),
+        (["--csv", "a.mp4", "a.mp4"], "expected a file ending in .csv, got 'a.mp4'"),
+        (["--json", "", "a.mp4"], "expected a file ending in .json, .jsonl, got ''"),
+        ([""], "the name of a video is empty"),
         (["*.nothing"], "no file matches"),
     ],
 )
@@ -266,9 +292,14 @@ def test_predict_refuses(run: Path, capsys: pytest.CaptureFixture[str], flags: l
     ("source", "message"),
     [("missing.mp4", "no such file"), ("/dev/video_of_nobody", "cannot be opened as a video")],
 )
-def test_a_stream_that_cannot_be_read_is_no_mistake_in_the_call(run: Path, capsys, source: str, message: str) -> None:
-    assert main(["predict", "--stream", source, "--model", str(run)]) == 1
+def test_a_stream_that_cannot_be_read_is_no_mistake_in_the_call(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, message: str
+) -> None:
+    before = tmp_path / "before.csv"
+    before.write_text("precious")
+    assert main(["predict", "--stream", source, "--model", str(run), "--csv", str(before)]) == 1
     assert f"error: {source}: {message}" in capsys.readouterr().err
+    assert before.read_text() == "precious"
 
 
 def test_features(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Imports point one way: cli -> engine, visualize -> data, registry -> weights -> models -> ops.
 
-All may use config, files and run_files.
+All may use config, files, run_files and lettering.
 """
 
 import ast
@@ -27,9 +27,11 @@ ALLOWED = {  # area: what it may import of ours, besides itself and config
     "engine": {"data", "hub", "manifest", "models", "recipes", "registry", "weights"},
     "config": set(),
     "files": set(),
+    "lettering": set(),
     "run_files": set(),
     "recipes": set(),
 }
+FOR_ALL = {"config", "files", "lettering", "run_files", "__version__"}
 FREE = {"cli", "__init__"}
 
 
@@ -57,5 +59,5 @@ def test_direction(module):
     own = area(module)
     if own in FREE:
         return
-    allowed = ALLOWED[own] | {"config", "files", "run_files", "__version__"} | ({own} if "/" not in own else set())
+    allowed = ALLOWED[own] | FOR_ALL | ({own} if "/" not in own else set())
     assert imports_of_ours(module) <= allowed

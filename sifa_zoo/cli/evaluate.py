@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sifa_zoo.cli.flags import Commands, add_settings, check_writable, given
+from sifa_zoo.cli.flags import Commands, add_settings, check_folder, check_writable, given
 from sifa_zoo.config import EvalConfig, ReadConfig
 
 
@@ -49,7 +49,7 @@ def _eval(args: argparse.Namespace) -> int:
     if as_file:
         check_writable(args.output)
     elif args.output:
-        Path(args.output).mkdir(parents=True, exist_ok=True)  # a mistake in the name shall not cost an evaluation
+        check_folder(args.output)
     options = {"split": args.split, "device": args.device, "output": None if as_file else args.output}
     result = evaluate_run(args.run, args.data, reading=given(args, ReadConfig), **options, **given(args, EvalConfig))
     complete = is_complete(result)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifa_zoo.cli.flags import Commands, add_settings, check_writable, flags_of, given
+from sifa_zoo.cli.flags import Commands, add_settings, check_folder, check_writable, flags_of, given
 from sifa_zoo.config import EvalConfig
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def _add_windows(parser: argparse._ActionsContainer, usual_hop: str) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    check_writable(args.csv)
-    check_writable(args.json)
+    check_writable(args.csv, suffixes=(".csv",))
+    check_writable(args.json, suffixes=(".json", ".jsonl"))
     if args.stream:
         if args.videos or args.picture:
             raise ValueError("--stream takes one source, and neither videos nor --picture besides")
@@ -85,8 +86,6 @@ def _predict_videos(args: argparse.Namespace) -> int:
     from sifa_zoo.engine.checkpoint import clip_config, load_run
     from sifa_zoo.engine.device import pick_device
     from sifa_zoo.engine.predict import find_videos, predict_videos
-    from sifa_zoo.engine.tables import predictions_csv, predictions_json
-    from sifa_zoo.files import write_files
     from sifa_zoo.visualize import clip_frames, draw_prediction
 
     check_writable(args.picture, suffixes=_PICTURES)
@@ -98,18 +97,28 @@ def _predict_videos(args: argparse.Namespace) -> int:
         how = replace(how, workers=0)  # a process to decode it would only have to be started
     model = load_run(args.model, pick_device(args.device))
     predictions = predict_videos(model, videos, how, topk=args.topk)
-    done = []
-    for prediction in tqdm(predictions, total=len(videos), unit="video", leave=False, disable=_no_bar(videos)):
-        done.append(prediction)
-        _print_prediction(prediction)
+    done: list[Prediction] = []
+    try:
+        for prediction in tqdm(predictions, total=len(videos), unit="video", leave=False, disable=_no_bar(videos)):
+            done.append(prediction)
+            _print_prediction(prediction)
+    finally:  # an interrupted run keeps what it has
+        _write_tables(args, done)
     if args.picture and done[0].scores:
         draw_prediction(clip_frames(videos[0], clip_config(model)), done[0].scores).save(args.picture)
-    files = {args.csv: predictions_csv(done), args.json: predictions_json(done)}
-    write_files({Path(file): content for file, content in files.items() if file})
     bad = sum(prediction.error is not None for prediction in done)
     if bad and len(done) > 1:
         print(f"{bad} of {len(done)} videos could not be decoded", file=sys.stderr)
     return 1 if bad else 0
+
+
+def _write_tables(args: argparse.Namespace, done: list[Prediction]) -> None:
+    from sifa_zoo.engine.tables import predictions_csv, predictions_json
+    from sifa_zoo.files import write_files
+
+    if done:
+        files = {args.csv: predictions_csv(done), args.json: predictions_json(done)}
+        write_files({Path(file): content for file, content in files.items() if file})
 
 
 def _no_bar(videos: list[str]) -> bool | None:
@@ -136,14 +145,14 @@ def _predict_stream(args: argparse.Namespace) -> int:
     from sifa_zoo.engine.tables import SEGMENT_COLUMNS, segment_csv, segment_json, window_json
 
     model = load_run(args.model, pick_device(args.device))
-    windows: Iterator[WindowScores] = predict_stream(
-        model, args.stream, window=args.window, hop=args.hop, topk=args.topk
-    )
+    options = {"window": args.window, "hop": args.hop, "topk": args.topk}
+    windows = _until_interrupted(predict_stream(model, args.stream, **options))
+    first = list(islice(windows, 1))  # a source that cannot be read leaves what the files held before
     with ExitStack() as files:
         table = files.enter_context(open(args.csv, "w", encoding="utf-8", newline="")) if args.csv else None
         lines = files.enter_context(open(args.json, "w", encoding="utf-8")) if args.json else None
         _write(table, SEGMENT_COLUMNS)
-        for segment in merge(_seen(windows, lambda window: _write(lines, window_json(window)))):
+        for segment in merge(_seen(chain(first, windows), lambda window: _write(lines, window_json(window)))):
             seconds = f"{segment.start:9.2f} - {segment.end:9.2f} s"
             print(f"{seconds}  {100 * segment.score:5.1f} %  {segment.label}", flush=True)
             _write(table, segment_csv(segment))
@@ -151,14 +160,19 @@ def _predict_stream(args: argparse.Namespace) -> int:
     return 0
 
 
-def _seen(windows: Iterator[WindowScores], see: Any) -> Iterator[WindowScores]:
-    """The windows, each of them shown to `see` first. Ctrl-C ends them, as it does with a camera."""
+def _until_interrupted(windows: Iterator[WindowScores]) -> Iterator[WindowScores]:
+    """The windows; Ctrl-C ends them, as it does with a camera."""
     try:
-        for window in windows:
-            see(window)
-            yield window
+        yield from windows
     except KeyboardInterrupt:
         return
+
+
+def _seen(windows: Iterable[WindowScores], see: Any) -> Iterator[WindowScores]:
+    """The windows, each of them shown to `see` first."""
+    for window in windows:
+        see(window)
+        yield window
 
 
 def _write(file: Any, line: str) -> None:
@@ -212,5 +226,5 @@ def _feature_paths(videos: dict[str, Path], output: str) -> list[Path]:
         raise ValueError(
             f"two videos would both be written to {twice}; name the folder above both, or extract them one by one"
         )
-    Path(output).mkdir(parents=True, exist_ok=True)
+    check_folder(output)
     return paths

@@ -84,7 +84,8 @@ def _publish(args: argparse.Namespace) -> int:
     from sifa_zoo.files import write_files
     from sifa_zoo.manifest import manifest_with, parse_manifest
 
-    if args.manifest:  # read before the upload, so that a mistake costs nothing
+    if args.manifest:  # before the upload, so that a mistake costs nothing
+        check_writable(args.manifest)
         parse_manifest(Path(args.manifest).read_text(encoding="utf-8"))
     names = ("licence", "trained_on", "evaluations", "tag", "private")
     name, entry = publish(args.run, args.repo, **{option: getattr(args, option) for option in names})

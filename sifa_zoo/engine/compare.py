@@ -56,7 +56,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, co
         ValueError: If a folder cannot be read, the videos differ and `common` is not set, or a video has two labels.
     """
     results = read_results(first), read_results(second)
-    tables = [{row["path"]: row for row in result.videos if not row["error"]} for result in results]
+    tables = [_evaluated(result) for result in results]
     shared = [path for path in tables[0] if path in tables[1]]
     same = len(shared) == len(tables[0]) == len(tables[1])
     if not same and not (common and shared):
@@ -123,6 +123,17 @@ def comparison_html(comparison: Comparison) -> str:
             table(["setting", "A", "B"], settings) if settings else paragraph("None."),
         ),
     )
+
+
+def _evaluated(result: Results) -> dict[tuple[str, int], Row]:
+    """The videos that were evaluated, by path and, as a list may name one again, by how often it came before."""
+    times: Counter[str] = Counter()
+    table: dict[tuple[str, int], Row] = {}
+    for row in result.videos:
+        if not row["error"]:
+            table[row["path"], times[row["path"]]] = row
+            times[row["path"]] += 1
+    return table
 
 
 def _both(comparison: Comparison) -> tuple[Results, Results]:

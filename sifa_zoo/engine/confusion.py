@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from sifa_zoo.lettering import Font, fit, font_for
+
 _NAMED = 40  # with more classes there is no room for names
 _COUNTED = 20  # with more there is none for the counts
 _NAME_WIDTH = 180
@@ -41,8 +43,11 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
     weights = shares[..., None] if names else np.sqrt(shares[..., None])
     colours = (_LIGHT + weights * (_DARK - _LIGHT)).round().astype(np.uint8)
     cells = Image.fromarray(colours).resize((cell * count, cell * count), Image.Resampling.NEAREST)
-    font = ImageFont.load_default(13)
-    margin = _widest(class_names, font) + 2 * _GAP if names else 60
+    font = font_for(class_names if names else (), 13)
+    labels = [(i, str(i)) for i in range(0, count, _step(count))]
+    if names:
+        labels = [(i, fit(name, font, _NAME_WIDTH, instead=str(i))) for i, name in enumerate(class_names)]
+    margin = max(60, *(round(font.getlength(label)) + 2 * _GAP for _, label in labels))
     title = 26
     width = max(margin + cells.width + 30, round(font.getlength(_TITLE)) + 2 * _GAP)
     image = Image.new("RGB", (width, margin + cells.height + title + _GAP), _PAPER)
@@ -52,25 +57,15 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
         _draw_grid(draw, (margin, title), count=count, cell=cell)
     if count <= _COUNTED:
         _draw_counts(draw, matrix, shares, at=(margin, title), cell=cell)
-    labels = list(enumerate(class_names)) if names else [(i, str(i)) for i in range(0, count, _step(count))]
-    for place, name in labels:
+    for place, label in labels:
         middle = round((place + 0.5) * cell)
-        draw.text((margin - _GAP, title + middle), shorten(name, font, _NAME_WIDTH), _INK, font, anchor="rm")
+        draw.text((margin - _GAP, title + middle), label, _INK, font, anchor="rm")
     bottom = title + cells.height
     _paste_columns(image, labels, font=font, left=margin, top=bottom + 6, cell=cell, upright=not names)
     draw.text((_GAP, title - 9), _TITLE, _INK, font, anchor="ls")
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, its end cut off where it is wider than so many pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."
 
 
 def _cell_size(count: int) -> int:
@@ -81,10 +76,6 @@ def _cell_size(count: int) -> int:
 def _step(count: int) -> int:
     """A round distance between the numbers along an axis."""
     return next(step for step in (5, 10, 20, 50, 100, 200, 500, 1000, count) if count / step <= _TICKS)
-
-
-def _widest(names: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    return min(_NAME_WIDTH, max(round(font.getlength(name)) for name in names))
 
 
 def _draw_grid(draw: ImageDraw.ImageDraw, at: tuple[int, int], *, count: int, cell: int) -> None:
@@ -108,15 +99,14 @@ def _paste_columns(
     image: Image.Image,
     labels: Sequence[tuple[int, str]],
     *,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
     left: int,
     top: int,
     cell: int,
     upright: bool,
 ) -> None:
     """Names below the columns, turned by a right angle unless they are numbers."""
-    for place, name in labels:
-        text = shorten(name, font, _NAME_WIDTH)
+    for place, text in labels:
         box = Image.new("RGB", (round(font.getlength(text)) + 2, 18), _PAPER)
         ImageDraw.Draw(box).text((1, 9), text, _INK, font, anchor="lm")
         box = box if upright else box.rotate(90, expand=True)

@@ -120,6 +120,8 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     """
     found: list[str] = []
     for source in [os.fspath(source) for source in sources]:
+        if not source:
+            raise DataError("the name of a video is empty")
         if os.path.isdir(source):
             files = [source] if holds_pictures(source) else sorted(walk_videos(source))
             if not files:

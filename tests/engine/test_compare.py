@@ -75,6 +75,13 @@ def test_other_videos_are_refused_or_left_out(tmp_path: Path) -> None:
     assert "INCOMPLETE, 4 of 5 videos" in text
 
 
+def test_a_video_that_is_listed_twice_counts_twice(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "one", FIRST)
+    rows = (folder / "videos.csv").read_text().splitlines()
+    (folder / "videos.csv").write_text("\n".join([*rows, *rows[1:]]) + "\n")
+    assert compare(folder, folder).num_videos == 8
+
+
 def test_nothing_in_common(tmp_path: Path) -> None:
     first, second = _write(tmp_path / "one", FIRST), _write(tmp_path / "two", {"9.mp4": ("a", "a")})
     for common in (False, True):
