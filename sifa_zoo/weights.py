@@ -27,14 +27,13 @@ from sifa_zoo.hub import (
 )
 from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models.clip_model import ClipModel
-from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, inflate
+from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, inflate, state_dict_faults
 
 SCHEMES = ("hf-hub:", "local-dir:")
 BEST = "best.safetensors"  # of a run folder
 EMBEDDED = Path(__file__).parent / "embedded"
 _INIT = ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "copy_", "kaiming_uniform_")
 _CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")
-_MAX_LISTED = 20
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 
 
@@ -165,22 +164,8 @@ def load_weights(
     except ConversionError as error:
         raise MismatchError(f"{source}: {error}") from error
     target = model.state_dict()
-    faults = {
-        "missing": [name for name in target if name not in fitted],
-        "unexpected": [name for name in fitted if name not in target],
-        "misshapen": [
-            f"{name} {tuple(fitted[name].shape)} where the model has {tuple(like.shape)}"
-            for name, like in target.items()
-            if name in fitted and like.shape != fitted[name].shape
-        ],
-    }
-    if any(faults.values()):
-        listed = [
-            f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{' ...' if len(names) > _MAX_LISTED else ''}"
-            for kind, names in faults.items()
-            if names
-        ]
-        raise MismatchError(f"{source} does not fit {type(model).__name__}: {'; '.join(listed)}")
+    if faults := state_dict_faults(target, fitted):
+        raise MismatchError(f"{source} does not fit {type(model).__name__}: {'; '.join(faults)}")
     if not any(tensor.is_meta for tensor in target.values()):
         model.load_state_dict(fitted, strict=True)
         return

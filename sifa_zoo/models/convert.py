@@ -7,7 +7,7 @@ ImageNet models in timm's names. Both return a complete state_dict for `model.lo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
     """
     source = _without_prefix(state_dict)
     is_swin = _is_swin(model)
-    converted, missing = {}, []
+    converted = {}
     for name, target in model.state_dict().items():
         reference = reference_name(name, is_swin=is_swin)
         if reference in source:
@@ -74,13 +74,11 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
             converted[name] = torch.zeros_like(target)  # the published offsets are all zero
         elif name.endswith("num_batches_tracked"):
             converted[name] = torch.tensor(0)
-        else:
-            missing.append(name)
     leftover = _check_derived(source, model)
     if is_swin:  # of the two temporal paths a block has only one; the other's tensors mean nothing
         unused = re.compile(r"layers\.\d+\.blocks\.\d+\.(conv|tda_norm)\.")
         leftover = [name for name in leftover if not unused.match(name)]
-    _raise_unless_complete(model, converted, missing=missing, unexpected=leftover)
+    _raise_unless_complete(model, converted, leftover=leftover)
     return converted
 
 
@@ -119,7 +117,7 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
     ):
         source = {name: tensor for name, tensor in source.items() if not name.startswith("head.fc.")}
 
-    inflated, missing, used = {}, [], set()
+    inflated, used = {}, set()
     for name, like in target.items():
         planar = name.replace("layer4_dual.", "layer4.")
         if planar in source:
@@ -131,10 +129,7 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
             inflated[name] = torch.tensor(0)
         elif _is_added(name):
             inflated[name] = like.clone()
-        else:
-            missing.append(name)
-    leftover = [name for name in source if name not in used]
-    _raise_unless_complete(model, inflated, missing=missing, unexpected=leftover)
+    _raise_unless_complete(model, inflated, leftover=[name for name in source if name not in used])
     return inflated
 
 
@@ -159,6 +154,41 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: ClipModel) -> 
     except (NotImplementedError, RuntimeError) as error:
         raise ConversionError(f"{name} cannot be fitted to {model.in_chans} channels at {model.img_size}") from error
     return fitted
+
+
+def state_dict_faults(
+    target: Mapping[str, Tensor],
+    state_dict: Mapping[str, Tensor],
+    *,
+    leftover: Sequence[str] = (),
+    hints: Sequence[tuple[str, str, str]] = (),
+) -> list[str]:
+    """Why a state_dict does not fit another, a line per kind of fault; empty if it fits.
+
+    Args:
+        target: The state_dict of the model.
+        state_dict: The tensors for it.
+        leftover: Further tensors that are unexpected, such as those of a checkpoint that found no use.
+        hints: Part of a name, advice, kind: given at the end where such a name is among the faults of this kind.
+
+    Returns:
+        The names that are missing, unexpected and misshapen, at most 20 of each kind, and the hints.
+    """
+    faults = {
+        "missing": [name for name in target if name not in state_dict],
+        "unexpected": [*leftover, *(name for name in state_dict if name not in target)],
+        "misshapen": [
+            f"{name} {tuple(tensor.shape)} where the model has {tuple(target[name].shape)}"
+            for name, tensor in state_dict.items()
+            if name in target and tensor.shape != target[name].shape
+        ],
+    }
+    lines = [
+        f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{' ...' if len(names) > _MAX_LISTED else ''}"
+        for kind, names in faults.items()
+        if names
+    ]
+    return lines + [hint for part, hint, kind in hints if any(part in name for name in faults[kind])]
 
 
 def reference_name(name: str, *, is_swin: bool) -> str:
@@ -266,23 +296,6 @@ def _same(tensor: Tensor, buffer: Tensor) -> bool:
     return tensor.shape == buffer.shape and torch.equal(tensor.to(buffer.dtype), buffer.cpu())
 
 
-def _raise_unless_complete(
-    model: ClipModel, converted: Mapping[str, Tensor], *, missing: list[str], unexpected: list[str]
-) -> None:
-    target = model.state_dict()
-    misshapen = [name for name in converted if converted[name].shape != target[name].shape]
-    faults = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-    if not any(faults.values()):
-        return
-    lines = []
-    for kind, names in faults.items():
-        shown = [
-            f"{name} {tuple(converted[name].shape)}, the model's {tuple(target[name].shape)}"
-            if kind == "misshapen"
-            else name
-            for name in names[:_MAX_LISTED]
-        ]
-        if names:
-            lines.append(f"{len(names)} {kind}: {', '.join(shown)}{' ...' if len(names) > _MAX_LISTED else ''}")
-    hints = [hint for part, hint, kind in _HINTS if any(part in name for name in faults[kind])]
-    raise ConversionError("; ".join([f"the checkpoint does not fit {type(model).__name__}", *lines, *hints]))
+def _raise_unless_complete(model: ClipModel, converted: Mapping[str, Tensor], *, leftover: list[str]) -> None:
+    if faults := state_dict_faults(model.state_dict(), converted, leftover=leftover, hints=_HINTS):
+        raise ConversionError("; ".join([f"the checkpoint does not fit {type(model).__name__}", *faults]))
