@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sifa_zoo.config import METADATA_KEY, ClipConfig, WeightsInfo
@@ -146,35 +146,34 @@ def count_classes(path: str | Path) -> int | None:
 
 
 def load_weights(
-    model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, device: torch.device | str = "cpu"
+    model: ClipModel, state_dict: Mapping[str, Tensor], *, source: str, device: torch.device | str
 ) -> None:
     """Load tensors by name, all of them; stem and position tables are fitted to the model first.
 
     Args:
-        model: A model of this project; one on the meta device gets its tensors on `device`, without being initialised.
+        model: A model on the meta device, which is never initialised: it takes over the tensors.
         state_dict: Tensors in this project's names.
         source: Where they come from, for messages.
-        device: For a model on the meta device.
+        device: Where the model is to be.
 
     Raises:
         MismatchError: If a tensor is missing, left over or misshapen; at most 20 are listed.
     """
     try:
-        fitted = checkpoint_filter_fn(state_dict, model)  # type: ignore[arg-type]
+        fitted = checkpoint_filter_fn(state_dict, model)
     except ConversionError as error:
         raise MismatchError(f"{source}: {error}") from error
     target = model.state_dict()
     if faults := state_dict_faults(target, fitted):
         raise MismatchError(f"{source} does not fit {type(model).__name__}: {'; '.join(faults)}")
-    if not any(tensor.is_meta for tensor in target.values()):
-        model.load_state_dict(fitted, strict=True)
-        return
     loaded = {name: fitted[name].to(device, like.dtype) for name, like in target.items()}
     model.load_state_dict(loaded, strict=True, assign=True)
-    model.init_non_persistent_buffers()  # type: ignore[operator]
+    model.init_non_persistent_buffers()
 
 
-def load_planar_weights(model: ClipModel, state_dict: Mapping[str, Tensor], *, source: str, device: Any) -> None:
+def load_planar_weights(
+    model: ClipModel, state_dict: Mapping[str, Tensor], *, source: str, device: torch.device | str
+) -> None:
     """Load a 2D ImageNet checkpoint in timm's names into a model on the meta device; what it lacks is initialised."""
     model.init_added(device)
     try:
