@@ -12,11 +12,6 @@ import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -165,15 +160,6 @@ def split_repo(name: str) -> tuple[str, str | None]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or ("@" in name and not revision):
         raise WeightsError(f"expected hf-hub:owner/name or hf-hub:owner/name@revision, got {name!r}")
     return repo, revision or None
-
-
-def fixed_clip(model: Any) -> Tensor:
-    """The clip `(1, C, T, H, W)` that stored logits were computed on, of the model's input size.
-
-    Standard normal numbers of `numpy.random.RandomState(0)`, which gives the same on every machine.
-    """
-    shape = (1, model.in_chans, model.num_frames, *model.img_size)
-    return torch.from_numpy(np.random.RandomState(0).standard_normal(shape).astype(np.float32))
 
 
 def _fetch(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> Path:

@@ -26,7 +26,7 @@ class Entry:
     """One entry of the manifest; None is what is not known.
 
     `format` is "sifa_zoo" for this project's names, "timm" for a 2D trunk that is inflated when it is loaded.
-    `logits` are the first ones that the model gives for `sifa_zoo.hub.fixed_clip`.
+    `logits` are the first ones that the model gives for the clip of `sifa_zoo.engine.fixed_clip`.
     """
 
     status: str

@@ -42,7 +42,7 @@ class Weights:
     """A file on this machine, its bytes checked as far as its hash is known, and what is known of it.
 
     `source` is how messages call it, `format` as in the manifest. `info` is None where nothing says what the file
-    holds. `logits` are the stored ones for `hub.fixed_clip`, `cfg` further entries for `pretrained_cfg`.
+    holds. `logits` are the stored ones for `engine.fixed_clip`, `cfg` further entries for `pretrained_cfg`.
     """
 
     path: Path

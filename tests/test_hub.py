@@ -11,10 +11,8 @@ from pathlib import Path
 
 import huggingface_hub.constants as hf
 import pytest
-import torch
 from conftest import use_endpoint
 
-import sifa_zoo
 from sifa_zoo.hub import (
     CorruptError,
     HubError,
@@ -23,7 +21,6 @@ from sifa_zoo.hub import (
     WeightsError,
     check_file,
     download,
-    fixed_clip,
     split_repo,
     upload,
 )
@@ -251,11 +248,3 @@ def test_files_are_compared_with_what_is_known(tmp_path):
     check_file(path, sha256=SHA256, size=len(DATA))
     with pytest.raises(CorruptError, match=f"has the sha256 {SHA256}, expected {'0' * 64}"):
         check_file(path, sha256="0" * 64)
-
-
-def test_the_fixed_clip_is_the_same_everywhere():
-    clip = fixed_clip(
-        sifa_zoo.create_model("sifa_net_nano", num_frames=8, img_size=(32, 48), in_chans=2, device="meta")
-    )
-    assert clip.shape == (1, 2, 8, 32, 48)
-    torch.testing.assert_close(clip.flatten()[:3], torch.tensor([1.7640524, 0.4001572, 0.978738]))

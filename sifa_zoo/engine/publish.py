@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sifa_zoo import __version__
@@ -18,13 +17,13 @@ from sifa_zoo.config import WeightsInfo
 from sifa_zoo.data.videos import few
 from sifa_zoo.engine.checkpoint import load_run, model_cfg
 from sifa_zoo.engine.evaluate import protocol
+from sifa_zoo.engine.fixed_clip import first_logits
 from sifa_zoo.engine.results import RESULT
 from sifa_zoo.engine.scores import is_complete
-from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, fixed_clip, split_repo, upload
+from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, split_repo, upload
 from sifa_zoo.manifest import Entry
 from sifa_zoo.weights import file_info, weights_file
 
-STORED_LOGITS = 8
 _TIMM_CFG = ("input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
 _MOST_NAMES = 20
 _METRICS = ("top1", "top5", "mean_class_accuracy", "map")
@@ -105,16 +104,6 @@ def describe_weights(
         model_args=info.model_args,
         logits=first_logits(model),
     )
-
-
-@torch.inference_mode()
-def first_logits(model: nn.Module) -> list[float]:
-    """The model's first logits for the fixed clip, in eval mode."""
-    was_training = model.training
-    model.eval()
-    logits = model(fixed_clip(model).to(next(model.parameters()).device))[0, :STORED_LOGITS].tolist()
-    model.train(was_training)
-    return logits
 
 
 def hub_config(model: nn.Module, info: WeightsInfo, entry: Entry, *, tag: str) -> dict[str, Any]:

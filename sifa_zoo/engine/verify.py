@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sifa_zoo.engine.publish import first_logits
+from sifa_zoo.engine.fixed_clip import first_logits
 from sifa_zoo.hub import CorruptError, file_sha256
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import find_weights

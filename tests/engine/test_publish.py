@@ -9,16 +9,16 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import torch
 from huggingface_hub import ModelCard
 
 import sifa_zoo
 from sifa_zoo.cli import main
 from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.engine.evaluate import evaluate_run
-from sifa_zoo.engine.publish import _validated, first_logits, publish
+from sifa_zoo.engine.fixed_clip import fixed_clip
+from sifa_zoo.engine.publish import _validated, publish
 from sifa_zoo.engine.verify import verify
-from sifa_zoo.hub import CorruptError, HubError, RepositoryError, fixed_clip
+from sifa_zoo.hub import CorruptError, HubError, RepositoryError
 from sifa_zoo.manifest import parse_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def evaluation(run_folder, data, tmp_path):
 
 LOGITS = """
 import sifa_zoo
-from sifa_zoo.hub import fixed_clip
+from sifa_zoo.engine.fixed_clip import fixed_clip
 model = sifa_zoo.create_model("hf-hub:{repo}", pretrained=True).eval()
 print(model(fixed_clip(model))[0].tolist(), model.pretrained_cfg["label_names"])
 """
@@ -203,10 +203,3 @@ def test_verify_refuses_other_logits(logged_in, run_folder):
     logged_in.add(REPO, {"config.json": json.dumps(config).encode()})
     with pytest.raises(CorruptError, match=r"logits of the fixed clip are 0.001 off, at most 0.0001 is right"):
         verify(f"hf-hub:{REPO}")
-
-
-def test_the_mode_of_a_model_outlives_its_first_logits():
-    model = sifa_zoo.create_model("sifa_net_nano.motion")
-    assert len(first_logits(model)) == 8
-    assert model.training
-    assert torch.is_grad_enabled()
