@@ -58,7 +58,7 @@ def find_nvcc() -> str | None:
     return shutil.which("nvcc", path=os.pathsep.join(map(str, found)))
 
 
-def key(device: str, cuda_archs: Sequence[str] = ()) -> str:
+def build_key(device: str, cuda_archs: Sequence[str] = ()) -> str:
     """What an object depends on, as the name of a folder: sources, flags, machine and C library."""
     digest = hashlib.sha256(repr((_FLAGS, _NVCC_FLAGS, _X86)).encode())
     for source in sorted(SOURCES.iterdir()):

@@ -26,10 +26,10 @@ from sifa_zoo.ops.compiler import (
     CUDA_ARCHS,
     BuildError,
     CompilerError,
+    build_key,
     compile_object,
     find_compiler,
     find_nvcc,
-    key,
     object_name,
 )
 
@@ -73,19 +73,24 @@ def build(device: str | None = None, *, force: bool = False) -> list[Path]:
 
 
 def load(device: str, *, may_build: bool) -> str:
-    """Load the kernels of a device; the reason if that was not possible."""
+    """Load the kernels of a device; returns why that was not possible, or an empty string."""
     with _LOCK:
         if is_loaded(device):
             return ""
         try:
             if device == "cuda" and not _has_gpu():
                 return "no GPU is visible to PyTorch"
-            torch.ops.load_library(str(_find(device) or (_build(device) if may_build else _not_yet(device))))
+            path = _find(device)
+            if path is None:
+                if not may_build:
+                    return f"not compiled yet: the first use on {device} compiles it, or `sifa-zoo build-ops` does"
+                path = _build(device)
+            torch.ops.load_library(str(path))
         except BuildError as error:
             return str(error)
         except OSError as error:
-            return f"the compiled object does not load ({error}); `sifa-zoo build-ops --force` compiles it anew"
-        return "" if is_loaded(device) else f"{_find(device)} registered no kernel"
+            return f"the compiled object does not load ({error}); `sifa-zoo build-ops --force` compiles it again"
+        return "" if is_loaded(device) else f"{path} registered no kernel"
 
 
 @functools.cache
@@ -144,12 +149,8 @@ def _find(device: str) -> Path | None:
     return found
 
 
-def _not_yet(device: str) -> str:
-    raise BuildError(f"not compiled yet: the first use on {device} does it, or `sifa-zoo build-ops`")
-
-
 def _cached(device: str) -> Path:
-    return cache_folder() / key(device, _cuda_archs() if device == "cuda" else ()) / object_name(device)
+    return cache_folder() / build_key(device, _cuda_archs() if device == "cuda" else ()) / object_name(device)
 
 
 def _failure(target: Path) -> Path:

@@ -119,7 +119,7 @@ def test_a_cache_that_cannot_be_written(run, tmp_path):
 def test_an_object_that_does_not_load(run):
     (target,) = run("from sifa_zoo import ops; print(ops.build('cpu')[0])")
     Path(target).write_bytes(b"not an object")
-    assert "`sifa-zoo build-ops --force` compiles it anew" in the_only_warning(run(ATTEND))
+    assert "`sifa-zoo build-ops --force` compiles it again" in the_only_warning(run(ATTEND))
     run("from sifa_zoo import ops; ops.build('cpu', force=True)")
     assert run(ATTEND) == ["True"]
 
@@ -145,7 +145,7 @@ torch.export.export(model, (torch.zeros(1, 3, 8, 32, 32),))
 print(backends()["cpu"])
 """
     (reason,) = run(script)
-    assert reason.startswith("not compiled yet: the first use on cpu does it")
+    assert reason.startswith("not compiled yet: the first use on cpu compiles it")
     assert not (tmp_path / "cache").exists()
 
 
