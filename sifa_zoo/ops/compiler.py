@@ -58,6 +58,11 @@ def find_nvcc() -> str | None:
     return shutil.which("nvcc", path=os.pathsep.join(map(str, found)))
 
 
+def wanted_archs() -> tuple[str, ...]:
+    """The compute capabilities in `$TORCH_CUDA_ARCH_LIST`; none where it is not set."""
+    return tuple(os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split())
+
+
 def build_key(device: str, cuda_archs: Sequence[str] = ()) -> str:
     """What an object depends on, as the name of a folder: sources, flags, machine and C library."""
     digest = hashlib.sha256(repr((_FLAGS, _NVCC_FLAGS, _X86)).encode())

@@ -31,6 +31,7 @@ from sifa_zoo.ops.compiler import (
     find_compiler,
     find_nvcc,
     object_name,
+    wanted_archs,
 )
 
 DEVICES = ("cuda", "cpu")
@@ -183,9 +184,9 @@ def _has_gpu() -> bool:
 
 def _cuda_archs() -> tuple[str, ...]:
     """Compute capabilities to compile for: `$TORCH_CUDA_ARCH_LIST`, those of the visible GPUs, or all."""
-    wanted = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    wanted = wanted_archs()
     if wanted or not _has_gpu():
-        return tuple(wanted) or CUDA_ARCHS
+        return wanted or CUDA_ARCHS
     capabilities = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
     return tuple(f"{major}.{minor}" for major, minor in sorted(capabilities))
 
