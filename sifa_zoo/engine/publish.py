@@ -25,7 +25,6 @@ from sifa_zoo.manifest import Entry
 from sifa_zoo.weights import file_info, weights_file
 
 _TIMM_CFG = ("input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
-_MOST_NAMES = 20
 _METRICS = ("top1", "top5", "mean_class_accuracy", "map")
 
 
@@ -149,7 +148,6 @@ def model_card(name: str, repo: str, info: WeightsInfo, entry: Entry) -> str:
         f"| {f['data']} | {f['metric']} | {f['value']:.2f} % | {f['protocol']} | {f['videos'] or ''} | {f['source']} |"
         for f in entry.figures
     ]
-    names = ", ".join(info.class_names[:_MOST_NAMES]) + (" ..." if len(info.class_names) > _MOST_NAMES else "")
     return f"""---
 {header.to_yaml()}
 ---
@@ -171,7 +169,7 @@ print(sifa_zoo.predict(model, "video.mp4"))
 
 - Clips: {info.clip.protocol} pixels, {info.clip.sampling} sampling, mean {info.clip.mean}, deviation {info.clip.std}
 - Model arguments: `{json.dumps(info.model_args)}`
-- {len(info.class_names)} classes: {names}
+- {len(info.class_names)} classes: {few(info.class_names)}
 - `{WEIGHTS}`: {entry.bytes} bytes, sha256 `{entry.sha256}`
 """
 
