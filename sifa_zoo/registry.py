@@ -20,6 +20,7 @@ from sifa_zoo.hub import MismatchError, WeightsError
 from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models import sifa_net, sifa_transformer
 from sifa_zoo.models.clip_model import ClipModel
+from sifa_zoo.models.convert import without_head
 from sifa_zoo.weights import (
     SCHEMES,
     SkipInit,
@@ -164,7 +165,7 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
             model = _ARCHITECTURES[architecture](device="meta", **arguments)
         tensors = reading.result()
     if head_is_new:
-        tensors = {n: tensor for n, tensor in tensors.items() if not n.startswith(("head.", "head_dual.", "fc."))}
+        tensors = without_head(tensors)
     load = load_planar_weights if weights.format == "timm" else load_weights
     load(model, tensors, source=weights.source, device=device)
     model.pretrained_cfg = _pretrained_cfg(architecture, model) | weights.cfg

@@ -27,13 +27,12 @@ from sifa_zoo.hub import (
 )
 from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models.clip_model import ClipModel
-from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, inflate, state_dict_faults
+from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, classifier_name, inflate, state_dict_faults
 
 SCHEMES = ("hf-hub:", "local-dir:")
 BEST = "best.safetensors"  # of a run folder
 EMBEDDED = Path(__file__).parent / "embedded"
 _INIT = ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "copy_", "kaiming_uniform_")
-_CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 
 
@@ -141,8 +140,8 @@ def count_classes(path: str | Path) -> int | None:
         WeightsError: If there is no such file, or it is not a safetensors file.
     """
     with _open(path) as file:
-        found = [name for name in _CLASSIFIERS if name in file.keys()]  # noqa: SIM118 (not a dictionary)
-        return file.get_slice(found[0]).get_shape()[0] if found else None
+        name = classifier_name(file.keys())
+        return file.get_slice(name).get_shape()[0] if name else None
 
 
 def load_weights(

@@ -15,7 +15,7 @@ from sifa_zoo import __version__
 from sifa_zoo.config import WeightsInfo
 from sifa_zoo.engine.checkpoint import clip_config, weights_bytes
 from sifa_zoo.files import write_files
-from sifa_zoo.models.convert import from_reference, inflate
+from sifa_zoo.models.convert import classifier_name, from_reference, inflate, without_prefix
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import read_weights
 
@@ -71,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return read_weights(path)
+        return without_prefix(read_weights(path))
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
@@ -87,14 +87,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             found = found[wrapper]
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise ValueError(f"{path}: expected a state_dict, or one under {', '.join(_WRAPPERS)}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
+    return without_prefix({str(name): tensor for name, tensor in found.items()})
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
     """Whether a checkpoint is "published" or "2D", and what it says about how the model must be built."""
     stem = next((tensors[name] for name in ("conv1.weight", "patch_embed.proj.weight") if name in tensors), None)
-    head = next((tensors[name] for name in ("fc.weight", "head.fc.weight", "head.weight") if name in tensors), None)
-    arguments: dict[str, Any] = {} if head is None else {"num_classes": head.shape[0]}
+    head = classifier_name(tensors)
+    arguments: dict[str, Any] = {} if head is None else {"num_classes": tensors[head].shape[0]}
     if stem is None or stem.ndim != 5:  # in the published code the stem is a 3D convolution
         return "2D", arguments
     if "conv1.weight" in tensors:

@@ -7,7 +7,7 @@ ImageNet models in timm's names. Both return a complete state_dict for `model.lo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from sifa_zoo.models.clip_model import STEM_FRAMES, ClipModel
 
 _MAX_LISTED = 20
 _CENTRE_FRAME = 2  # of the four that the stem sees: where inflation puts the 2D kernel
+_CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")  # here and in 2D and published checkpoints
+_HEADS = ("head.", "head_dual.", "fc.")
 _STEMS = ("conv1.weight", "conv1.0.weight", "patch_embed.proj.weight")
 
 # What follows from the architecture may be absent; where it is present, it is checked.
@@ -63,7 +65,7 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
         >>> model = create_model("sifa_net_r50", dual_head=True)
         >>> model.load_state_dict(from_reference(torch.load("sifa_r50.pth", weights_only=True), model))
     """
-    source = _without_prefix(state_dict)
+    source = without_prefix(state_dict)
     is_swin = _is_swin(model)
     converted = {}
     for name, target in model.state_dict().items():
@@ -104,7 +106,7 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
         >>> backbone = timm.create_model("swin_base_patch4_window7_224", pretrained=True)
         >>> model.load_state_dict(inflate(backbone.state_dict(), model))
     """
-    source = _without_prefix(state_dict)
+    source = without_prefix(state_dict)
     target = model.state_dict()
     source = (
         _planar_swin(source) if _is_swin(model) else {re.sub(r"^fc\.", "head.fc.", n): t for n, t in source.items()}
@@ -191,6 +193,31 @@ def state_dict_faults(
     return lines + [hint for part, hint, kind in hints if any(part in name for name in faults[kind])]
 
 
+def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy, without the `module.` that data-parallel training puts in front of every name.
+
+    Raises:
+        ConversionError: If a value is not a tensor.
+    """
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise ConversionError(
+                f"a state_dict maps names to tensors, got {type(value).__name__} for {name!r}; pass the inner one"
+            )
+    prefix = "module." if state_dict and all(name.startswith("module.") for name in state_dict) else ""
+    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
+
+
+def classifier_name(names: Container[str]) -> str | None:
+    """The name of a classifier's weight in a checkpoint, in this project's names or others'; None if it has none."""
+    return next((name for name in _CLASSIFIERS if name in names), None)
+
+
+def without_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, but for its classifiers."""
+    return {name: tensor for name, tensor in state_dict.items() if not name.startswith(_HEADS)}
+
+
 def reference_name(name: str, *, is_swin: bool) -> str:
     """The published code's name for a tensor of this project's models."""
     name = name.replace("head_dual.fc.", "fc_dual.").replace("head.fc.", "fc.")
@@ -209,17 +236,6 @@ def _is_added(name: str) -> bool:
     """Whether a 2D checkpoint may lack this tensor."""
     added = any(part in name for part in (".temporal.", ".aa.", ".se."))
     return added or name.startswith("head")
-
-
-def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy, without the `module.` that data-parallel training puts in front of every name."""
-    for name, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise ConversionError(
-                f"a state_dict maps names to tensors, got {type(value).__name__} for {name!r}; pass the inner one"
-            )
-    prefix = "module." if state_dict and all(name.startswith("module.") for name in state_dict) else ""
-    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
 
 
 def _reshape(tensor: Tensor, target: Tensor, name: str) -> Tensor:
