@@ -27,6 +27,9 @@ class Entry:
 
     `format` is "sifa_zoo" for this project's names, "timm" for a 2D trunk that is inflated when it is loaded.
     `logits` are the first ones that the model gives for the clip of `sifa_zoo.engine.fixed_clip`.
+
+    Raises:
+        ValueError: If `status` or `format` is not one of those that exist.
     """
 
     status: str
@@ -47,6 +50,12 @@ class Entry:
     model_args: dict[str, Any] = field(default_factory=dict)
     logits: list[float] | None = None
     note: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status must be one of {STATUSES}, got {self.status!r}")
+        if self.format not in FORMATS:
+            raise ValueError(f"format must be one of {FORMATS}, got {self.format!r}")
 
     @property
     def loads(self) -> bool:
@@ -79,7 +88,7 @@ def parse_manifest(text: str) -> dict[str, Entry]:
     """Entries of a manifest in JSON.
 
     Raises:
-        ValueError: If it is no JSON, or an entry lacks a field or has one too many.
+        ValueError: If it is not JSON, or an entry lacks a field, has one too many, or is of no known status or format.
     """
     try:
         return {name: Entry(**values) for name, values in json.loads(text)["weights"].items()}
