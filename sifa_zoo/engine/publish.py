@@ -145,7 +145,7 @@ def model_card(name: str, repo: str, info: WeightsInfo, entry: Entry) -> str:
         eval_results=results,
     )
     rows = [
-        f"| {f['data']} | {f['metric']} | {f['value']:.2f} % | {f['protocol']} | {f['videos'] or ''} | {f['source']} |"
+        f"| {f['data']} | {f['metric']} | {f['value']:.2f} % | {f['protocol']} | {f['videos']} | {f['source']} |"
         for f in entry.figures
     ]
     return f"""---
@@ -200,8 +200,10 @@ def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any
 
 
 def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
-    """The figures of the validation in training; weights of earlier versions do not tell of how many videos."""
-    videos, expected = info.metrics.get("val_videos"), info.metrics.get("val_expected")
+    """The figures of the validation in training; none for converted weights, which were not trained here."""
+    if not info.metrics:
+        return []
+    videos, expected = info.metrics["val_videos"], info.metrics["val_expected"]
     if videos != expected:
         raise ValueError(
             f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"

@@ -97,6 +97,11 @@ def test_the_figures_of_an_incomplete_validation_do_not_count(run_folder):
         _validated(incomplete, "two colours")
 
 
+def test_weights_that_were_not_trained_here_have_no_figures_of_a_validation(run_folder):
+    converted = dataclasses.replace(read_info(run_folder), metrics={})
+    assert _validated(converted, "two colours") == []
+
+
 def test_publishing_again_makes_a_new_commit(logged_in, run_folder):
     first = publish(run_folder, REPO, **FACTS)[1].revision
     second = publish(run_folder, REPO, **{**FACTS, "trained_on": "other colours"})[1].revision
