@@ -23,11 +23,11 @@ _CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")  # here and in 2D 
 _HEADS = ("head.", "head_dual.", "fc.")
 _STEMS = ("conv1.weight", "conv1.0.weight", "patch_embed.proj.weight")
 
-# What follows from the architecture may be absent; where it is present, it is checked.
+# What follows from the architecture may be absent, and is checked where it is present.
 _DERIVED = ("attn_mask", "relative_position_index", "def_cor.weight")
 _BUFFERS = ("attn_mask", "relative_position_index")  # of Swin, which older 2D checkpoints hold for their own size
 
-_HINTS = (  # what a wrongly built model leaves over, or misses, and how to build it
+_HINTS = (  # part of a name, how to build a model that fits, and the kind of fault
     ("dual", "the checkpoint has a second branch: build the model with dual_head=True", "unexpected"),
     ("dual", "the checkpoint has one head: build the model with dual_head=False", "missing"),
     (".fc1.", "the checkpoint has global context: build the model with global_context=True", "unexpected"),
@@ -50,7 +50,7 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
     built so, with the checkpoint's classes, kernel sizes and, for SIFA-Transformer, `img_size=224`.
 
     Args:
-        state_dict: In the published names; a `module.` in front of all of them is dropped.
+        state_dict: In the published names; a `module.` in front of all of them is removed.
         model: Of the same architecture.
 
     Returns:
@@ -170,8 +170,8 @@ def state_dict_faults(
     Args:
         target: The state_dict of the model.
         state_dict: The tensors for it.
-        leftover: Further tensors that are unexpected, such as those of a checkpoint that found no use.
-        hints: Part of a name, advice, kind: given at the end where such a name is among the faults of this kind.
+        leftover: Further unexpected names, such as those of a checkpoint's tensors that are of no use.
+        hints: Part of a name, advice, kind of fault; the advice is added if such a name has such a fault.
 
     Returns:
         The names that are missing, unexpected and misshapen, at most 20 of each kind, and the hints.
@@ -239,7 +239,7 @@ def _is_added(name: str) -> bool:
 
 
 def _reshape(tensor: Tensor, target: Tensor, name: str) -> Tensor:
-    """A published 3D kernel as the 2D one that does the same."""
+    """A published 3D kernel as the equivalent 2D one."""
     if name in _STEMS and tensor.ndim == 5:
         return tensor.flatten(1, 2)  # (out, C, 4, h, w) to (out, C*4, h, w)
     if name.endswith(".temporal.conv.weight") and tensor.ndim == 4:
@@ -303,7 +303,7 @@ def _check_derived(source: Mapping[str, Tensor], model: ClipModel) -> list[str]:
                 )
         elif name not in buffers or buffers[name] is None or not _same(tensor, buffers[name]):
             raise ConversionError(
-                f"{name} is not as this architecture makes it at {model.img_size}; build it at the checkpoint's size"
+                f"{name} is not what this architecture has at {model.img_size}; build it at the checkpoint's size"
             )
     return leftover
 

@@ -54,7 +54,7 @@ def test_derived_tensors_may_be_absent():
         (
             transformer,
             {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)},
-            "layers.0.blocks.1.attn_mask is not as",
+            "layers.0.blocks.1.attn_mask is not what this architecture has at",
         ),
         (net, {"extra.weight": torch.zeros(1)}, "1 unexpected: extra.weight"),
         (net, {"layer1.0.conv1.weight": None}, "1 missing: layer1.0.conv1.weight"),
