@@ -37,7 +37,7 @@ class BuildError(RuntimeError):
 
 
 class CompilerError(BuildError):
-    """A compiler was there and failed."""
+    """A compiler was found, but failed."""
 
 
 def object_name(device: str) -> str:
@@ -51,7 +51,7 @@ def find_compiler() -> str | None:
 
 
 def find_nvcc() -> str | None:
-    """nvcc: of `$CUDA_HOME`, of the package `cuda-toolkit[nvcc,cccl]`, on the PATH, or in /usr/local/cuda."""
+    """nvcc: in `$CUDA_HOME`, of the package `cuda-toolkit[nvcc,cccl]`, on the PATH, or in /usr/local/cuda."""
     home = os.environ.get("CUDA_HOME")
     packaged = [bin_ for folder in sys.path if folder for bin_ in sorted(Path(folder, "nvidia").glob("cu*/bin"))]
     found = [Path(home, "bin")] if home else [*packaged[::-1], os.environ.get("PATH", ""), "/usr/local/cuda/bin"]

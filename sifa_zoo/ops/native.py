@@ -1,4 +1,4 @@
-"""Finds, builds and loads the native kernels of the operator, and says why they are not there.
+"""Finds, builds and loads the native kernels of the operator, or says why there are none.
 
 Three tiers: plain PyTorch always works; a wheel may contain the compiled object of a device; else it is compiled once,
 at the first use on real tensors or by `sifa-zoo build-ops`, into a cache. Nothing is loaded or compiled at import or
@@ -51,19 +51,19 @@ def backends() -> dict[str, bool | str]:
 
 
 def build(device: str | None = None, *, force: bool = False) -> list[Path]:
-    """Compile the native kernels into the cache, where they are not there yet; they are loaded when next used.
+    """Compile the native kernels into the cache unless they are there; they are loaded when next used.
 
     Args:
         device: "cpu" or "cuda"; by default "cpu", and "cuda" too if a GPU is visible. With "cuda" and no GPU, all
             architectures are compiled, or those of `$TORCH_CUDA_ARCH_LIST`.
-        force: Compile in any case. A process that has loaded the old object keeps it.
+        force: Compile even so. A process that has loaded the old object keeps it.
 
     Returns:
         The shared objects.
 
     Raises:
-        BuildError: If that is not possible, saying why.
-        ValueError: If the device is another one.
+        BuildError: If that is not possible; it says why.
+        ValueError: If there is no such device.
     """
     if device not in (None, *DEVICES):
         raise ValueError(f"device must be one of {DEVICES}, got {device = }")
@@ -98,7 +98,7 @@ def load(device: str, *, may_build: bool) -> str:
 def load_for(device: str) -> bool:
     """Whether the dispatcher has a native kernel for the device, after loading or compiling it where that is possible.
 
-    Warns if it has not, unless that was asked for.
+    Warns if there is none, unless plain PyTorch was asked for.
     """
     if device not in DEVICES:
         return False
@@ -174,7 +174,7 @@ def _build(device: str, *, force: bool = False) -> Path:
     except filelock.Timeout as error:
         raise BuildError(f"another process has held {error.lock_file} for {_BUILD_TIMEOUT_SECONDS:.0f} s") from error
     except OSError as error:
-        raise BuildError(f"cannot write to the cache ({error}); set SIFA_ZOO_CACHE to a folder of yours") from error
+        raise BuildError(f"cannot write to the cache ({error}); set SIFA_ZOO_CACHE to a folder that can be") from error
     return target
 
 
