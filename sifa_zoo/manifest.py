@@ -1,4 +1,4 @@
-"""`weights_manifest.json`: every weight there is, or has a name kept for it, and exactly what is known of each.
+"""`weights_manifest.json`: all weights that exist or have a name reserved, and what is known about each.
 
 `docs/weights.md` says what the fields mean, `docs/weights_manifest.schema.json` what they may hold.
 """
@@ -23,7 +23,7 @@ _PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the manifest; None is what is not known.
+    """One entry of the manifest; None stands for what is not known.
 
     `format` is "sifa_zoo" for this project's names, "timm" for a 2D trunk that is inflated when it is loaded.
     `logits` are the first ones that the model gives for the clip of `sifa_zoo.engine.fixed_clip`.
@@ -73,14 +73,14 @@ class Entry:
 
 
 def manifest_path() -> Path:
-    """The manifest of the installed package, or of the clone that this is."""
+    """The manifest: inside an installed package, or at the top of a clone."""
     inside = _PACKAGE / FILE
     return inside if inside.is_file() else _PACKAGE.parent / FILE
 
 
 @functools.cache
 def read_manifest() -> Mapping[str, Entry]:
-    """Entries by `architecture.tag`; an architecture's first one that loads is its default."""
+    """Entries by `architecture.tag`; the first of an architecture that loads is its default."""
     return parse_manifest(manifest_path().read_text(encoding="utf-8"))
 
 

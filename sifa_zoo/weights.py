@@ -38,9 +38,9 @@ _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 
 @dataclass(frozen=True)
 class Weights:
-    """A file on this machine, its bytes checked as far as its hash is known, and what is known of it.
+    """A file on this machine, its bytes checked if its hash is known, and what is known about it.
 
-    `source` is how messages call it, `format` as in the manifest. `info` is None where nothing says what the file
+    `source` is its name in messages, `format` as in the manifest. `info` is None where nothing says what the file
     holds. `logits` are the stored ones for `engine.fixed_clip`, `cfg` further entries for `pretrained_cfg`.
     """
 
@@ -95,7 +95,7 @@ def find_entry(name: str) -> tuple[str, Entry]:
         why = "the authors of SIFA released none, and nobody has since" if entry else "the manifest has no such entry"
         raise UnpublishedError(
             f"there are no weights {full_name!r}: {why}. These load: {', '.join(loadable)}. "
-            "Weights of your own load with checkpoint_path=, and pretrained=False builds the model without any"
+            "Load weights of your own with checkpoint_path=, or build the model without any with pretrained=False"
         )
     return full_name, entry
 
@@ -104,7 +104,7 @@ def find_file(path: str | Path) -> Weights:
     """A weights file that the user names.
 
     Raises:
-        WeightsError: If there is none, or it is no safetensors file.
+        WeightsError: If there is no such file, or it is not a safetensors file.
     """
     return Weights(Path(path), str(path), file_info(path))
 
@@ -113,7 +113,7 @@ def file_info(path: str | Path) -> WeightsInfo | None:
     """What a weights file says about itself; None if it says nothing.
 
     Raises:
-        WeightsError: If there is no such file, or it is no safetensors file.
+        WeightsError: If there is no such file, or it is not a safetensors file.
     """
     with _open(path) as file:
         metadata = file.metadata() or {}
@@ -124,7 +124,7 @@ def file_info(path: str | Path) -> WeightsInfo | None:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, in memory: on the file they would change when somebody overwrites it.
+    """The tensors of a safetensors file, copied: mapped from the file they would change when it is overwritten.
 
     Raises:
         WeightsError: If there is no such file, or it is not a safetensors file.
@@ -134,7 +134,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def count_classes(path: str | Path) -> int | None:
-    """Rows of a file's classifier, under its names here and in 2D trunks; None if there is none.
+    """How many classes a file's classifier has, named as here or as in a 2D trunk; None if it has no classifier.
 
     Raises:
         WeightsError: If there is no such file, or it is not a safetensors file.
@@ -153,7 +153,7 @@ def load_weights(
         model: A model on the meta device, which is never initialised: it takes over the tensors.
         state_dict: Tensors in this project's names.
         source: Where they come from, for messages.
-        device: Where the model is to be.
+        device: Where to put the tensors.
 
     Raises:
         MismatchError: If a tensor is missing, left over or misshapen; at most 20 are listed.
@@ -183,7 +183,7 @@ def load_planar_weights(
 
 
 class SkipInit(TorchFunctionMode):
-    """Initialising a tensor on the meta device does nothing, so do not spend time on it."""
+    """Skips the initialisation of tensors on the meta device, which takes time and does nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -233,7 +233,7 @@ def _of_entry(name: str, cache_dir: str | Path | None) -> Weights:
 
 
 def _info_of_entry(architecture: str, entry: Entry) -> WeightsInfo:
-    """What the manifest knows of a file that does not know itself, such as a 2D trunk of timm."""
+    """What the manifest says about a file that says nothing about itself, such as a 2D trunk of timm."""
     names = tuple(entry.class_names) if isinstance(entry.class_names, list) else ()
     return WeightsInfo(architecture, names, entry.clip_config, version="", model_args=entry.model_args)
 
@@ -260,7 +260,7 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
 
 
 def _info_of(config: dict[str, Any], name: str) -> WeightsInfo:
-    """What a `config.json` as timm writes it says."""
+    """What a `config.json` in timm's form says about the weights beside it."""
     cfg = config.get("pretrained_cfg", {})
     labels = tuple(config.get("label_names") or cfg.get("label_names") or ())
     known = {key: cfg[key] for key in ("num_frames", "frame_stride", "fps", "crop_pct", "mean", "std") if key in cfg}
@@ -275,8 +275,8 @@ def _open(path: str | Path) -> Any:
     path = Path(path)
     if path.suffix in _PICKLES:
         raise WeightsError(
-            f"{path}: only safetensors files are loaded; `sifa-zoo convert {path} --model NAME --output FILE` "
-            "makes one of it"
+            f"{path}: only safetensors files are loaded; convert it with "
+            f"`sifa-zoo convert {path} --model NAME --output FILE`"
         )
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
