@@ -32,7 +32,7 @@ def convert_file(
 ) -> tuple[Path, str]:
     """Convert a checkpoint of the published SIFA code, or of a 2D ResNet or Swin in timm's names.
 
-    Which of the two it is, the number of classes, a second branch and a missing patch norm are seen in the checkpoint.
+    Which of the two it is, the number of classes, a second branch and a missing patch norm are read off the checkpoint.
 
     Args:
         checkpoint: A pickle of PyTorch (`.pth`, read with `weights_only=True`), or a safetensors file.
@@ -79,7 +79,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path}: cannot be read without executing what is in it ({reason}); where you trust it, load it yourself "
+            f"{path}: cannot be read without executing what is in it ({reason}); if you trust it, load it yourself "
             "and save the state_dict alone: torch.save(checkpoint['state_dict'], 'tensors.pth')"
         ) from error
     for wrapper in _WRAPPERS:
@@ -91,7 +91,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Whether a checkpoint is "published" or "2D", and what it says about how the model must be built."""
+    """Whether a checkpoint is "published" or "2D", and the model arguments that can be read off it."""
     stem = next((tensors[name] for name in ("conv1.weight", "patch_embed.proj.weight") if name in tensors), None)
     head = classifier_name(tensors)
     arguments: dict[str, Any] = {} if head is None else {"num_classes": tensors[head].shape[0]}

@@ -43,12 +43,12 @@ def publish(
     Args:
         run: A run folder (its best weights), or a weights file of one.
         repo: `owner/name`; created if there is none.
-        licence: Of the weights, as the Hub writes it, such as `apache-2.0`.
+        licence: Of the weights, as the Hub spells it, such as `apache-2.0`.
         trained_on: The training data, in words.
         evaluations: Folders or files of `sifa-zoo eval --output`, of these weights; without any, the figures of the
             validation in training.
         tag: Of the manifest entry; None takes the repository's name.
-        private: Create the repository private.
+        private: Create the repository private; ignored for one that exists.
 
     Returns:
         The name and the entry for the manifest.
@@ -66,7 +66,7 @@ def publish(
     if not re.fullmatch(r"\w+", tag):
         raise ValueError(f"tag must consist of letters, digits and _, got {tag!r}")
     if not licence.strip() or not trained_on.strip():
-        raise ValueError("licence and trained_on must not be empty: they are on the card that others read")
+        raise ValueError("licence and trained_on must not be empty: they go on the model card")
     path = weights_file(Path(run))
     model = load_run(path)
     info = file_info(path)
@@ -85,7 +85,7 @@ def publish(
 def describe_weights(
     path: Path, model: nn.Module, info: WeightsInfo, *, licence: str, trained_on: str, figures: list[dict[str, Any]]
 ) -> Entry:
-    """What the manifest says of a weights file, all but where it is."""
+    """The manifest entry of a weights file, as yet without where it can be downloaded."""
     return Entry(
         status="embedded",
         trained_on=trained_on,
@@ -96,9 +96,7 @@ def describe_weights(
         num_classes=len(info.class_names),
         class_names=list(info.class_names),
         clip=json.loads(json.dumps(info.clip.to_dict())),
-        protocol=figures[0]["protocol"]
-        if figures
-        else protocol(info.clip, num_clips=info.num_clips, num_crops=info.num_crops, multi_label=info.multi_label),
+        protocol=figures[0]["protocol"] if figures else _protocol(info),
         figures=figures,
         model_args=info.model_args,
         logits=first_logits(model),
@@ -184,18 +182,18 @@ def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any
         shared |= {"protocol": result["protocol"], "videos": result["videos"]}
         metrics = [metric for metric in _METRICS if metric in ("top1", "top5") or result.get(metric) is not None]
         figures = [{"metric": metric, "value": float(result[metric]), **shared} for metric in metrics]
-        of = (result["arch"], list(result["class_names"]), result["weights_sha256"])
+        arch, class_names, evaluated = result["arch"], list(result["class_names"]), result["weights_sha256"]
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no result of `sifa-zoo eval --output` ({error!r})") from error
+        raise ValueError(f"{file} is not a result of `sifa-zoo eval --output` ({error!r})") from error
     if not complete:
         raise ValueError(f"{file}: only {result['videos']} of {result['expected']} videos were evaluated")
-    if of[:2] != (info.arch, list(info.class_names)):
-        raise ValueError(f"{file} is a result of {of[0]} with the classes {few(of[1])}, not of this run's")
-    if of[2] != sha256:
-        way_out = "run `sifa-zoo eval` on what is published"
-        raise ValueError(f"{file} is a result of other weights (sha256 {of[2]}, not {sha256}): {way_out}")
+    if (arch, class_names) != (info.arch, list(info.class_names)):
+        raise ValueError(f"{file} is a result of {arch} with the classes {few(class_names)}, not of this run's")
+    if evaluated != sha256:
+        way_out = "run `sifa-zoo eval` on the weights to be published"
+        raise ValueError(f"{file} is a result of other weights (sha256 {evaluated}, not {sha256}): {way_out}")
     return figures
 
 
@@ -208,11 +206,13 @@ def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
         raise ValueError(
             f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"
         )
-    shared = {"data": data, "status": "measured", "source": "validation videos, by which the best epoch was chosen"}
-    shared |= {
-        "protocol": protocol(
-            info.clip, num_clips=info.num_clips, num_crops=info.num_crops, multi_label=info.multi_label
-        )
-    }
+    source = "validation videos, by which the best epoch was chosen"
+    shared = {"data": data, "status": "measured", "source": source, "protocol": _protocol(info), "videos": videos}
     known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
-    return [{"metric": metric, "value": v, **shared, "videos": videos} for metric, v in known if v is not None]
+    return [{"metric": metric, "value": value, **shared} for metric, value in known if value is not None]
+
+
+def _protocol(info: WeightsInfo) -> str:
+    """The protocol of the validation in training."""
+    views = {"num_clips": info.num_clips, "num_crops": info.num_crops}
+    return protocol(info.clip, **views, multi_label=info.multi_label)

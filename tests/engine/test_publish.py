@@ -133,7 +133,7 @@ def test_mistakes_are_told_before_anything_is_sent(logged_in, run_folder, argume
         ({"arch": "sifa_net_r50"}, "is a result of sifa_net_r50"),
         ({"class_names": ["red", "blue"]}, "with the classes red, blue"),
         ({"weights_sha256": "0" * 64}, "is a result of other weights"),
-        ({"top1": "?"}, "is no result of"),
+        ({"top1": "?"}, "is not a result of"),
     ],
 )
 def test_evaluations_that_do_not_count(logged_in, run_folder, evaluation, changes, match):
@@ -206,5 +206,5 @@ def test_verify_refuses_other_logits(logged_in, run_folder):
     config = json.loads(logged_in.repos[REPO].commits[logged_in.repos[REPO].branches["main"]]["config.json"].data)
     config["sifa_zoo"]["logits"][0] += 1e-3
     logged_in.add(REPO, {"config.json": json.dumps(config).encode()})
-    with pytest.raises(CorruptError, match=r"logits of the fixed clip are 0.001 off, at most 0.0001 is right"):
+    with pytest.raises(CorruptError, match=r"logits of the fixed clip are off by 0.001, at most 0.0001 is allowed"):
         verify(f"hf-hub:{REPO}")
