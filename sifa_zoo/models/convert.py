@@ -106,18 +106,15 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
         >>> backbone = timm.create_model("swin_base_patch4_window7_224", pretrained=True)
         >>> model.load_state_dict(inflate(backbone.state_dict(), model))
     """
-    source = without_prefix(state_dict)
     target = model.state_dict()
-    source = (
-        _planar_swin(source) if _is_swin(model) else {re.sub(r"^fc\.", "head.fc.", n): t for n, t in source.items()}
-    )
+    source = _planar_swin(state_dict) if _is_swin(model) else _planar_resnet(state_dict)
+    dropped = []
     if _is_swin(model) and "patch_embed.norm.weight" not in target:
-        source = {name: tensor for name, tensor in source.items() if not name.startswith("patch_embed.norm.")}
-    if (
-        "head.fc.weight" not in target
-        or source.get("head.fc.weight", torch.empty(0)).shape != target["head.fc.weight"].shape
-    ):
-        source = {name: tensor for name, tensor in source.items() if not name.startswith("head.fc.")}
+        dropped.append("patch_embed.norm.")
+    head, own_head = source.get("head.fc.weight"), target.get("head.fc.weight")
+    if head is None or own_head is None or head.shape != own_head.shape:
+        dropped.append("head.fc.")
+    source = {name: tensor for name, tensor in source.items() if not name.startswith(tuple(dropped))}
 
     inflated, used = {}, set()
     for name, like in target.items():
@@ -263,12 +260,17 @@ def _adapt_stem(kernel: Tensor, in_chans: int) -> Tensor:
     return adapted.transpose(1, 2).flatten(1, 2)
 
 
-def _planar_swin(source: dict[str, Tensor]) -> dict[str, Tensor]:
+def _planar_resnet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A 2D ResNet, its head named as here."""
+    return {re.sub(r"^fc\.", "head.fc.", name): tensor for name, tensor in without_prefix(state_dict).items()}
+
+
+def _planar_swin(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A 2D Swin in timm's names, without the buffers that older files hold.
 
-    In the original names patch merging ends a stage; timm's open the next one with it.
+    In the original names patch merging ends a stage; in timm's it opens the next one.
     """
-    source = {name: tensor for name, tensor in source.items() if not name.endswith(_BUFFERS)}
+    source = {name: tensor for name, tensor in without_prefix(state_dict).items() if not name.endswith(_BUFFERS)}
     if "layers.0.downsample.reduction.weight" not in source:
         return source
     moved = {
