@@ -144,9 +144,11 @@ def _check_name(architecture: str) -> None:
 def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> ClipModel:
     """The model with these weights; what they hold is not initialised first."""
     info = weights.info
-    architecture = info.arch if info and name.startswith(SCHEMES) else name.partition(".")[0]
-    if architecture not in _ARCHITECTURES or (info and info.arch != architecture):
-        raise MismatchError(f"{weights.source} holds weights of {info and info.arch}, not of {_wanted(architecture)}")
+    named = name.partition(".")[0]
+    stored = info.arch if info else named
+    architecture = stored if name.startswith(SCHEMES) else named
+    if architecture not in _ARCHITECTURES or stored != architecture:
+        raise MismatchError(f"{weights.source} holds weights of {stored}, not of {_wanted(architecture)}")
     device = torch.device(arguments.pop("device", None) or torch.get_default_device())
     if device.type == "meta":
         raise ValueError("weights cannot be loaded into a model on the meta device: build it without device='meta'")
