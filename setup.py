@@ -37,7 +37,7 @@ class BuildNative(build_ext):
 
     def run(self):
         folder = Path(".") if self.editable_mode else Path(self.build_lib)
-        archs = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split() or compiler.CUDA_ARCHS
+        archs = compiler.wanted_archs() or compiler.CUDA_ARCHS
         devices = {"cpu": ()} | ({"cuda": archs} if os.environ.get("SIFA_ZOO_CUDA") == "1" else {})
         for device, cuda_archs in devices.items():
             try:

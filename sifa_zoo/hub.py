@@ -1,7 +1,8 @@
 """Weights files from the Hugging Face Hub and its cache, their bytes checked before anyone uses them.
 
-A file in the cache is taken without asking the Hub anything. HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN, HF_HOME and proxies
-are `huggingface_hub`'s own; its versions 1 and 2 differ in their HTTP library, so errors are told apart by its classes.
+A cached file is used without asking the Hub anything. HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN, HF_HOME and proxies mean
+what they mean to `huggingface_hub`. Its versions 1 and 2 use different HTTP libraries, so only its own error classes
+are relied on.
 """
 
 from __future__ import annotations
@@ -12,11 +13,6 @@ import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -26,7 +22,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be had, or do not fit the model; its subclasses say which."""
+    """Weights cannot be obtained or do not fit the model; the subclasses say why."""
 
 
 class UnpublishedError(WeightsError):
@@ -34,23 +30,23 @@ class UnpublishedError(WeightsError):
 
 
 class OfflineError(WeightsError):
-    """The file is not in the cache, and the Hub cannot be reached or must not be."""
+    """The file is not in the cache, and the Hub cannot be reached or may not be asked."""
 
 
 class RepositoryError(WeightsError):
-    """The Hub has no such repository, revision or file, or does not let this user have it."""
+    """The Hub has no such repository, revision or file, or refuses this user access."""
 
 
 class HubError(WeightsError):
-    """The Hub can be reached and fails: too many requests, a server error, or a download that breaks off."""
+    """The Hub can be reached but fails: too many requests, a server error, or a transfer that breaks off."""
 
 
 class CorruptError(WeightsError):
-    """A file is not what it should be: another hash, another size, or no safetensors file."""
+    """A file is not what it should be: it has another hash or size, or is not a safetensors file."""
 
 
 class MismatchError(WeightsError):
-    """The weights belong to another architecture or to a model that was built otherwise."""
+    """The weights belong to another architecture, or to a model that was built with other arguments."""
 
 
 def download(
@@ -73,7 +69,7 @@ def download(
         size: How many bytes it must have; None for any.
 
     Returns:
-        The file in the cache. One whose bytes are wrong is removed from there.
+        The file in the cache. If its bytes are wrong, it is removed.
 
     Raises:
         OfflineError: Within 5 seconds, if it is not cached and the Hub cannot be reached.
@@ -98,10 +94,8 @@ def download(
         for link in {path, blob}:
             with contextlib.suppress(OSError):
                 link.unlink(missing_ok=True)
-        left = path.exists()
-        fate = (
-            "it could not be removed: remove it by hand" if left else "it was removed, so the next call loads it anew"
-        )
+        removed = "it was removed, so the next call downloads it again"
+        fate = "it could not be removed: remove it by hand" if path.exists() else removed
         raise CorruptError(f"{what}: {error}; {fate}") from None
     return path
 
@@ -113,7 +107,7 @@ def upload(repo: str, files: Mapping[str, bytes | Path], *, message: str, privat
         repo: `owner/name`.
         files: Contents, or files on this machine, by their path in the repository.
         message: Of the commit.
-        private: Create it private; of no account for one that exists.
+        private: Create it private; ignored for one that exists.
 
     Returns:
         The commit's hash.
@@ -167,17 +161,8 @@ def split_repo(name: str) -> tuple[str, str | None]:
     return repo, revision or None
 
 
-def fixed_clip(model: Any) -> Tensor:
-    """The clip `(1, C, T, H, W)` that stored logits were computed on, of the model's input size.
-
-    Standard normal numbers of `numpy.random.RandomState(0)`, which gives the same on every machine.
-    """
-    shape = (1, model.in_chans, model.num_frames, *model.img_size)
-    return torch.from_numpy(np.random.RandomState(0).standard_normal(shape).astype(np.float32))
-
-
 def _fetch(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> Path:
-    """Download into the cache; a broken connection is tried again, as not every version of the client does."""
+    """Download into the cache, retrying broken connections, which not every version of the client does."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError
 
@@ -190,13 +175,13 @@ def _fetch(repo: str, file: str, what: str, *, revision: str | None, cache_dir: 
             named = _named(error, what, repo=repo)
             if named is None and not isinstance(error, OSError) and attempt + 1 < _ATTEMPTS:
                 continue
-            broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to load it anew")
+            broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to retry")
             raise named or broken from error
     raise AssertionError("unreachable")
 
 
 def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
-    """The named error for an answer of the Hub; None if this is no answer."""
+    """The `WeightsError` for an error that the Hub answered with; None if there was no answer."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
@@ -223,9 +208,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> None:
-    """Ask the Hub for the file's head, and wait for any answer no longer than the patience allows.
+    """Ask the Hub for the file's metadata, and raise OfflineError unless any answer comes within a few seconds.
 
-    By itself `huggingface_hub` tries for more than a minute. A thread, because a name lookup knows no time limit.
+    By itself `huggingface_hub` tries for more than a minute. In a thread, because a name lookup has no time limit.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
@@ -254,6 +239,6 @@ def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_d
         raise named from caught[0]
     raise OfflineError(
         f"{absent}, and {constants.ENDPOINT} (HF_ENDPOINT) cannot be reached: {_first_line(caught[0])}. "
-        "Connect; or copy the cache from a machine that has it and set HF_HUB_OFFLINE=1; or load a file with "
+        "Go online; or copy the cache from a machine that has the file and set HF_HUB_OFFLINE=1; or load a file with "
         "checkpoint_path="
     ) from caught[0]

@@ -1,4 +1,4 @@
-"""`weights_manifest.json`: every weight there is, or has a name kept for it, and exactly what is known of each.
+"""`weights_manifest.json`: all weights that exist or have a name reserved, and what is known about each.
 
 `docs/weights.md` says what the fields mean, `docs/weights_manifest.schema.json` what they may hold.
 """
@@ -23,10 +23,13 @@ _PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the manifest; None is what is not known.
+    """One entry of the manifest; None stands for what is not known.
 
     `format` is "sifa_zoo" for this project's names, "timm" for a 2D trunk that is inflated when it is loaded.
-    `logits` are the first ones that the model gives for `sifa_zoo.hub.fixed_clip`.
+    `logits` are the first ones that the model gives for the clip of `sifa_zoo.engine.fixed_clip`.
+
+    Raises:
+        ValueError: If `status` or `format` is not one of those that exist.
     """
 
     status: str
@@ -48,6 +51,12 @@ class Entry:
     logits: list[float] | None = None
     note: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status must be one of {STATUSES}, got {self.status!r}")
+        if self.format not in FORMATS:
+            raise ValueError(f"format must be one of {FORMATS}, got {self.format!r}")
+
     @property
     def loads(self) -> bool:
         """Whether these weights can be loaded today."""
@@ -64,14 +73,14 @@ class Entry:
 
 
 def manifest_path() -> Path:
-    """The manifest of the installed package, or of the clone that this is."""
+    """The manifest: inside an installed package, or at the top of a clone."""
     inside = _PACKAGE / FILE
     return inside if inside.is_file() else _PACKAGE.parent / FILE
 
 
 @functools.cache
 def read_manifest() -> Mapping[str, Entry]:
-    """Entries by `architecture.tag`; an architecture's first one that loads is its default."""
+    """Entries by `architecture.tag`; the first of an architecture that loads is its default."""
     return parse_manifest(manifest_path().read_text(encoding="utf-8"))
 
 
@@ -79,7 +88,7 @@ def parse_manifest(text: str) -> dict[str, Entry]:
     """Entries of a manifest in JSON.
 
     Raises:
-        ValueError: If it is no JSON, or an entry lacks a field or has one too many.
+        ValueError: If it is not JSON, or an entry lacks a field, has one too many, or is of no known status or format.
     """
     try:
         return {name: Entry(**values) for name, values in json.loads(text)["weights"].items()}

@@ -20,6 +20,7 @@ from sifa_zoo.hub import MismatchError, WeightsError
 from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models import sifa_net, sifa_transformer
 from sifa_zoo.models.clip_model import ClipModel
+from sifa_zoo.models.convert import without_head
 from sifa_zoo.weights import (
     SCHEMES,
     SkipInit,
@@ -69,9 +70,9 @@ def create_model(
         name: An architecture of `list_models()`; or weights: `architecture.tag` of `list_pretrained()`,
             `hf-hub:owner/name` or `hf-hub:owner/name@revision`, or `local-dir:PATH` (a folder as published, or a run of
             `sifa-zoo finetune`). A name of weights loads them, whatever `pretrained` says.
-        pretrained: Load the architecture's default weights, the first ones of it that `list_pretrained()` names.
+        pretrained: Load the architecture's default weights, its first in `list_pretrained()`.
         num_classes: Classes; None means those of the weights, else 400. 0 gives pooled features. Where the weights have
-            another number, the head starts anew and all else is loaded.
+            another number, the head is re-initialised and all else is loaded.
         num_frames: Frames per clip by default, a multiple of 4; None means those of the weights, else 16.
         img_size: Height and width in pixels, an int or a pair; None means those of the weights.
         in_chans: Channels of a frame; a stem for other channels is fitted as timm does.
@@ -87,7 +88,7 @@ def create_model(
     Raises:
         ValueError: If the name is unknown (the nearest ones are listed) or a value out of range.
         TypeError: If the model has no such argument.
-        WeightsError: If weights cannot be had or do not fit; its subclasses in `sifa_zoo.hub` say why.
+        WeightsError: If weights cannot be obtained or do not fit; its subclasses in `sifa_zoo.hub` say why.
 
     Example:
         >>> logits = sifa_zoo.create_model("sifa_net_nano", num_classes=8)(torch.randn(1, 3, 16, 112, 112))  # (1, 8)
@@ -98,7 +99,7 @@ def create_model(
         _check_name(name.partition(".")[0])
     names_weights = pretrained or "." in name or name.startswith(SCHEMES)
     if names_weights and checkpoint_path is not None:
-        raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two weights: leave one of them out")
+        raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two sets of weights: leave one out")
     given = {"num_frames": num_frames, "img_size": img_size, "num_classes": num_classes, "in_chans": in_chans}
     arguments = {**{key: value for key, value in given.items() if value is not None}, **kwargs}
     if names_weights:
@@ -136,16 +137,18 @@ def _check_name(architecture: str) -> None:
     if architecture not in _ARCHITECTURES:
         nearest = difflib.get_close_matches(architecture, _ARCHITECTURES, n=3, cutoff=0.4) or sorted(_ARCHITECTURES)
         raise ValueError(
-            f"unknown model {architecture!r}; did you mean {', '.join(nearest)}? list_models() has all names"
+            f"unknown model {architecture!r}; did you mean {', '.join(nearest)}? list_models() lists all names"
         )
 
 
 def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> ClipModel:
-    """The model of these weights; nothing that they bring is initialised first."""
+    """The model with these weights; what they hold is not initialised first."""
     info = weights.info
-    architecture = info.arch if info and name.startswith(SCHEMES) else name.partition(".")[0]
-    if architecture not in _ARCHITECTURES or (info and info.arch != architecture):
-        raise MismatchError(f"{weights.source} holds weights of {info and info.arch}, not of {_wanted(architecture)}")
+    named = name.partition(".")[0]
+    stored = info.arch if info else named
+    architecture = stored if name.startswith(SCHEMES) else named
+    if architecture not in _ARCHITECTURES or stored != architecture:
+        raise MismatchError(f"{weights.source} holds weights of {stored}, not of {_wanted(architecture)}")
     device = torch.device(arguments.pop("device", None) or torch.get_default_device())
     if device.type == "meta":
         raise ValueError("weights cannot be loaded into a model on the meta device: build it without device='meta'")
@@ -164,14 +167,16 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
             model = _ARCHITECTURES[architecture](device="meta", **arguments)
         tensors = reading.result()
     if head_is_new:
-        tensors = {n: tensor for n, tensor in tensors.items() if not n.startswith(("head.", "head_dual.", "fc."))}
+        tensors = without_head(tensors)
     load = load_planar_weights if weights.format == "timm" else load_weights
     load(model, tensors, source=weights.source, device=device)
     model.pretrained_cfg = _pretrained_cfg(architecture, model) | weights.cfg
     if info:
         model.pretrained_cfg |= _described(info, labels=not head_is_new)
     if head_is_new and num_classes:
-        _logger.warning("%s: the head starts anew for %d classes, all else is loaded", weights.source, num_classes)
+        _logger.warning(
+            "%s: the head is re-initialised for %d classes, all else is loaded", weights.source, num_classes
+        )
         model.reset_classifier(num_classes)
     return model
 
@@ -181,7 +186,7 @@ def _wanted(architecture: str) -> str:
 
 
 def _described(info: WeightsInfo, *, labels: bool) -> dict[str, Any]:
-    """What weights say of themselves, for `pretrained_cfg`; frames and size are the model's own."""
+    """What weights say about themselves, for `pretrained_cfg`; frames and size are the model's own."""
     clip = {key: value for key, value in info.clip.to_dict().items() if key not in ("num_frames", "img_size")}
     names = {"label_names": info.class_names} if labels and info.class_names else {}
     evaluation = {name: getattr(info, name) for name in ("num_clips", "num_crops", "precision", "multi_label")}
@@ -219,8 +224,8 @@ def _first_conv(model: ClipModel) -> str:
     return next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
 
 
-# timm's registry: the same names, through the same door. `register_model` looks for `default_cfgs` in this module and
-# puts the names into its `__all__`, so each entry point is a function of this module too.
+# The same names in timm's registry. `register_model` looks for `default_cfgs` in this module and adds the names to its
+# `__all__`, so each entry point must be a function of this module too.
 
 
 def _timm_cfg(entry: Entry) -> dict[str, Any]:

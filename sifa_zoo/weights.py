@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sifa_zoo.config import METADATA_KEY, ClipConfig, WeightsInfo
@@ -27,23 +27,21 @@ from sifa_zoo.hub import (
 )
 from sifa_zoo.manifest import Entry, read_manifest
 from sifa_zoo.models.clip_model import ClipModel
-from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, inflate
+from sifa_zoo.models.convert import ConversionError, checkpoint_filter_fn, classifier_name, inflate, state_dict_faults
 from sifa_zoo.run_files import BEST
 
 SCHEMES = ("hf-hub:", "local-dir:")
 EMBEDDED = Path(__file__).parent / "embedded"
 _INIT = ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_", "copy_", "kaiming_uniform_")
-_CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")
-_MAX_LISTED = 20
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A file on this machine, its bytes checked as far as its hash is known, and what is known of it.
+    """A file on this machine, its bytes checked if its hash is known, and what is known about it.
 
-    `source` is how messages call it, `format` as in the manifest. `info` is None where nothing says what the file
-    holds. `logits` are the stored ones for `hub.fixed_clip`, `cfg` further entries for `pretrained_cfg`.
+    `source` is its name in messages, `format` as in the manifest. `info` is None where nothing says what the file
+    holds. `logits` are the stored ones for `engine.fixed_clip`, `cfg` further entries for `pretrained_cfg`.
     """
 
     path: Path
@@ -97,7 +95,7 @@ def find_entry(name: str) -> tuple[str, Entry]:
         why = "the authors of SIFA released none, and nobody has since" if entry else "the manifest has no such entry"
         raise UnpublishedError(
             f"there are no weights {full_name!r}: {why}. These load: {', '.join(loadable)}. "
-            "Weights of your own load with checkpoint_path=, and pretrained=False builds the model without any"
+            "Load weights of your own with checkpoint_path=, or build the model without any with pretrained=False"
         )
     return full_name, entry
 
@@ -106,7 +104,7 @@ def find_file(path: str | Path) -> Weights:
     """A weights file that the user names.
 
     Raises:
-        WeightsError: If there is none, or it is no safetensors file.
+        WeightsError: If there is no such file, or it is not a safetensors file.
     """
     return Weights(Path(path), str(path), file_info(path))
 
@@ -115,7 +113,7 @@ def file_info(path: str | Path) -> WeightsInfo | None:
     """What a weights file says about itself; None if it says nothing.
 
     Raises:
-        WeightsError: If there is no such file, or it is no safetensors file.
+        WeightsError: If there is no such file, or it is not a safetensors file.
     """
     with _open(path) as file:
         metadata = file.metadata() or {}
@@ -126,7 +124,7 @@ def file_info(path: str | Path) -> WeightsInfo | None:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, in memory: on the file they would change when somebody overwrites it.
+    """The tensors of a safetensors file, copied: mapped from the file they would change when it is overwritten.
 
     Raises:
         WeightsError: If there is no such file, or it is not a safetensors file.
@@ -136,60 +134,45 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def count_classes(path: str | Path) -> int | None:
-    """Rows of a file's classifier, under its names here and in 2D trunks; None if there is none.
+    """How many classes a file's classifier has, named as here or as in a 2D trunk; None if it has no classifier.
 
     Raises:
         WeightsError: If there is no such file, or it is not a safetensors file.
     """
     with _open(path) as file:
-        found = [name for name in _CLASSIFIERS if name in file.keys()]  # noqa: SIM118 (not a dictionary)
-        return file.get_slice(found[0]).get_shape()[0] if found else None
+        name = classifier_name(file.keys())
+        return file.get_slice(name).get_shape()[0] if name else None
 
 
 def load_weights(
-    model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, device: torch.device | str = "cpu"
+    model: ClipModel, state_dict: Mapping[str, Tensor], *, source: str, device: torch.device | str
 ) -> None:
     """Load tensors by name, all of them; stem and position tables are fitted to the model first.
 
     Args:
-        model: A model of this project; one on the meta device gets its tensors on `device`, without being initialised.
+        model: A model on the meta device, which is never initialised: it takes over the tensors.
         state_dict: Tensors in this project's names.
         source: Where they come from, for messages.
-        device: For a model on the meta device.
+        device: Where to put the tensors.
 
     Raises:
         MismatchError: If a tensor is missing, left over or misshapen; at most 20 are listed.
     """
     try:
-        fitted = checkpoint_filter_fn(state_dict, model)  # type: ignore[arg-type]
+        fitted = checkpoint_filter_fn(state_dict, model)
     except ConversionError as error:
         raise MismatchError(f"{source}: {error}") from error
     target = model.state_dict()
-    faults = {
-        "missing": [name for name in target if name not in fitted],
-        "unexpected": [name for name in fitted if name not in target],
-        "misshapen": [
-            f"{name} {tuple(fitted[name].shape)} where the model has {tuple(like.shape)}"
-            for name, like in target.items()
-            if name in fitted and like.shape != fitted[name].shape
-        ],
-    }
-    if any(faults.values()):
-        listed = [
-            f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{' ...' if len(names) > _MAX_LISTED else ''}"
-            for kind, names in faults.items()
-            if names
-        ]
-        raise MismatchError(f"{source} does not fit {type(model).__name__}: {'; '.join(listed)}")
-    if not any(tensor.is_meta for tensor in target.values()):
-        model.load_state_dict(fitted, strict=True)
-        return
+    if faults := state_dict_faults(target, fitted):
+        raise MismatchError(f"{source} does not fit {type(model).__name__}: {'; '.join(faults)}")
     loaded = {name: fitted[name].to(device, like.dtype) for name, like in target.items()}
     model.load_state_dict(loaded, strict=True, assign=True)
-    model.init_non_persistent_buffers()  # type: ignore[operator]
+    model.init_non_persistent_buffers()
 
 
-def load_planar_weights(model: ClipModel, state_dict: Mapping[str, Tensor], *, source: str, device: Any) -> None:
+def load_planar_weights(
+    model: ClipModel, state_dict: Mapping[str, Tensor], *, source: str, device: torch.device | str
+) -> None:
     """Load a 2D ImageNet checkpoint in timm's names into a model on the meta device; what it lacks is initialised."""
     model.init_added(device)
     try:
@@ -200,7 +183,7 @@ def load_planar_weights(model: ClipModel, state_dict: Mapping[str, Tensor], *, s
 
 
 class SkipInit(TorchFunctionMode):
-    """Initialising a tensor on the meta device does nothing, so do not spend time on it."""
+    """Skips the initialisation of tensors on the meta device, which takes time and does nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -250,7 +233,7 @@ def _of_entry(name: str, cache_dir: str | Path | None) -> Weights:
 
 
 def _info_of_entry(architecture: str, entry: Entry) -> WeightsInfo:
-    """What the manifest knows of a file that does not know itself, such as a 2D trunk of timm."""
+    """What the manifest says about a file that says nothing about itself, such as a 2D trunk of timm."""
     names = tuple(entry.class_names) if isinstance(entry.class_names, list) else ()
     return WeightsInfo(architecture, names, entry.clip_config, version="", model_args=entry.model_args)
 
@@ -277,7 +260,7 @@ def _read_config(path: Path, name: str) -> dict[str, Any]:
 
 
 def _info_of(config: dict[str, Any], name: str) -> WeightsInfo:
-    """What a `config.json` as timm writes it says."""
+    """What a `config.json` in timm's form says about the weights beside it."""
     cfg = config.get("pretrained_cfg", {})
     labels = tuple(config.get("label_names") or cfg.get("label_names") or ())
     known = {key: cfg[key] for key in ("num_frames", "frame_stride", "fps", "crop_pct", "mean", "std") if key in cfg}
@@ -292,8 +275,8 @@ def _open(path: str | Path) -> Any:
     path = Path(path)
     if path.suffix in _PICKLES:
         raise WeightsError(
-            f"{path}: only safetensors files are loaded; `sifa-zoo convert {path} --model NAME --output FILE` "
-            "makes one of it"
+            f"{path}: only safetensors files are loaded; convert it with "
+            f"`sifa-zoo convert {path} --model NAME --output FILE`"
         )
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import huggingface_hub.constants as hf
 import pytest
-import torch
 from conftest import use_endpoint
 
-import sifa_zoo
 from sifa_zoo.hub import (
     CorruptError,
     HubError,
@@ -23,7 +21,6 @@ from sifa_zoo.hub import (
     WeightsError,
     check_file,
     download,
-    fixed_clip,
     split_repo,
     upload,
 )
@@ -32,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 REPO, FILE = "someone/something", "model.safetensors"
 DATA = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(DATA).hexdigest()
+ALTERED = hashlib.sha256(DATA[:-1] + bytes([DATA[-1] ^ 1])).hexdigest()  # as the Hub here corrupts a file
 
 
 def cached_files() -> list[Path]:
@@ -126,10 +124,8 @@ def test_a_short_body_is_never_kept(published):
 @pytest.mark.parametrize("known", [SHA256, None], ids=["by the manifest", "by the hash that the Hub states"])
 def test_wrong_bytes_are_removed_and_told_with_both_hashes(published, known):
     published.fail("/cdn/", corrupt=True)
-    altered = hashlib.sha256(DATA[:-1] + bytes([DATA[-1] ^ 1])).hexdigest()
-    with pytest.raises(CorruptError, match=f"has the sha256 .*expected {SHA256}; it was removed") as error:
+    with pytest.raises(CorruptError, match=f"has the sha256 {ALTERED}, expected {SHA256}; it was removed"):
         download(REPO, FILE, sha256=known)
-    assert altered in str(error.value) or str(error.value).count("sha256") == 1
     assert cached_files() == []
     assert download(REPO, FILE, sha256=known).read_bytes() == DATA
 
@@ -251,11 +247,3 @@ def test_files_are_compared_with_what_is_known(tmp_path):
     check_file(path, sha256=SHA256, size=len(DATA))
     with pytest.raises(CorruptError, match=f"has the sha256 {SHA256}, expected {'0' * 64}"):
         check_file(path, sha256="0" * 64)
-
-
-def test_the_fixed_clip_is_the_same_everywhere():
-    clip = fixed_clip(
-        sifa_zoo.create_model("sifa_net_nano", num_frames=8, img_size=(32, 48), in_chans=2, device="meta")
-    )
-    assert clip.shape == (1, 2, 8, 32, 48)
-    torch.testing.assert_close(clip.flatten()[:3], torch.tensor([1.7640524, 0.4001572, 0.978738]))

@@ -132,6 +132,18 @@ def test_a_manifest_that_is_none():
         parse_manifest(json.dumps({"weights": {"a.b": {"status": "published", "surprise": 1}}}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"status": "publishd"}, r"status must be one of \('published', 'embedded', 'unpublished'\), got 'publishd'"),
+        ({"format": "torchvision"}, r"format must be one of \('sifa_zoo', 'timm'\), got 'torchvision'"),
+    ],
+)
+def test_entries_of_no_known_kind(changes, match):
+    with pytest.raises(ValueError, match=match):
+        parse_manifest(json.dumps(broken("sifa_net_r50.in1k", **changes)))
+
+
 def test_entries_are_replaced_and_added():
     entry = dataclasses.replace(ENTRIES["sifa_net_nano.motion"], note="new")
     again = parse_manifest(

@@ -77,7 +77,7 @@ def test_another_number_of_classes_renews_only_the_head(checkpoint, caplog):
     model, path = checkpoint
     with caplog.at_level(logging.WARNING):
         again = sifa_zoo.create_model("sifa_net_nano", checkpoint_path=path, num_classes=9)
-    assert len([r for r in caplog.records if "head starts anew for 9 classes" in r.message]) == 1
+    assert len([r for r in caplog.records if "head is re-initialised for 9 classes" in r.message]) == 1
     changed = [
         n for n, t in again.state_dict().items() if not torch.equal(t, model.state_dict().get(n, torch.empty(0)))
     ]

@@ -88,7 +88,7 @@ def test_other_classes_renew_only_the_head(num_classes, caplog):
     model = sifa_zoo.create_model(NANO)
     with caplog.at_level(logging.INFO):
         other = sifa_zoo.create_model(NANO, num_classes=num_classes)
-    lines = [r.message for r in caplog.records if "head starts anew" in r.message]
+    lines = [r.message for r in caplog.records if "head is re-initialised" in r.message]
     assert len(lines) == (num_classes > 0)
     assert changed(model, other) == (["head.fc.weight", "head.fc.bias"] if num_classes else [])
     assert "label_names" not in other.pretrained_cfg
@@ -317,12 +317,14 @@ def test_another_architecture(folder):
 
 def test_two_weights_at_once():
     for name, pretrained in (("sifa_net_nano", True), (NANO, False)):
-        with pytest.raises(ValueError, match="two weights"):
+        with pytest.raises(ValueError, match="two sets of weights"):
             sifa_zoo.create_model(name, pretrained, checkpoint_path=FILE)
 
 
 def test_pickles_are_refused_with_the_converter(tmp_path):
-    with pytest.raises(WeightsError, match=r"only safetensors files are loaded; `sifa-zoo convert .*weights.pth"):
+    with pytest.raises(
+        WeightsError, match=r"only safetensors files are loaded; convert it with `sifa-zoo convert .*weights.pth"
+    ):
         sifa_zoo.create_model("sifa_net_nano", checkpoint_path=tmp_path / "weights.pth")
 
 

@@ -15,7 +15,7 @@ from sifa_zoo import __version__
 from sifa_zoo.config import WeightsInfo
 from sifa_zoo.engine.checkpoint import clip_config, weights_bytes
 from sifa_zoo.files import write_files
-from sifa_zoo.models.convert import from_reference, inflate
+from sifa_zoo.models.convert import classifier_name, from_reference, inflate, without_prefix
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import read_weights
 
@@ -32,7 +32,7 @@ def convert_file(
 ) -> tuple[Path, str]:
     """Convert a checkpoint of the published SIFA code, or of a 2D ResNet or Swin in timm's names.
 
-    Which of the two it is, the number of classes, a second branch and a missing patch norm are seen in the checkpoint.
+    Which of the two it is, the number of classes, a second branch and a missing patch norm are read off the checkpoint.
 
     Args:
         checkpoint: A pickle of PyTorch (`.pth`, read with `weights_only=True`), or a safetensors file.
@@ -71,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return read_weights(path)
+        return without_prefix(read_weights(path))
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
@@ -79,7 +79,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path}: cannot be read without executing what is in it ({reason}); where you trust it, load it yourself "
+            f"{path}: cannot be read without executing what is in it ({reason}); if you trust it, load it yourself "
             "and save the state_dict alone: torch.save(checkpoint['state_dict'], 'tensors.pth')"
         ) from error
     for wrapper in _WRAPPERS:
@@ -87,14 +87,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             found = found[wrapper]
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise ValueError(f"{path}: expected a state_dict, or one under {', '.join(_WRAPPERS)}")
-    return {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
+    return without_prefix({str(name): tensor for name, tensor in found.items()})
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Whether a checkpoint is "published" or "2D", and what it says about how the model must be built."""
+    """Whether a checkpoint is "published" or "2D", and the model arguments that can be read off it."""
     stem = next((tensors[name] for name in ("conv1.weight", "patch_embed.proj.weight") if name in tensors), None)
-    head = next((tensors[name] for name in ("fc.weight", "head.fc.weight", "head.weight") if name in tensors), None)
-    arguments: dict[str, Any] = {} if head is None else {"num_classes": head.shape[0]}
+    head = classifier_name(tensors)
+    arguments: dict[str, Any] = {} if head is None else {"num_classes": tensors[head].shape[0]}
     if stem is None or stem.ndim != 5:  # in the published code the stem is a 3D convolution
         return "2D", arguments
     if "conv1.weight" in tensors:

@@ -160,7 +160,7 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
     info = _start_info(config, run)
     if info and info.class_names != class_names and len(info.class_names) == len(class_names):
         model.reset_classifier(len(class_names))  # type: ignore[operator]  # another number of classes renews it in `create_model`
-        say(f"{config.checkpoint}: the head starts anew for classes of other names, all else is loaded")
+        say(f"{config.checkpoint}: the head is re-initialised for classes of other names, all else is loaded")
     return model
 
 

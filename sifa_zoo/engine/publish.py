@@ -10,22 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sifa_zoo import __version__
 from sifa_zoo.config import WeightsInfo
 from sifa_zoo.data.videos import few
 from sifa_zoo.engine.checkpoint import load_run, model_cfg
+from sifa_zoo.engine.fixed_clip import first_logits
 from sifa_zoo.engine.results import RESULT
 from sifa_zoo.engine.scores import is_complete
-from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, fixed_clip, split_repo, upload
+from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, split_repo, upload
 from sifa_zoo.manifest import Entry
 from sifa_zoo.weights import file_info, weights_file
 
-STORED_LOGITS = 8
 _TIMM_CFG = ("input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
-_MOST_NAMES = 20
 _METRICS = ("top1", "top5", "mean_class_accuracy", "map")
 
 
@@ -44,12 +42,12 @@ def publish(
     Args:
         run: A run folder (its best weights), or a weights file of one.
         repo: `owner/name`; created if there is none.
-        licence: Of the weights, as the Hub writes it, such as `apache-2.0`.
+        licence: Of the weights, as the Hub spells it, such as `apache-2.0`.
         trained_on: The training data, in words.
         evaluations: Folders or files of `sifa-zoo eval --output`, of these weights; without any, the figures of the
             validation in training.
         tag: Of the manifest entry; None takes the repository's name.
-        private: Create the repository private.
+        private: Create the repository private; ignored for one that exists.
 
     Returns:
         The name and the entry for the manifest.
@@ -67,7 +65,7 @@ def publish(
     if not re.fullmatch(r"\w+", tag):
         raise ValueError(f"tag must consist of letters, digits and _, got {tag!r}")
     if not licence.strip() or not trained_on.strip():
-        raise ValueError("licence and trained_on must not be empty: they are on the card that others read")
+        raise ValueError("licence and trained_on must not be empty: they go on the model card")
     path = weights_file(Path(run))
     model = load_run(path)
     info = file_info(path)
@@ -86,7 +84,7 @@ def publish(
 def describe_weights(
     path: Path, model: nn.Module, info: WeightsInfo, *, licence: str, trained_on: str, figures: list[dict[str, Any]]
 ) -> Entry:
-    """What the manifest says of a weights file, all but where it is."""
+    """The manifest entry of a weights file, as yet without where it can be downloaded."""
     return Entry(
         status="embedded",
         trained_on=trained_on,
@@ -102,16 +100,6 @@ def describe_weights(
         model_args=info.model_args,
         logits=first_logits(model),
     )
-
-
-@torch.inference_mode()
-def first_logits(model: nn.Module) -> list[float]:
-    """The model's first logits for the fixed clip, in eval mode."""
-    was_training = model.training
-    model.eval()
-    logits = model(fixed_clip(model).to(next(model.parameters()).device))[0, :STORED_LOGITS].tolist()
-    model.train(was_training)
-    return logits
 
 
 def hub_config(model: nn.Module, info: WeightsInfo, entry: Entry, *, tag: str) -> dict[str, Any]:
@@ -154,10 +142,9 @@ def model_card(name: str, repo: str, info: WeightsInfo, entry: Entry) -> str:
         eval_results=results,
     )
     rows = [
-        f"| {f['data']} | {f['metric']} | {f['value']:.2f} % | {f['protocol']} | {f['videos'] or ''} | {f['source']} |"
+        f"| {f['data']} | {f['metric']} | {f['value']:.2f} % | {f['protocol']} | {f['videos']} | {f['source']} |"
         for f in entry.figures
     ]
-    names = ", ".join(info.class_names[:_MOST_NAMES]) + (" ..." if len(info.class_names) > _MOST_NAMES else "")
     return f"""---
 {header.to_yaml()}
 ---
@@ -179,7 +166,7 @@ print(sifa_zoo.predict(model, "video.mp4"))
 
 - Clips: {info.clip.protocol} pixels, {info.clip.sampling} sampling, mean {info.clip.mean}, deviation {info.clip.std}
 - Model arguments: `{json.dumps(info.model_args)}`
-- {len(info.class_names)} classes: {names}
+- {len(info.class_names)} classes: {few(info.class_names)}
 - `{WEIGHTS}`: {entry.bytes} bytes, sha256 `{entry.sha256}`
 """
 
@@ -194,29 +181,31 @@ def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any
         shared |= {"protocol": result["protocol"], "videos": result["videos"]}
         metrics = [metric for metric in _METRICS if metric in ("top1", "top5") or result.get(metric) is not None]
         figures = [{"metric": metric, "value": float(result[metric]), **shared} for metric in metrics]
-        of = (result["arch"], list(result["class_names"]), result["weights_sha256"])
+        arch, class_names, evaluated = result["arch"], list(result["class_names"]), result["weights_sha256"]
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no result of `sifa-zoo eval --output` ({error!r})") from error
+        raise ValueError(f"{file} is not a result of `sifa-zoo eval --output` ({error!r})") from error
     if not complete:
         raise ValueError(f"{file}: only {result['videos']} of {result['expected']} videos were evaluated")
-    if of[:2] != (info.arch, list(info.class_names)):
-        raise ValueError(f"{file} is a result of {of[0]} with the classes {few(of[1])}, not of this run's")
-    if of[2] != sha256:
-        way_out = "run `sifa-zoo eval` on what is published"
-        raise ValueError(f"{file} is a result of other weights (sha256 {of[2]}, not {sha256}): {way_out}")
+    if (arch, class_names) != (info.arch, list(info.class_names)):
+        raise ValueError(f"{file} is a result of {arch} with the classes {few(class_names)}, not of this run's")
+    if evaluated != sha256:
+        way_out = "run `sifa-zoo eval` on the weights to be published"
+        raise ValueError(f"{file} is a result of other weights (sha256 {evaluated}, not {sha256}): {way_out}")
     return figures
 
 
 def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
-    """The figures of the validation in training; weights of earlier versions do not tell of how many videos."""
-    videos, expected = info.metrics.get("val_videos"), info.metrics.get("val_expected")
+    """The figures of the validation in training; none for converted weights, which were not trained here."""
+    if not info.metrics:
+        return []
+    videos, expected = info.metrics["val_videos"], info.metrics["val_expected"]
     if videos != expected:
         raise ValueError(
             f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"
         )
-    shared = {"data": data, "status": "measured", "source": "validation videos, by which the best epoch was chosen"}
-    shared |= {"protocol": info.protocol}
+    source = "validation videos, by which the best epoch was chosen"
+    shared = {"data": data, "status": "measured", "source": source, "protocol": info.protocol, "videos": videos}
     known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
-    return [{"metric": metric, "value": v, **shared, "videos": videos} for metric, v in known if v is not None]
+    return [{"metric": metric, "value": value, **shared} for metric, value in known if value is not None]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sifa_zoo.engine.publish import first_logits
+from sifa_zoo.engine.fixed_clip import first_logits
 from sifa_zoo.hub import CorruptError, file_sha256
 from sifa_zoo.registry import create_model
 from sifa_zoo.weights import find_weights
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found; `revision` is None off the Hub, `deviation` of the logits None where none are stored."""
+    """What was found; `revision` is None if the file is not from the Hub, `deviation` where no logits are stored."""
 
     path: Path
     sha256: str
@@ -34,7 +34,7 @@ def verify(name: str, *, cache_dir: str | Path | None = None) -> Verified:
         cache_dir: Where downloaded weights are kept.
 
     Raises:
-        WeightsError: If they cannot be had, are damaged, or do not fit.
+        WeightsError: If they cannot be obtained, are damaged, or do not fit.
         CorruptError: If a logit is not finite, or further than 1e-4 from the stored one.
     """
     weights = find_weights(name, cache_dir=cache_dir)
@@ -46,7 +46,7 @@ def verify(name: str, *, cache_dir: str | Path | None = None) -> Verified:
         deviation = (logits - torch.tensor(weights.logits)).abs().max().item()
         if deviation > TOLERANCE:
             raise CorruptError(
-                f"{name}: logits of the fixed clip are {deviation:.2g} off, at most {TOLERANCE:g} is right"
+                f"{name}: logits of the fixed clip are off by {deviation:.2g}, at most {TOLERANCE:g} is allowed"
             )
     snapshot = weights.path.parent
     return Verified(

@@ -1,4 +1,4 @@
-"""What both families share: the clip at the door, the head, and timm's model contract for clips.
+"""What both families share: the input clip, the head, and timm's model contract for clips.
 
 The stem sees four frames stacked in the channels (channel `c*4 + t`), which equals a 3D convolution with temporal
 kernel and stride 4. From there T' = T/4 time steps are folded into the batch, and every 2D layer is timm's.
@@ -87,7 +87,7 @@ class ClipHead(nn.Module):
         self.reset(num_classes)
 
     def reset(self, num_classes: int, pool_type: str | None = None) -> None:
-        """A new classifier on the device, in the dtype and mode of the old one; None keeps the pooling."""
+        """Replace the classifier, and the pooling too unless `pool_type` is None."""
         pool_type = self.pool_type if pool_type is None else pool_type
         if pool_type not in _POOLS:
             raise ValueError(f"global_pool must be one of {_POOLS}, got {pool_type!r}")
@@ -152,7 +152,7 @@ class ClipModel(nn.Module):
         """Raise ValueError unless the model can take this clip."""
         if clip.ndim != 5 or clip.shape[1] != self.in_chans:
             swapped = clip.ndim == 5 and clip.shape[2] == self.in_chans
-            hint = "; frames come before channels here: clip.transpose(1, 2) puts that right" if swapped else ""
+            hint = "; it has frames before channels: pass clip.transpose(1, 2)" if swapped else ""
             raise ValueError(f"the model takes clips (B, {self.in_chans}, T, H, W), got {tuple(clip.shape)}{hint}")
         check_num_frames(clip.shape[2])
         if not clip.is_floating_point():
@@ -218,7 +218,7 @@ class ClipModel(nn.Module):
         return stack_frames(clip), clip.shape[2] // STEM_FRAMES
 
     def run_blocks(self, blocks: nn.Sequential, walk: Any, x: Tensor, num_steps: int) -> Tensor:
-        """Walk through timm blocks with `walk(block, x, num_steps)`, checkpointed where that is on."""
+        """Walk through timm blocks with `walk(block, x, num_steps)`, with checkpointing where it is on."""
         for block in blocks:
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x = torch.utils.checkpoint.checkpoint(walk, block, x, num_steps, use_reentrant=False)
@@ -230,7 +230,7 @@ class ClipModel(nn.Module):
 
     @property
     def default_cfg(self) -> dict[str, Any]:
-        """timm's older name of `pretrained_cfg`."""
+        """timm's older name for `pretrained_cfg`."""
         return self.pretrained_cfg
 
     @property
@@ -243,7 +243,7 @@ class ClipModel(nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier; None keeps the pooling.
+        """Replace the classifier; None keeps the pooling.
 
         0 classes give pooled features, and with `global_pool=''` the feature map.
         """
@@ -267,7 +267,7 @@ class ClipModel(nn.Module):
                 module.to_empty(device=device).reset_parameters()  # type: ignore[operator]
 
     def init_non_persistent_buffers(self) -> None:
-        """Compute what no checkpoint holds, on the device of the parameters."""
+        """Compute the buffers that no checkpoint holds, on the device of the parameters."""
 
     def set_backend(self, backend: str = "auto") -> None:
         """Choose how inter-frame attention runs, as in `inter_frame_attention`; "torch" for ONNX."""
@@ -283,7 +283,7 @@ class ClipModel(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove what the feature maps `indices` do not need; returns them counted from the front."""
+        """Remove what the feature maps `indices` do not need; returns `indices` counted from the front."""
         taken, last = take_indices(indices, len(self.feature_info))
         shortened = last < len(self.feature_info) - 1
         self._drop_stages(last + 1)

@@ -7,7 +7,7 @@ ImageNet models in timm's names. Both return a complete state_dict for `model.lo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +19,15 @@ from sifa_zoo.models.clip_model import STEM_FRAMES, ClipModel
 
 _MAX_LISTED = 20
 _CENTRE_FRAME = 2  # of the four that the stem sees: where inflation puts the 2D kernel
+_CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")  # here and in 2D and published checkpoints
+_HEADS = ("head.", "head_dual.", "fc.")
 _STEMS = ("conv1.weight", "conv1.0.weight", "patch_embed.proj.weight")
 
-# What follows from the architecture may be absent; where it is present, it is checked.
+# What follows from the architecture may be absent, and is checked where it is present.
 _DERIVED = ("attn_mask", "relative_position_index", "def_cor.weight")
 _BUFFERS = ("attn_mask", "relative_position_index")  # of Swin, which older 2D checkpoints hold for their own size
 
-_HINTS = (  # what a wrongly built model leaves over, or misses, and how to build it
+_HINTS = (  # part of a name, how to build a model that fits, and the kind of fault
     ("dual", "the checkpoint has a second branch: build the model with dual_head=True", "unexpected"),
     ("dual", "the checkpoint has one head: build the model with dual_head=False", "missing"),
     (".fc1.", "the checkpoint has global context: build the model with global_context=True", "unexpected"),
@@ -48,7 +50,7 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
     built so, with the checkpoint's classes, kernel sizes and, for SIFA-Transformer, `img_size=224`.
 
     Args:
-        state_dict: In the published names; a `module.` in front of all of them is dropped.
+        state_dict: In the published names; a `module.` in front of all of them is removed.
         model: Of the same architecture.
 
     Returns:
@@ -63,9 +65,9 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
         >>> model = create_model("sifa_net_r50", dual_head=True)
         >>> model.load_state_dict(from_reference(torch.load("sifa_r50.pth", weights_only=True), model))
     """
-    source = _without_prefix(state_dict)
+    source = without_prefix(state_dict)
     is_swin = _is_swin(model)
-    converted, missing = {}, []
+    converted = {}
     for name, target in model.state_dict().items():
         reference = reference_name(name, is_swin=is_swin)
         if reference in source:
@@ -74,13 +76,11 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
             converted[name] = torch.zeros_like(target)  # the published offsets are all zero
         elif name.endswith("num_batches_tracked"):
             converted[name] = torch.tensor(0)
-        else:
-            missing.append(name)
     leftover = _check_derived(source, model)
     if is_swin:  # of the two temporal paths a block has only one; the other's tensors mean nothing
         unused = re.compile(r"layers\.\d+\.blocks\.\d+\.(conv|tda_norm)\.")
         leftover = [name for name in leftover if not unused.match(name)]
-    _raise_unless_complete(model, converted, missing=missing, unexpected=leftover)
+    _raise_unless_complete(model, converted, leftover=leftover)
     return converted
 
 
@@ -106,20 +106,17 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
         >>> backbone = timm.create_model("swin_base_patch4_window7_224", pretrained=True)
         >>> model.load_state_dict(inflate(backbone.state_dict(), model))
     """
-    source = _without_prefix(state_dict)
     target = model.state_dict()
-    source = (
-        _planar_swin(source) if _is_swin(model) else {re.sub(r"^fc\.", "head.fc.", n): t for n, t in source.items()}
-    )
+    source = _planar_swin(state_dict) if _is_swin(model) else _planar_resnet(state_dict)
+    dropped = []
     if _is_swin(model) and "patch_embed.norm.weight" not in target:
-        source = {name: tensor for name, tensor in source.items() if not name.startswith("patch_embed.norm.")}
-    if (
-        "head.fc.weight" not in target
-        or source.get("head.fc.weight", torch.empty(0)).shape != target["head.fc.weight"].shape
-    ):
-        source = {name: tensor for name, tensor in source.items() if not name.startswith("head.fc.")}
+        dropped.append("patch_embed.norm.")
+    head, own_head = source.get("head.fc.weight"), target.get("head.fc.weight")
+    if head is None or own_head is None or head.shape != own_head.shape:
+        dropped.append("head.fc.")
+    source = {name: tensor for name, tensor in source.items() if not name.startswith(tuple(dropped))}
 
-    inflated, missing, used = {}, [], set()
+    inflated, used = {}, set()
     for name, like in target.items():
         planar = name.replace("layer4_dual.", "layer4.")
         if planar in source:
@@ -131,10 +128,7 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
             inflated[name] = torch.tensor(0)
         elif _is_added(name):
             inflated[name] = like.clone()
-        else:
-            missing.append(name)
-    leftover = [name for name in source if name not in used]
-    _raise_unless_complete(model, inflated, missing=missing, unexpected=leftover)
+    _raise_unless_complete(model, inflated, leftover=[name for name in source if name not in used])
     return inflated
 
 
@@ -161,6 +155,66 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: ClipModel) -> 
     return fitted
 
 
+def state_dict_faults(
+    target: Mapping[str, Tensor],
+    state_dict: Mapping[str, Tensor],
+    *,
+    leftover: Sequence[str] = (),
+    hints: Sequence[tuple[str, str, str]] = (),
+) -> list[str]:
+    """Why a state_dict does not fit another, a line per kind of fault; empty if it fits.
+
+    Args:
+        target: The state_dict of the model.
+        state_dict: The tensors for it.
+        leftover: Further unexpected names, such as those of a checkpoint's tensors that are of no use.
+        hints: Part of a name, advice, kind of fault; the advice is added if such a name has such a fault.
+
+    Returns:
+        The names that are missing, unexpected and misshapen, at most 20 of each kind, and the hints.
+    """
+    faults = {
+        "missing": [name for name in target if name not in state_dict],
+        "unexpected": [*leftover, *(name for name in state_dict if name not in target)],
+        "misshapen": [
+            f"{name} {tuple(tensor.shape)} where the model has {tuple(target[name].shape)}"
+            for name, tensor in state_dict.items()
+            if name in target and tensor.shape != target[name].shape
+        ],
+    }
+    lines = [
+        f"{len(names)} {kind}: {', '.join(names[:_MAX_LISTED])}{' ...' if len(names) > _MAX_LISTED else ''}"
+        for kind, names in faults.items()
+        if names
+    ]
+    return lines + [hint for part, hint, kind in hints if any(part in name for name in faults[kind])]
+
+
+def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy, without the `module.` that data-parallel training puts in front of every name.
+
+    Raises:
+        ConversionError: If a value is not a tensor.
+    """
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise ConversionError(
+                f"a state_dict maps names to tensors, got {type(value).__name__} for {name!r}; pass the inner one"
+            )
+    prefix = "module." if state_dict and all(name.startswith("module.") for name in state_dict) else ""
+    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
+
+
+def classifier_name(names: Container[str]) -> str | None:
+    """The name of a classifier's weight in a checkpoint, in this project's names or others'; None if it has none."""
+    return next((name for name in _CLASSIFIERS if name in names), None)
+
+
+def without_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, but for its classifiers."""
+    return {name: tensor for name, tensor in state_dict.items() if not name.startswith(_HEADS)}
+
+
 def reference_name(name: str, *, is_swin: bool) -> str:
     """The published code's name for a tensor of this project's models."""
     name = name.replace("head_dual.fc.", "fc_dual.").replace("head.fc.", "fc.")
@@ -181,19 +235,8 @@ def _is_added(name: str) -> bool:
     return added or name.startswith("head")
 
 
-def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy, without the `module.` that data-parallel training puts in front of every name."""
-    for name, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise ConversionError(
-                f"a state_dict maps names to tensors, got {type(value).__name__} for {name!r}; pass the inner one"
-            )
-    prefix = "module." if state_dict and all(name.startswith("module.") for name in state_dict) else ""
-    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
-
-
 def _reshape(tensor: Tensor, target: Tensor, name: str) -> Tensor:
-    """A published 3D kernel as the 2D one that does the same."""
+    """A published 3D kernel as the equivalent 2D one."""
     if name in _STEMS and tensor.ndim == 5:
         return tensor.flatten(1, 2)  # (out, C, 4, h, w) to (out, C*4, h, w)
     if name.endswith(".temporal.conv.weight") and tensor.ndim == 4:
@@ -217,12 +260,17 @@ def _adapt_stem(kernel: Tensor, in_chans: int) -> Tensor:
     return adapted.transpose(1, 2).flatten(1, 2)
 
 
-def _planar_swin(source: dict[str, Tensor]) -> dict[str, Tensor]:
+def _planar_resnet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A 2D ResNet, its head named as here."""
+    return {re.sub(r"^fc\.", "head.fc.", name): tensor for name, tensor in without_prefix(state_dict).items()}
+
+
+def _planar_swin(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A 2D Swin in timm's names, without the buffers that older files hold.
 
-    In the original names patch merging ends a stage; timm's open the next one with it.
+    In the original names patch merging ends a stage; in timm's it opens the next one.
     """
-    source = {name: tensor for name, tensor in source.items() if not name.endswith(_BUFFERS)}
+    source = {name: tensor for name, tensor in without_prefix(state_dict).items() if not name.endswith(_BUFFERS)}
     if "layers.0.downsample.reduction.weight" not in source:
         return source
     moved = {
@@ -257,7 +305,7 @@ def _check_derived(source: Mapping[str, Tensor], model: ClipModel) -> list[str]:
                 )
         elif name not in buffers or buffers[name] is None or not _same(tensor, buffers[name]):
             raise ConversionError(
-                f"{name} is not as this architecture makes it at {model.img_size}; build it at the checkpoint's size"
+                f"{name} is not what this architecture has at {model.img_size}; build it at the checkpoint's size"
             )
     return leftover
 
@@ -266,23 +314,6 @@ def _same(tensor: Tensor, buffer: Tensor) -> bool:
     return tensor.shape == buffer.shape and torch.equal(tensor.to(buffer.dtype), buffer.cpu())
 
 
-def _raise_unless_complete(
-    model: ClipModel, converted: Mapping[str, Tensor], *, missing: list[str], unexpected: list[str]
-) -> None:
-    target = model.state_dict()
-    misshapen = [name for name in converted if converted[name].shape != target[name].shape]
-    faults = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-    if not any(faults.values()):
-        return
-    lines = []
-    for kind, names in faults.items():
-        shown = [
-            f"{name} {tuple(converted[name].shape)}, the model's {tuple(target[name].shape)}"
-            if kind == "misshapen"
-            else name
-            for name in names[:_MAX_LISTED]
-        ]
-        if names:
-            lines.append(f"{len(names)} {kind}: {', '.join(shown)}{' ...' if len(names) > _MAX_LISTED else ''}")
-    hints = [hint for part, hint, kind in _HINTS if any(part in name for name in faults[kind])]
-    raise ConversionError("; ".join([f"the checkpoint does not fit {type(model).__name__}", *lines, *hints]))
+def _raise_unless_complete(model: ClipModel, converted: Mapping[str, Tensor], *, leftover: list[str]) -> None:
+    if faults := state_dict_faults(model.state_dict(), converted, leftover=leftover, hints=_HINTS):
+        raise ConversionError("; ".join([f"the checkpoint does not fit {type(model).__name__}", *faults]))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sifa_zoo.ops import inter_frame_attention
 
-OFFSETS = ("learned", "zero", "none")
+OFFSETS = ("learned", "zero", "none")  # of a model; with "none" it has no such block
 
 
 def check_offsets(offsets: str) -> None:
@@ -41,13 +41,18 @@ class SIFA(nn.Module):
         dilation: Distance between neighbouring taps, in pixels.
         offsets: "learned", or "zero" for a regular grid without the convolution that predicts them.
 
-    The convolution that predicts the offsets is 3x3 whatever K, and starts at zero: a regular grid.
+    The convolution that predicts the offsets is 3x3 for every K, and starts at zero: a regular grid.
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     def __init__(self, dim: int, kernel_size: int = 3, dilation: int = 1, *, offsets: str = "learned") -> None:
         super().__init__()
         if kernel_size < 1 or dilation < 1:
             raise ValueError(f"kernel_size and dilation must be at least 1, got {kernel_size = }, {dilation = }")
+        if offsets not in ("learned", "zero"):
+            raise ValueError(f"offsets must be 'learned' or 'zero', got {offsets!r}")
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.backend = "auto"

@@ -33,7 +33,7 @@ _DUAL_MIN_FRAMES = 8
 
 
 class GlobalContext(nn.Module):
-    """Mean over time and space, then two linear layers: one vector a clip, to be added to each of its frames."""
+    """Mean over time and space, then two linear layers: one vector per clip, to be added to each of its frames."""
 
     def __init__(self, dim: int, reduction: int = 16) -> None:
         super().__init__()
@@ -73,18 +73,18 @@ class SIFANet(ClipModel):
 
     Args:
         layers: Blocks per stage.
-        channels: Width of the 3x3 convolution per stage; a stage puts out four times as many channels.
+        channels: Width of the 3x3 convolution per stage; a stage outputs four times as many channels.
         num_classes: Classes; 0 gives pooled features.
         in_chans: Channels of a frame.
         num_frames: Frames per clip by default; any multiple of 4 works.
         img_size: Size of the frames by default; any from 32 works.
         kernel_size: K of SIFA: an int, or four, one per stage (the first stage has none).
         dilation: Distance between SIFA's taps, in pixels of the feature map.
-        offsets: SIFA's: "learned"; "zero" for a regular grid; "none" leaves SIFA out. For ablations.
+        offsets: "learned", or for ablations "zero" (a regular grid) or "none" (without SIFA).
         stem_type: timm's: "" for one 7x7 convolution to 64 channels, as published; "deep" for three of 3x3.
-        stem_width: Channels inside a deep stem; it puts out twice as many.
-        global_context: The path that the published code adds in the blocks between those with SIFA.
-        dual_head: The published code's second branch on every other time step, which the paper does not mention.
+        stem_width: Channels inside a deep stem, which outputs twice as many.
+        global_context: Whether to add the published code's global-context path to the blocks between those with SIFA.
+        dual_head: Whether to add the published code's second branch, on every other time step; the paper has none.
         global_pool: "avg", "max", or "" (with `num_classes=0`).
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth at the last block, rising linearly to it.
@@ -225,7 +225,7 @@ class SIFANet(ClipModel):
 
     @property
     def head_hidden_size(self) -> int:
-        """Width of the pre-logits; with two heads of both together."""
+        """Width of the pre-logits, of both heads together where there are two."""
         return self.num_features * (2 if self.dual_head else 1)
 
     def get_classifier(self) -> Any:

@@ -87,7 +87,7 @@ class SIFATransformer(ClipModel):
         img_size: Size of the frames, a multiple of 4; `set_input_size` changes it.
         kernel_size: K of SIFA: an int, or four, one per stage.
         dilation: Distance between SIFA's taps, in cells of the feature map.
-        offsets: SIFA's: "learned"; "zero" for a regular grid; "none" leaves SIFA out. For ablations.
+        offsets: "learned", or for ablations "zero" (a regular grid) or "none" (without SIFA).
         patch_norm: Swin's norm after the patch embedding; the published code has none.
         global_pool: "avg", "max", or "" (with `num_classes=0`).
         drop_rate: Dropout before the classifier.
@@ -184,7 +184,7 @@ class SIFATransformer(ClipModel):
             )
 
     def set_input_size(self, img_size: int | Sequence[int] | None = None, num_frames: int | None = None) -> None:
-        """Take another frame size from here on; position tables are resized where the windows change."""
+        """Set another frame size; position tables are resized where the windows change."""
         frames = self.num_frames if num_frames is None else num_frames
         check_num_frames(frames)
         size = self.img_size if img_size is None else _check_size(img_size)

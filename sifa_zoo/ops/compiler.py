@@ -37,7 +37,7 @@ class BuildError(RuntimeError):
 
 
 class CompilerError(BuildError):
-    """A compiler was there and failed."""
+    """A compiler was found, but failed."""
 
 
 def object_name(device: str) -> str:
@@ -51,14 +51,19 @@ def find_compiler() -> str | None:
 
 
 def find_nvcc() -> str | None:
-    """nvcc: of `$CUDA_HOME`, of the package `cuda-toolkit[nvcc,cccl]`, on the PATH, or in /usr/local/cuda."""
+    """nvcc: in `$CUDA_HOME`, of the package `cuda-toolkit[nvcc,cccl]`, on the PATH, or in /usr/local/cuda."""
     home = os.environ.get("CUDA_HOME")
     packaged = [bin_ for folder in sys.path if folder for bin_ in sorted(Path(folder, "nvidia").glob("cu*/bin"))]
     found = [Path(home, "bin")] if home else [*packaged[::-1], os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
     return shutil.which("nvcc", path=os.pathsep.join(map(str, found)))
 
 
-def key(device: str, cuda_archs: Sequence[str] = ()) -> str:
+def wanted_archs() -> tuple[str, ...]:
+    """The compute capabilities in `$TORCH_CUDA_ARCH_LIST`; none where it is not set."""
+    return tuple(os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split())
+
+
+def build_key(device: str, cuda_archs: Sequence[str] = ()) -> str:
     """What an object depends on, as the name of a folder: sources, flags, machine and C library."""
     digest = hashlib.sha256(repr((_FLAGS, _NVCC_FLAGS, _X86)).encode())
     for source in sorted(SOURCES.iterdir()):

@@ -33,8 +33,8 @@ def inter_frame_attention(
         kernel_size: K, taps per row and column.
         dilation: Distance between neighbouring taps, in pixels.
         backend: "auto" takes the native kernel of the tensors' device, or plain PyTorch with one warning where there is
-            none. "cpu" and "cuda" insist on it. "torch" is plain PyTorch, and what a graph holds of it are PyTorch's
-            own operators, as ONNX needs it.
+            none. "cpu" and "cuda" require it. "torch" is plain PyTorch, which leaves only PyTorch's own operators in a
+            graph, as ONNX needs.
 
     Returns:
         A tensor like `x`, in its memory format. The last frame is zero: no frame follows it.
@@ -42,7 +42,7 @@ def inter_frame_attention(
     Raises:
         ValueError: If shapes do not fit together, or the backend is unknown or of another device.
         TypeError: If `x` or `offset` is not of a floating dtype.
-        RuntimeError: If `backend` names one that cannot run here, or when differentiating twice.
+        RuntimeError: If `backend` names one that cannot run here, or on differentiating twice.
 
     Example:
         >>> x = torch.randn(1, 8, 4, 7, 9)
@@ -61,7 +61,7 @@ def inter_frame_attention(
 
 
 def check_backend(backend: str) -> None:
-    """Raise ValueError for a name that is no backend."""
+    """Raise ValueError unless there is a backend of this name."""
     if backend not in ("auto", "torch", *native.DEVICES):
         raise ValueError(f"backend must be 'auto', 'torch', 'cpu' or 'cuda', got {backend = }")
 
@@ -139,7 +139,7 @@ def _autocast_kernel(device_type: str):
 
 
 def _cast(x: Tensor, offset: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Positions need more digits than features: bfloat16 counts no quarter pixels beyond 64."""
+    """Positions need more digits than features: bfloat16 has no quarter pixels beyond 64."""
     if torch.float64 in (x.dtype, offset.dtype):  # as PyTorch's own autocast, which leaves float64 alone
         return x, offset
     return x.to(dtype), offset.float()

@@ -1,4 +1,4 @@
-"""Finds, builds and loads the native kernels of the operator, and says why they are not there.
+"""Finds, builds and loads the native kernels of the operator, or says why there are none.
 
 Three tiers: plain PyTorch always works; a wheel may contain the compiled object of a device; else it is compiled once,
 at the first use on real tensors or by `sifa-zoo build-ops`, into a cache. Nothing is loaded or compiled at import or
@@ -26,11 +26,12 @@ from sifa_zoo.ops.compiler import (
     CUDA_ARCHS,
     BuildError,
     CompilerError,
+    build_key,
     compile_object,
     find_compiler,
     find_nvcc,
-    key,
     object_name,
+    wanted_archs,
 )
 
 DEVICES = ("cuda", "cpu")
@@ -50,19 +51,19 @@ def backends() -> dict[str, bool | str]:
 
 
 def build(device: str | None = None, *, force: bool = False) -> list[Path]:
-    """Compile the native kernels into the cache, where they are not there yet; they are loaded when next used.
+    """Compile the native kernels into the cache unless they are there; they are loaded when next used.
 
     Args:
         device: "cpu" or "cuda"; by default "cpu", and "cuda" too if a GPU is visible. With "cuda" and no GPU, all
             architectures are compiled, or those of `$TORCH_CUDA_ARCH_LIST`.
-        force: Compile in any case. A process that has loaded the old object keeps it.
+        force: Compile even so. A process that has loaded the old object keeps it.
 
     Returns:
         The shared objects.
 
     Raises:
-        BuildError: If that is not possible, saying why.
-        ValueError: If the device is another one.
+        BuildError: If that is not possible; it says why.
+        ValueError: If there is no such device.
     """
     if device not in (None, *DEVICES):
         raise ValueError(f"device must be one of {DEVICES}, got {device = }")
@@ -73,26 +74,31 @@ def build(device: str | None = None, *, force: bool = False) -> list[Path]:
 
 
 def load(device: str, *, may_build: bool) -> str:
-    """Load the kernels of a device; the reason if that was not possible."""
+    """Load the kernels of a device; returns why that was not possible, or an empty string."""
     with _LOCK:
         if is_loaded(device):
             return ""
         try:
             if device == "cuda" and not _has_gpu():
                 return "no GPU is visible to PyTorch"
-            torch.ops.load_library(str(_find(device) or (_build(device) if may_build else _not_yet(device))))
+            path = _find(device)
+            if path is None:
+                if not may_build:
+                    return f"not compiled yet: the first use on {device} compiles it, or `sifa-zoo build-ops` does"
+                path = _build(device)
+            torch.ops.load_library(str(path))
         except BuildError as error:
             return str(error)
         except OSError as error:
-            return f"the compiled object does not load ({error}); `sifa-zoo build-ops --force` compiles it anew"
-        return "" if is_loaded(device) else f"{_find(device)} registered no kernel"
+            return f"the compiled object does not load ({error}); `sifa-zoo build-ops --force` compiles it again"
+        return "" if is_loaded(device) else f"{path} registered no kernel"
 
 
 @functools.cache
 def load_for(device: str) -> bool:
     """Whether the dispatcher has a native kernel for the device, after loading or compiling it where that is possible.
 
-    Warns if it has not, unless that was asked for.
+    Warns if there is none, unless plain PyTorch was asked for.
     """
     if device not in DEVICES:
         return False
@@ -144,12 +150,8 @@ def _find(device: str) -> Path | None:
     return found
 
 
-def _not_yet(device: str) -> str:
-    raise BuildError(f"not compiled yet: the first use on {device} does it, or `sifa-zoo build-ops`")
-
-
 def _cached(device: str) -> Path:
-    return cache_folder() / key(device, _cuda_archs() if device == "cuda" else ()) / object_name(device)
+    return cache_folder() / build_key(device, _cuda_archs() if device == "cuda" else ()) / object_name(device)
 
 
 def _failure(target: Path) -> Path:
@@ -172,7 +174,7 @@ def _build(device: str, *, force: bool = False) -> Path:
     except filelock.Timeout as error:
         raise BuildError(f"another process has held {error.lock_file} for {_BUILD_TIMEOUT_SECONDS:.0f} s") from error
     except OSError as error:
-        raise BuildError(f"cannot write to the cache ({error}); set SIFA_ZOO_CACHE to a folder of yours") from error
+        raise BuildError(f"cannot write to the cache ({error}); set SIFA_ZOO_CACHE to a folder that can be") from error
     return target
 
 
@@ -182,9 +184,9 @@ def _has_gpu() -> bool:
 
 def _cuda_archs() -> tuple[str, ...]:
     """Compute capabilities to compile for: `$TORCH_CUDA_ARCH_LIST`, those of the visible GPUs, or all."""
-    wanted = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    wanted = wanted_archs()
     if wanted or not _has_gpu():
-        return tuple(wanted) or CUDA_ARCHS
+        return wanted or CUDA_ARCHS
     capabilities = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
     return tuple(f"{major}.{minor}" for major, minor in sorted(capabilities))
 

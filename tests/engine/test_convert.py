@@ -64,6 +64,14 @@ def test_trunks(tmp_path):
     assert main(command) == 2  # never over a file that is there
 
 
+@pytest.mark.parametrize(("suffix", "save"), [(".pth", torch.save), (".safetensors", save_file)])
+def test_the_prefix_of_data_parallel_training_is_dropped(tmp_path, suffix, save):
+    path = tmp_path / f"parallel{suffix}"
+    save({"module.fc.weight": torch.ones(3, 2), "module.fc.bias": torch.ones(3)}, path)
+    assert set(read_checkpoint(path)) == {"fc.weight", "fc.bias"}
+    assert recognise(read_checkpoint(path)) == ("2D", {"num_classes": 3})
+
+
 class Surprise:
     def __reduce__(self):
         return (logging.getLogger, ("executed",))

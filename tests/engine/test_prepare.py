@@ -44,7 +44,7 @@ def test_numbers_as_places_in_the_checkpoint(run_folder, numbered):
     train, val = read_data(config(numbered, **settings), run=numbered / "run")
     assert train.class_names == val.class_names == ("blue", "red")
     train, _ = read_data(config(numbered, checkpoint=str(run_folder)), run=numbered / "run")
-    assert train.class_names == ("0", "1")  # other classes, for which the head starts anew
+    assert train.class_names == ("0", "1")  # other classes, for which the head is re-initialised
 
 
 def test_evaluation_asks_what_numbers_mean(run_folder, numbered, data):

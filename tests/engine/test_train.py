@@ -283,7 +283,7 @@ def test_fine_tuning_on_other_classes_renews_the_head(
         write_video(videos / split / "green" / "0.mp4", color=(30, 200, 30))
     call = {"model": None, "clip": None, "checkpoint": run_folder}
     train(tmp_path / "run", videos=videos, epochs=1, lr=0.0, batch_size=3, call=call)
-    assert caplog.text.count("the head starts anew for 3 classes") == 1
+    assert caplog.text.count("the head is re-initialised for 3 classes") == 1
     start, end = load_run(run_folder), load_run(tmp_path / "run")
     assert end.pretrained_cfg["label_names"] == ("blue", "green", "red")
     assert torch.equal(start.layer1[0].conv1.weight, end.layer1[0].conv1.weight)
@@ -297,7 +297,7 @@ def test_fine_tuning_on_renamed_classes_renews_the_head(
         (videos / split / "red").rename(videos / split / "crimson")
     call = {"model": None, "clip": None, "checkpoint": run_folder}
     train(tmp_path / "run", videos=videos, epochs=1, lr=0.0, call=call)
-    assert capsys.readouterr().out.count("the head starts anew for classes of other names") == 1
+    assert capsys.readouterr().out.count("the head is re-initialised for classes of other names") == 1
     start, end = load_run(run_folder), load_run(tmp_path / "run")
     assert not torch.equal(start.get_classifier().weight, end.get_classifier().weight)
 

@@ -8,7 +8,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from timm.models.swin_transformer import SwinTransformer
 
 from sifa_zoo.models import convert
-from sifa_zoo.models.convert import ConversionError, from_reference, inflate
+from sifa_zoo.models.convert import ConversionError, from_reference, inflate, state_dict_faults
 from sifa_zoo.models.sifa_net import sifa_net_nano
 from sifa_zoo.models.sifa_transformer import sifa_transformer_nano
 
@@ -54,11 +54,15 @@ def test_derived_tensors_may_be_absent():
         (
             transformer,
             {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)},
-            "layers.0.blocks.1.attn_mask is not as",
+            "layers.0.blocks.1.attn_mask is not what this architecture has at",
         ),
         (net, {"extra.weight": torch.zeros(1)}, "1 unexpected: extra.weight"),
         (net, {"layer1.0.conv1.weight": None}, "1 missing: layer1.0.conv1.weight"),
-        (net, {"fc.weight": torch.zeros(7, 512)}, r"head.fc.weight \(7, 512\), the model's \(5, 512\).*num_classes"),
+        (
+            net,
+            {"fc.weight": torch.zeros(7, 512)},
+            r"head.fc.weight \(7, 512\) where the model has \(5, 512\).*num_classes",
+        ),
         (net, {"layer2.1.conv_offset.weight": torch.zeros(50, 32, 1, 3, 3)}, "misshapen.*kernel_size"),
         (net, {"state_dict": {}}, "pass the inner one"),
     ],
@@ -90,6 +94,14 @@ def test_at_most_20_names_are_listed():
     with pytest.raises(ConversionError, match=r"\.\.\.") as error:
         from_reference({}, net())
     assert str(error.value).count("layer") + str(error.value).count("bn1") < 45
+
+
+def test_faults_are_listed_by_kind():
+    target = {"a": torch.zeros(2), "b": torch.zeros(3)}
+    assert state_dict_faults(target, {name: tensor + 1 for name, tensor in target.items()}) == []
+    assert state_dict_faults(
+        target, {"b": torch.zeros(4), "c": torch.zeros(1)}, leftover=["b"], hints=[("c", "drop c", "unexpected")]
+    ) == ["1 missing: a", "2 unexpected: b, c", "1 misshapen: b (4,) where the model has (3,)", "drop c"]
 
 
 def planar_resnet(num_classes):

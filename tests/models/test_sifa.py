@@ -31,3 +31,17 @@ def test_clips_of_a_batch_do_not_meet(num_steps):
     torch.testing.assert_close(both, apart)
     assert not both[num_steps - 1].any()  # no frame follows the last one
     assert both.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"offsets": "lerned"}, "offsets must be 'learned' or 'zero', got 'lerned'"),
+        ({"offsets": "none"}, "offsets must be 'learned' or 'zero', got 'none'"),  # a model leaves the block out then
+        ({"kernel_size": 0}, "at least 1, got kernel_size = 0"),
+        ({"dilation": 0}, "at least 1, got .*dilation = 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        SIFA(4, **arguments)

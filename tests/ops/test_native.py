@@ -112,14 +112,14 @@ def test_a_broken_compiler_is_tried_once(run, tmp_path):
 def test_a_cache_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").touch()
     lines = run(ATTEND, SIFA_ZOO_CACHE=str(tmp_path / "file" / "cache"))
-    assert "set SIFA_ZOO_CACHE to a folder of yours" in the_only_warning(lines)
+    assert "set SIFA_ZOO_CACHE to a folder that can be" in the_only_warning(lines)
 
 
 @needs_compiler
 def test_an_object_that_does_not_load(run):
     (target,) = run("from sifa_zoo import ops; print(ops.build('cpu')[0])")
     Path(target).write_bytes(b"not an object")
-    assert "`sifa-zoo build-ops --force` compiles it anew" in the_only_warning(run(ATTEND))
+    assert "`sifa-zoo build-ops --force` compiles it again" in the_only_warning(run(ATTEND))
     run("from sifa_zoo import ops; ops.build('cpu', force=True)")
     assert run(ATTEND) == ["True"]
 
@@ -145,7 +145,7 @@ torch.export.export(model, (torch.zeros(1, 3, 8, 32, 32),))
 print(backends()["cpu"])
 """
     (reason,) = run(script)
-    assert reason.startswith("not compiled yet: the first use on cpu does it")
+    assert reason.startswith("not compiled yet: the first use on cpu compiles it")
     assert not (tmp_path / "cache").exists()
 
 

@@ -12,7 +12,7 @@ from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.search import videos_by_stem
 from sifa_zoo.data.formats.splits import annotation_files, beside, pick_split
 from sifa_zoo.data.formats.text import open_text, read_cells, read_first_line, refuse_lines
-from sifa_zoo.data.videos import DataError, VideoList
+from sifa_zoo.data.videos import DataError, VideoList, few
 
 
 class SomethingV1:
@@ -122,7 +122,7 @@ def _labels_json(folder: Path) -> ClassList | None:
         return None
     numbers: Mapping[str, Any] = _read_json(file, dict)
     if wrong := [name for name, number in numbers.items() if not str(number).isdecimal()]:
-        raise DataError(f"{file} has classes without a number: {', '.join(wrong[:20])}")
+        raise DataError(f"{file} has classes without a number: {few(wrong)}")
     order = {int(number): composed(name) for name, number in numbers.items()}
     if len(order) < len(numbers):
         raise DataError(f"{file} gives one number to two classes")
