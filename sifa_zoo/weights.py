@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,20 @@ def find_weights(name: str, *, cache_dir: str | Path | None = None) -> Weights:
         info = file_info(path) or _info_of(config, name)
         return Weights(path, name, info, logits=stated.get("logits"), cfg={"hf_hub_id": rest})
     return _of_entry(name, cache_dir)
+
+
+def locate_weights(source: str | os.PathLike[str]) -> Weights:
+    """The weights of a run folder (the best) or of a file; where there is no such path, those of a name.
+
+    Raises:
+        WeightsError: If it is neither; its subclass says why there are none.
+    """
+    name = os.fspath(source)
+    if os.path.exists(name):
+        return find_file(weights_file(name))
+    if ":" in name or any(entry.partition(".")[0] == name.partition(".")[0] for entry in read_manifest()):
+        return find_weights(name)
+    raise WeightsError(f"{name}: no such run folder or weights file")
 
 
 def find_entry(name: str) -> tuple[str, Entry]:

@@ -350,6 +350,7 @@ def test_motion_clips(tmp_path: Path) -> None:
         (["--epochs", "0"], "epochs must be at least 1"),
         (["--model-args", "depth=3"], "depth"),
         (["--val", "missing"], "missing"),
+        (["--checkpoint", "sifa_net_nano.motion"], "give weights by name as the model"),
         (["--resume"], "no run to resume"),
         (["--device", "warp"], "device 'warp' cannot be used here"),
     ],

@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sifa_zoo.config import METADATA_KEY, ClipConfig, WeightsInfo
-from sifa_zoo.registry import create_model, is_model
-from sifa_zoo.weights import SCHEMES, file_info, find_weights, weights_file
+from sifa_zoo.registry import create_model
+from sifa_zoo.weights import locate_weights
 
 
 def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:
@@ -30,23 +29,13 @@ def pack_weights(state_dict: Mapping[str, Tensor], info: WeightsInfo) -> bytes:
     return save(tensors, {METADATA_KEY: info.to_json()})  # one key: their order, and so the bytes, would vary
 
 
-def weights_path(run: str | os.PathLike[str]) -> Path:
-    """The weights file of a run folder (the best), of `hf-hub:owner/name` or `local-dir:PATH`, or the file itself.
-
-    Raises:
-        WeightsError: If there are no such weights.
-    """
-    name = os.fspath(run)
-    return find_weights(name).path if name.startswith(SCHEMES) else weights_file(name)
-
-
 def read_info(run: str | os.PathLike[str]) -> WeightsInfo | None:
-    """What weights, named as in `weights_path`, say about themselves; None if they come from elsewhere.
+    """What weights, named as for `locate_weights`, say about themselves; None if they come from elsewhere.
 
     Raises:
         WeightsError: If there are no weights, or the file is no safetensors file.
     """
-    return file_info(weights_path(run))
+    return locate_weights(run).info
 
 
 def load_run(run: str | os.PathLike[str], device: torch.device | str | None = None) -> nn.Module:
@@ -62,16 +51,13 @@ def load_run(run: str | os.PathLike[str], device: torch.device | str | None = No
     Example:
         >>> model = load_run("runs/mine")  # doctest: +SKIP
     """
-    if Path(run).exists():
-        path = weights_file(Path(run))
-        info = file_info(path)
-        if info is None:
-            raise ValueError(f"{run} was not written by `sifa-zoo finetune`: it names no model, classes and settings")
-        model = create_model(info.arch, checkpoint_path=path)
-    elif ":" in str(run) or is_model(str(run).partition(".")[0]):
-        model = create_model(str(run), pretrained=True)
+    found = locate_weights(run)
+    if found.info is None:
+        raise ValueError(f"{run} was not written by `sifa-zoo finetune`: it names no model, classes and settings")
+    if os.path.exists(run):
+        model = create_model(found.info.arch, checkpoint_path=found.path)
     else:
-        raise ValueError(f"{run}: no such run folder or weights file")
+        model = create_model(os.fspath(run), pretrained=True)
     if not model_cfg(model).get("label_names"):
         raise ValueError(f"{run} has no class names, its head was never trained on videos: fine-tune it first")
     return model.to(device or "cpu").eval()

@@ -25,7 +25,7 @@ class Comparison:
 
     `figures` has both values per key of `FIGURES`, over the `num_videos` that both have; `classes` has rows `(class,
     videos, accuracy of the first, of the second)`, the largest change first; `gained` and `lost` are pairs of rows of
-    videos that only the second, or only the first, told right.
+    videos that only the second, or only the first, classified correctly.
     """
 
     first: Results
@@ -176,7 +176,7 @@ def _among_best(row: Row, *, multi_label: bool) -> bool:
 
 
 def _class_accuracies(rows: Sequence[Row], *, multi_label: bool) -> dict[str, float]:
-    """Share of a class's videos told right, in percent."""
+    """Accuracy over the videos of a class, in percent."""
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for row in rows:

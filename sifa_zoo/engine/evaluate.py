@@ -116,7 +116,7 @@ def evaluate_run(
     Args:
         run: A run folder, a weights file of one, or the name of a model with weights.
         data: As for `finetune`.
-        split: "train", "val" or "test"; of no account for a single list or class folder.
+        split: "train", "val" or "test"; ignored for a single list or class folder.
         num_clips: Clips per video; None takes what the run was validated with.
         num_crops: Crops per clip; None takes what the run was validated with.
         batch_size: Clips per forward pass; a video with more views takes several.

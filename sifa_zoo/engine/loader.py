@@ -97,7 +97,7 @@ def collate(items: list[tuple[str, Any]]) -> Batch:
 
 
 def leave_signals_to_parent(_worker: int) -> None:
-    """When a terminal or a scheduler signals all processes the parent has the word: it may want to finish its step."""
+    """When a terminal or a scheduler signals all processes, the parent decides: it may want to finish its update."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))

@@ -21,13 +21,13 @@ from sifa_zoo.data.formats import BY_INDEX
 from sifa_zoo.data.formats.files import real_paths
 from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
-from sifa_zoo.engine.checkpoint import clip_config, read_info, weights_path
+from sifa_zoo.engine.checkpoint import clip_config, read_info
 from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size
 from sifa_zoo.files import is_temporary
 from sifa_zoo.recipes import Recipe, find_recipe
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry import create_model, is_model
 from sifa_zoo.run_files import CONFIG, LAST, STATE
-from sifa_zoo.weights import SCHEMES, find_entry
+from sifa_zoo.weights import SCHEMES, find_entry, locate_weights
 
 _FREE = ("workers", "save_every", "save_minutes")  # settings that do not change what a run comes to
 
@@ -64,6 +64,7 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     Raises:
         ValueError: If a setting is missing or contradicts another, or a resumed run's differs from the saved one.
     """
+    _refuse_name_of_weights(given["checkpoint"])
     for name in ("data", "val", "checkpoint"):
         if given[name] is not None:
             given[name] = _absolute(os.fspath(given[name]))
@@ -154,7 +155,7 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
         num_classes=len(class_names),
         num_frames=config.clip.num_frames,
         img_size=config.clip.img_size,
-        checkpoint_path=weights_path(config.checkpoint) if config.checkpoint and fresh else None,
+        checkpoint_path=locate_weights(config.checkpoint).path if config.checkpoint and fresh else None,
         **{"drop_rate": config.train.drop_rate, **config.model_args},
     )
     info = _start_info(config, run)
@@ -237,6 +238,12 @@ def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
         return find_entry(model)[1].clip_config
     with torch.device("meta"):
         return clip_config(create_model(model))
+
+
+def _refuse_name_of_weights(checkpoint: str | os.PathLike[str] | None) -> None:
+    name = os.fspath(checkpoint or "")
+    if is_model(name.partition(".")[0]) and not os.path.exists(name):
+        raise ValueError(f"the checkpoint must be a run or a file, got {name!r}: give weights by name as the model")
 
 
 def _need_model(model: str | None) -> str:

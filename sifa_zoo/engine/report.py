@@ -84,10 +84,10 @@ def _missing(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
 
 
 def _mistakes(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
-    """The wrong answers of which the model was surest, with frames of the video."""
+    """The most confident mistakes, with frames of the video."""
     wrong = [row for row in videos if row["correct"] == 0]
     if not wrong:
-        return section("Worst mistakes", paragraph("None: every evaluated video was told right."))
+        return section("Worst mistakes", paragraph("None: every evaluated video was classified correctly."))
     worst = sorted(wrong, key=lambda row: -float(row["score1"]))[:_MISTAKES]
     cards = [
         card(
@@ -98,7 +98,7 @@ def _mistakes(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
         )
         for row in worst
     ]
-    text = f"{len(wrong)} videos were told wrong; these are the {len(worst)} of which the model was surest."
+    text = f"{len(wrong)} videos were misclassified; these are the {len(worst)} most confident mistakes."
     return section("Worst mistakes", paragraph(text, css="faint"), f'<div class="cards">{"".join(cards)}</div>')
 
 

@@ -23,7 +23,7 @@ from sifa_zoo.engine.report import report_html
 from sifa_zoo.engine.scores import TOP, VideoScores, confusion, is_complete
 from sifa_zoo.files import csv_bytes, write_files
 from sifa_zoo.hub import file_sha256
-from sifa_zoo.weights import find_weights, weights_file
+from sifa_zoo.weights import locate_weights
 
 RESULT, VIDEOS, REPORT = "result.json", "videos.csv", "report.html"
 SEPARATOR = " | "
@@ -54,7 +54,6 @@ def describe(
         `videos.csv` are relative to) and `format`; `classes` (their number), `class_names`, `multi_label`; `settings`;
         `versions`.
     """
-    weights = weights_file(Path(run)) if Path(run).exists() else find_weights(os.fspath(run)).path
     source = Path(os.path.abspath(data))
     root = str(source if source.is_dir() else source.parent)
     if is_pattern(os.fspath(data)) and "://" in os.fspath(data):
@@ -62,7 +61,7 @@ def describe(
     return {
         "arch": arch,
         "run": os.fspath(run),
-        "weights_sha256": file_sha256(weights),
+        "weights_sha256": file_sha256(locate_weights(run).path),
         "data": source.resolve().name if source.is_dir() else source.stem,
         "root": root,
         "format": videos.format,

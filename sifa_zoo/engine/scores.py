@@ -184,5 +184,5 @@ def refuse_infinite(finite: Tensor, model: nn.Module, *, names: Sequence[str] = 
     bad = [video for video, fine in zip(names, good, strict=True) if not fine] if names else []
     videos = f" for {few(bad)}" if bad else ""
     raise ScoreError(
-        f"the scores of {name} are not finite{videos}: its weights are spoilt, or too large for {precision} precision"
+        f"the scores of {name} are not finite{videos}: its weights hold NaN or infinity, or overflow in {precision}"
     )

@@ -171,7 +171,7 @@ class Training:
     def _in_one_line(self, error: VideoError | RuntimeError) -> str | None:
         """What has happened, where the error itself does not say it plainly."""
         if "DataLoader worker" in str(error):
-            return "a process that decodes videos was ended, perhaps for want of memory; --resume with fewer --workers"
+            return "a process that decodes videos was killed, perhaps out of memory; --resume with fewer --workers"
         return self._lost() if isinstance(error, VideoError) else None
 
     def _lost(self) -> str | None:

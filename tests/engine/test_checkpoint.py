@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.engine import checkpoint
-from sifa_zoo.engine.checkpoint import WeightsInfo, clip_config, load_run, read_info, weights_file
+from sifa_zoo.engine.checkpoint import WeightsInfo, clip_config, load_run, read_info
 from sifa_zoo.files import write_files
 
 
@@ -58,9 +58,9 @@ def test_load_run_refuses(tmp_path: Path, prepare: object, message: str) -> None
 
 
 def test_load_run_refuses_a_missing_key(run_folder: Path, tmp_path: Path) -> None:
-    with safe_open(weights_file(run_folder), framework="pt") as file:
+    with safe_open(run_folder / "best.safetensors", framework="pt") as file:
         metadata = file.metadata()
-    tensors = load_file(weights_file(run_folder))
+    tensors = load_file(run_folder / "best.safetensors")
     tensors.pop("layer1.0.conv1.weight")
     save_file(tensors, tmp_path / "broken.safetensors", metadata)
     with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight"):

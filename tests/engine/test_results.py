@@ -109,7 +109,7 @@ def test_a_complete_result_says_so(run_folder: Path, data: Path, tmp_path: Path)
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "complete"
     page = Page((tmp_path / "report.html").read_text())
     assert "INCOMPLETE" not in page.text
-    assert "None: every evaluated video was told right." in page.text
+    assert "None: every evaluated video was classified correctly." in page.text
 
 
 def _evaluate(videos: VideoList, folder: Path, run: Path) -> None:
