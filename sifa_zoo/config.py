@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +46,7 @@ class ClipConfig:
     std: tuple[float, float, float] = _setting(IMAGENET_STD, "channel deviations that are divided by")
 
     def __post_init__(self) -> None:
+        _settle_numbers(self)
         if self.num_frames < 4 or self.num_frames % 4:
             raise ValueError(f"num_frames must be a positive multiple of 4, got {self.num_frames}")
         if self.frame_stride < 1:
@@ -62,8 +64,8 @@ class ClipConfig:
             raise ValueError(f"img_size must be at least 32, got {self.img_size}")
         if not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct must be in (0, 1], got {self.crop_pct}")
-        object.__setattr__(self, "mean", tuple(self.mean))  # JSON brings lists
-        object.__setattr__(self, "std", tuple(self.std))
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
 
     @property
     def span(self) -> int:
@@ -148,8 +150,7 @@ class AugmentConfig:
     repeats: int = _setting(1, "clips of each video in an epoch, one after another")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "color_jitter", tuple(self.color_jitter))  # JSON brings lists
-        object.__setattr__(self, "blur_sigma", tuple(self.blur_sigma))
+        _settle_numbers(self)
         if not 0 < self.crop_scale <= 1:
             raise ValueError(f"crop_scale must be in (0, 1], got {self.crop_scale}")
         if self.crop_ratio < 1:
@@ -219,6 +220,10 @@ class TrainConfig(AugmentConfig):
         for name in ("label_smoothing", "drop_rate", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs must be at most epochs, got {self.warmup_epochs:g} and {self.epochs}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be less than 2**63, got {self.seed}")
         if max(self.min_lr, self.warmup_lr) > self.lr > 0:
             raise ValueError(f"min_lr and warmup_lr must be at most lr, got {self.min_lr}, {self.warmup_lr}, {self.lr}")
         if self.loss_weight <= 0:
@@ -351,6 +356,19 @@ class ResizeConfig:
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be in [0, 51], got {self.crf}")
         _refuse_below(self, 1, "gop_size")
+
+
+def _settle_numbers(config: Any) -> None:
+    """Makes tuples of the lists that JSON brings, and refuses numbers that are not finite and tuples too short."""
+    for setting in dataclasses.fields(config):
+        name, value = setting.name, getattr(config, setting.name)
+        if isinstance(setting.default, tuple):
+            object.__setattr__(config, name, value := tuple(value))
+            if len(value) != len(setting.default):
+                raise ValueError(f"{name} must be {len(setting.default)} numbers, got {value}")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ValueError(f"{name} must be finite, got {value}")
 
 
 def _refuse_below(config: Any, least: int, *names: str) -> None:

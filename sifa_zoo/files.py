@@ -22,6 +22,20 @@ def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
     return text.getvalue().encode()
 
 
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuses a folder that could not be made or written to, before the work that it is to hold.
+
+    Raises:
+        ValueError: If something on the way to it is a file, or read-only.
+    """
+    path = Path(folder).absolute()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"cannot write to {folder}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"cannot write to {folder}: {there} is read-only")
+
+
 def is_temporary(path: Path) -> bool:
     """A file of `write_files` that was not renamed, because the process was killed."""
     return path.name.startswith(".") and path.suffix == _TEMPORARY

@@ -349,6 +349,8 @@ def test_motion_clips(tmp_path: Path) -> None:
         (["--model", "sifa_transformer_nano", "--img-size", "33"], "33"),
         (["--epochs", "0"], "epochs must be at least 1"),
         (["--model-args", "depth=3"], "depth"),
+        (["--model-args", "drop_rate=0.3"], "model_args must not name drop_rate"),
+        (["--accumulation-steps", "9", "--lr-batch", "8"], "18 clips per update, but an epoch has 6"),
         (["--val", "missing"], "missing"),
         (["--checkpoint", "sifa_net_nano.motion"], "give weights by name as the model"),
         (["--resume"], "no run to resume"),
@@ -360,6 +362,17 @@ def test_finetune_refuses(
 ) -> None:
     assert message in _error(capsys, ["finetune", data, "--output", tmp_path / "run", *SHORT, *flags])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_found_out_first(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is a file, not a folder" in _error(capsys, ["finetune", data, "--output", f"{__file__}/run", *SHORT])
+
+
+def test_the_same_command_resumes(data: Path, tmp_path: Path) -> None:
+    argv = ["finetune", str(data), "--output", str(tmp_path / "run"), "--epochs", "1", "--resume", "auto", *SHORT]
+    argv += ["--model-args", "kernel_size=(3, 3, 3, 3)"]
+    assert main(argv) == 0
+    assert main(argv) == 0
 
 
 def test_finetune_refuses_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 
 import pytest
@@ -56,6 +57,19 @@ def test_fold_out_of_range_is_refused(fold):
         ReadConfig(fold=fold)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
+        ({"mean": (0.5,)}, r"mean must be 3 numbers, got \(0.5,\)"),
+        ({"crop_pct": math.nan}, "crop_pct must be finite"),
+    ],
+)
+def test_clips_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ClipConfig(**settings)
+
+
 @pytest.mark.parametrize("fps", [0, -1, 2000])
 def test_fps_out_of_range_is_refused(fps):
     with pytest.raises(ValueError, match=r"fps must be in \(0, 1000\], or None"):
@@ -82,6 +96,9 @@ def test_uniform_sampling_has_no_rate():
         ({"balance": -0.1}, r"balance must be in \[0, 1\]"),
         ({"mixup_alpha": -1}, "mixup_alpha must not be negative"),
         ({"repeats": 0}, "repeats must be at least 1"),
+        ({"crop_ratio": math.nan}, "crop_ratio must be finite, got nan"),
+        ({"blur_sigma": (0.1, math.inf)}, "blur_sigma must be finite"),
+        ({"color_jitter": (0.4,)}, r"color_jitter must be 4 numbers, got \(0.4,\)"),
     ],
     ids=str,
 )
@@ -95,6 +112,10 @@ def test_augmentation_out_of_range_is_refused(settings, message):
     ("settings", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": 4, "warmup_epochs": 5}, "warmup_epochs must be at most epochs, got 5 and 4"),
+        ({"warmup_epochs": math.inf}, "warmup_epochs must be finite"),
+        ({"loss_weight": math.nan}, "loss_weight must be finite"),
+        ({"seed": 2**63}, r"seed must be less than 2\*\*63"),
         ({"lr_batch": -1}, "lr_batch must not be negative"),
         ({"seed": -1}, "seed must not be negative"),
         ({"momentum": 1}, r"momentum must be in \[0, 1\)"),

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sifa_zoo.cli.flags import Commands, add_settings, check_folder, check_writable, given
+from sifa_zoo.cli.flags import Commands, add_settings, check_writable, given
 from sifa_zoo.config import EvalConfig, ReadConfig
+from sifa_zoo.files import check_folder
 
 
 def add_commands(commands: Commands) -> None:

@@ -103,13 +103,3 @@ def check_writable(file: str | None, *, suffixes: tuple[str, ...] = ()) -> None:
         raise ValueError(f"cannot write {file}: it is a folder")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise ValueError(f"cannot write {file}: the folder does not exist, or something is read-only")
-
-
-def check_folder(folder: str) -> None:
-    """Refuse a folder that could not be made or written to, before the work that it is to hold."""
-    path = Path(folder).absolute()
-    there = next(place for place in (path, *path.parents) if place.exists())
-    if not there.is_dir():
-        raise ValueError(f"cannot write to {folder}: {there} is a file")
-    if not os.access(there, os.W_OK):
-        raise ValueError(f"cannot write to {folder}: {there} is read-only")

@@ -10,8 +10,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifa_zoo.cli.flags import Commands, add_settings, check_folder, check_writable, flags_of, given
+from sifa_zoo.cli.flags import Commands, add_settings, check_writable, flags_of, given
 from sifa_zoo.config import EvalConfig
+from sifa_zoo.files import check_folder
 
 if TYPE_CHECKING:
     from sifa_zoo.engine.predict import Prediction

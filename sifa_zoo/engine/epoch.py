@@ -75,23 +75,23 @@ def train_epoch(
         VideoError: If a video cannot be decoded, unless such are to be skipped.
     """
     train, steps, epoch = learner.train, len(loader), position.epoch
-    clips = _begin(loader, position, batch_size=train.batch_size)
+    total = min(_begin(loader, position, batch_size=train.batch_size), steps * train.batch_size)
     train_mode(learner.model)
     clock, group = DataClock(), _Group()
     per_step = train.batch_size * world_size()
-    title = {"epochs": train.epochs, "clips": clips * world_size(), "done": position.step * per_step}
+    title = {"epochs": train.epochs, "clips": total * world_size(), "done": position.step * per_step}
     with progress_bar(epoch + 1, **title, show=is_writer()) as bar:
         for step, batch in enumerate(clock.watch(loader), start=position.step):
             first = step - step % train.accumulation_steps
             size = min(train.accumulation_steps, steps - first)  # of this group
             last = step + 1 == first + size
-            weight = _weight(batch, train)
             group.add(batch)
-            if weight:
-                loss = _loss(learner, batch, mixer=mixer, place=(epoch, step))
+            group.planned = size * train.batch_size
+            if _is_usable(batch, train):
+                loss, clips = _loss(learner, batch, mixer=mixer, place=(epoch, step)), len(batch.labels)
                 _refuse_infinite(loss, "loss", group=group, epoch=epoch)
-                learner.backward(loss * (train.loss_weight * weight / size), last=last)
-                group.trained(loss.item(), len(batch.labels))
+                learner.backward(loss * (train.loss_weight * clips / group.planned), last=last)
+                group.trained(loss.item(), clips)
             if last:
                 scalars = _update(learner, group, position=position, clock=clock)
                 position.step = step + 1
@@ -114,9 +114,10 @@ def _begin(loader: DataLoader, position: Position, *, batch_size: int) -> int:
 
 
 class _Group:
-    """The batches of one update, in this process."""
+    """The batches of one update, in this process; `planned` clips if all are full and can be decoded."""
 
     def __init__(self) -> None:
+        self.planned = 0
         self.names: list[str] = []
         self.failed: list[str] = []
         self.loss = 0.0
@@ -138,7 +139,8 @@ def _update(learner: Learner, group: _Group, *, position: Position, clock: DataC
     lr, norm = learner.lr, torch.zeros(())
     loss, clips, skipped = all_sum(group.loss, group.clips, len(group.failed))
     if clips:
-        norm = learner.gradient_norm()
+        # The gradient is to be that of the mean over clips, also where batches were short or left out.
+        norm = learner.gradient_norm(scale=group.planned * world_size() / clips)
         if not learner.overflow_is_usual:
             _refuse_infinite(norm, "norm of the gradient", group=group, epoch=position.epoch)
     learner.update(empty=not clips)
@@ -154,11 +156,10 @@ def _update(learner: Learner, group: _Group, *, position: Position, clock: DataC
     return {**figures, **clock.lap(clips=int(clips))}
 
 
-def _weight(batch: Batch, train: TrainConfig) -> float:
-    """Factor of this process's mean loss, with which the mean over processes is that over clips.
+def _is_usable(batch: Batch, train: TrainConfig) -> bool:
+    """Whether to train on a batch; every process leaves it out if one of them has fewer than two clips.
 
-    0 tells every process to leave out this batch: one of them has fewer than two clips, which batch norm may need, and
-    all must take the same steps.
+    Batch norm may need two, and all processes must take the same steps.
 
     Raises:
         VideoError: If a video cannot be decoded, unless such are to be skipped.
@@ -166,10 +167,9 @@ def _weight(batch: Batch, train: TrainConfig) -> float:
     if not train.skip_bad:
         if batch.failed:
             raise VideoError(batch.failed[0])
-        return 1.0
-    clips = len(batch.labels)
-    short, total = all_sum(bool(batch.failed) and clips < min(2, train.batch_size), clips)
-    return 0.0 if short else clips * world_size() / total
+        return True
+    (short,) = all_sum(bool(batch.failed) and len(batch.labels) < min(2, train.batch_size))
+    return not short
 
 
 def _loss(learner: Learner, batch: Batch, *, mixer: BatchMixer, place: tuple[int, int]) -> Tensor:

@@ -83,10 +83,13 @@ class Learner:
         with context():
             self.scaler.scale(loss).backward()
 
-    def gradient_norm(self) -> Tensor:
-        """The norm of the gradient, which is clipped to the settings' limit afterwards."""
+    def gradient_norm(self, *, scale: float = 1.0) -> Tensor:
+        """The norm of the gradient times `scale`; the gradient is that, clipped to the settings' limit, afterwards."""
         self.scaler.unscale_(self.optimizer)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for parameter in trained if scale != 1 else ():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
         norm = clip_grad_norm_(trained, self.train.clip_grad or math.inf)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 

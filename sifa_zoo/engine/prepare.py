@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from timm.optim import list_optimizers
 from torch import nn
 
-from sifa_zoo.config import ClipConfig, ReadConfig, RunConfig, WeightsInfo
+from sifa_zoo.config import ClipConfig, ReadConfig, RunConfig, TrainConfig, WeightsInfo
 from sifa_zoo.data.check import find_undecodable
 from sifa_zoo.data.formats import BY_INDEX
 from sifa_zoo.data.formats.files import real_paths
@@ -23,12 +24,14 @@ from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import clip_config, read_info
 from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size
-from sifa_zoo.files import is_temporary
+from sifa_zoo.engine.optim import global_batch
+from sifa_zoo.files import check_folder, is_temporary
 from sifa_zoo.recipes import Recipe, find_recipe
 from sifa_zoo.registry import create_model, is_model
 from sifa_zoo.run_files import CONFIG, LAST, STATE
 from sifa_zoo.weights import SCHEMES, find_entry, locate_weights
 
+_SETTLED = {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}  # elsewhere
 _FREE = ("workers", "save_every", "save_minutes")  # settings that do not change what a run comes to
 
 
@@ -38,8 +41,7 @@ def open_run(run: Path, *, resume: bool) -> RunConfig | None:
     Raises:
         ValueError: If there is nothing to resume, or a new run would overwrite another.
     """
-    if run.exists() and not run.is_dir():
-        raise ValueError(f"output must be a folder, but {run} is a file")
+    check_folder(run)
     if resume:
         if not (run / CONFIG).is_file():
             raise ValueError(f"there is no run to resume in {run} (no {CONFIG}); leave out --resume to start one")
@@ -72,6 +74,8 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     if reading.remap not in (None, BY_INDEX):
         reading = dataclasses.replace(reading, remap=os.path.abspath(reading.remap))
     given["reading"] = reading
+    if given["model_args"]:
+        given["model_args"] = _as_saved(given["model_args"])
     if saved:
         return _settle_resumed(given, saved)
     info = read_info(given["checkpoint"]) if given["checkpoint"] else None
@@ -121,6 +125,7 @@ def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
     """Refuses what cannot be trained on; of shards no more is known than classes and the number of samples."""
     if isinstance(videos, VideoList):
         check_trainable(videos)
+        _check_global_batch(config.train, num_clips=len(videos) * config.train.repeats)
         if idle := [name for name, count in zip(videos.class_names, videos.counts, strict=True) if not count]:
             print(f"warning: classes without a training video: {', '.join(idle[:20])}", file=sys.stderr)
         return
@@ -131,6 +136,18 @@ def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
             f"balance and repeats need a list of all videos, which shards do not have; leave them out, got "
             f"balance = {config.train.balance}, repeats = {config.train.repeats}"
         )
+
+
+def _check_global_batch(train: TrainConfig, *, num_clips: int) -> None:
+    """Refuses rates for a number of clips that an update never has."""
+    batch = global_batch(train, num_replicas=world_size())
+    if batch > num_clips and train.lr_batch:
+        raise ValueError(
+            f"lr_batch scales the rates to {batch} clips per update, but an epoch has {num_clips}; take a smaller "
+            "batch_size or fewer accumulation_steps"
+        )
+    if batch > num_clips:
+        print(f"warning: an epoch has {num_clips} clips, fewer than the {batch} of an update", file=sys.stderr)
 
 
 def _compare_parts(config: RunConfig, *parts: VideoList | ShardList) -> None:
@@ -165,31 +182,39 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
     return model
 
 
-def check_files(
-    *data: VideoList | ShardList, workers: int, skip_bad: bool = False
-) -> tuple[tuple[VideoList | ShardList, VideoList | ShardList], list[str]]:
+def check_files(*data: VideoList | ShardList, workers: int, skip_bad: bool = False) -> dict[str, str]:
     """Open every video that was never opened before, each process its share, and name the bad ones on stderr.
 
     Not those in shards, which are read once per epoch anyway.
 
     Returns:
-        The data without the bad videos, which count as missing in it, and a line, `path: reason`, for each of these.
+        A line, `path: reason`, for each bad video, by path.
 
     Raises:
-        DataError: If there are such, and they are not to be skipped, or nothing else is left.
+        DataError: If there are such, and they are not to be skipped.
     """
     lists = [videos for videos in data if isinstance(videos, VideoList)]
     if len(lists) < len(data):
         say("  videos in shards are checked as they are read")
     mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
     bad = dict(gather_rows([row for videos in mine for row in find_undecodable(videos, workers=workers).items()]))
-    lines = list(bad.values())
-    on_writer(_name_bad_files, lines, total=sum(map(len, lists)), skip_bad=skip_bad)
+    on_writer(_name_bad_files, list(bad.values()), total=sum(map(len, lists)), skip_bad=skip_bad)
+    return bad
+
+
+def leave_out(
+    bad: Mapping[str, str], *data: VideoList | ShardList
+) -> tuple[VideoList | ShardList, VideoList | ShardList]:
+    """Training and validation data without the bad videos, which count as missing in it.
+
+    Raises:
+        DataError: If nothing else is left.
+    """
     train, val = (videos.without(bad.keys()) if isinstance(videos, VideoList) else videos for videos in data)
     for left, kind in ((train, "training"), (val, "validation")):
         if bad and not len(left):
             raise DataError(f"not one {kind} video can be used; they are listed above")
-    return (train, val), lines
+    return train, val
 
 
 def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
@@ -238,6 +263,22 @@ def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
         return find_entry(model)[1].clip_config
     with torch.device("meta"):
         return clip_config(create_model(model))
+
+
+def _as_saved(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the model's constructor as JSON keeps them, so that those of a resumed run compare."""
+    if (
+        settled := {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}
+        & model_args.keys()
+    ):
+        raise ValueError(
+            f"model_args must not name {', '.join(sorted(settled))}: the data or other settings decide that"
+        )
+    try:
+        saved: dict[str, Any] = json.loads(json.dumps(model_args))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model_args must be values that JSON can hold, got {model_args} ({error})") from error
+    return saved
 
 
 def _refuse_name_of_weights(checkpoint: str | os.PathLike[str] | None) -> None:

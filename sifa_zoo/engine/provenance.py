@@ -52,13 +52,16 @@ def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
             videos: epochs could not be compared.
     """
     then = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-    if then.get("num_processes", 1) != now["num_processes"]:
-        was = then.get("num_processes", 1)
+    if (was := then["num_processes"]) != now["num_processes"]:
         raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with as many")
     for part, kind in (("train", "training"), ("val", "validation")):
         is_now = now[f"{part}_videos"]
-        if (was := then.get(f"{part}_videos", is_now)) != is_now:
-            raise DataError(f"the run in {run} has {was} {kind} videos, not {is_now}; start a new --output")
+        if (was := then[f"{part}_videos"]) != is_now:
+            raise DataError(
+                f"the run in {run} has {was} {kind} videos, not {is_now}: bring back those that are gone (with "
+                "--skip-bad an empty file of the same name will do) or remove those that were added, or start a new "
+                "--output"
+            )
     if (was := then.get("shard_readers")) != now.get("shard_readers"):
         print(
             f"warning: {was} workers read the shards of the run in {run}, not {now.get('shard_readers')}: the order is "
@@ -67,6 +70,12 @@ def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
         )
     if then.get("data_fingerprint") != now["data_fingerprint"]:
         print(f"warning: the videos are not those that the run in {run} began with", file=sys.stderr)
+
+
+def left_out_before(run: Path) -> dict[str, str]:
+    """The videos that a run left out when it began, each with the line that says why."""
+    left_out: dict[str, str] = json.loads((run / CONFIG).read_text(encoding="utf-8"))["left_out"]
+    return left_out
 
 
 def versions() -> dict[str, str]:

@@ -22,11 +22,11 @@ from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.distributed import is_writer, on_writer, process_group, rank, say, world_size
 from sifa_zoo.engine.epoch import TrainingError, num_updates
-from sifa_zoo.engine.evaluate import eval_loader
+from sifa_zoo.engine.evaluate import eval_loader, videos_of
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.loader import clip_loader
-from sifa_zoo.engine.prepare import build_model, check_files, open_run, read_data, settle
-from sifa_zoo.engine.provenance import check_resumable, facts
+from sifa_zoo.engine.prepare import build_model, check_files, leave_out, open_run, read_data, settle
+from sifa_zoo.engine.provenance import check_resumable, facts, left_out_before
 from sifa_zoo.engine.run_folder import Row, best_row, is_of_epoch, restore, write_config
 from sifa_zoo.engine.shard_loader import shard_loader
 from sifa_zoo.engine.stopping import StopSignals, stop_signals
@@ -52,7 +52,7 @@ def finetune(
     checkpoint: str | os.PathLike[str] | None = None,
     pretrained: bool = False,
     resume: bool | Literal["auto"] = False,
-    log: Sequence[str] = (),
+    log: str | Sequence[str] = (),
     device: torch.device | str | None = None,
     reading: ReadConfig | Mapping[str, Any] | None = None,
 ) -> Row:
@@ -98,6 +98,7 @@ def finetune(
         >>> finetune("videos", model="sifa_net_r50", output="runs/mine")  # doctest: +SKIP
     """
     run = Path(output)
+    log = (log,) if isinstance(log, str) else log
     given: dict[str, Any] = {"data": data, "model": model, "val": val, "clip": clip, "train": train, "recipe": recipe}
     given |= {"reading": reading}
     given |= {"model_args": model_args, "checkpoint": checkpoint, "pretrained": pretrained}
@@ -109,19 +110,24 @@ def finetune(
         found = on_writer(facts, config, videos, device=device)
         if resume:
             on_writer(check_resumable, run, found)
-        training = _prepare(config, videos, run=run, device=device, stop=stop)
+        left_out = on_writer(left_out_before, run) if resume else {}
+        training = _prepare(config, leave_out(left_out, *videos), run=run, device=device, stop=stop)
         if is_over(training.rows, config.train):
             done, of = len(training.rows), config.train.epochs
             how_many = f"all {of} epochs are done" if done == of else f"it stopped early, after epoch {done}"
             say(f"{run} is finished: {how_many}, there is nothing to resume")
             return best_row(training.rows)
         _report(config, found, class_names=videos[0].class_names)
-        usable, bad = check_files(*videos, workers=config.train.workers, skip_bad=config.train.skip_bad)
-        if bad:  # loaders, and the updates of an epoch, are of the others alone; the model was to be tried before
-            training = _prepare(config, usable, run=run, device=device, stop=stop)
-            training.left_out, training.num_left_out = bad, len(videos[0]) - len(usable[0])
+        # What has gone bad since a run began fails when it is read, so that its epochs have as many updates as before.
+        if not (resume and config.train.skip_bad):
+            bad = check_files(*videos, workers=config.train.workers, skip_bad=config.train.skip_bad)
+            if bad:  # loaders, and the updates of an epoch, are of the others alone; the model was to be tried before
+                left_out = bad
+                training = _prepare(config, leave_out(bad, *videos), run=run, device=device, stop=stop)
+        training.left_out = list(left_out.values())
+        training.num_left_out = len(videos[0]) - len(videos_of(training.loaders[0]))
         if not resume:
-            on_writer(write_config, run, config, found)
+            on_writer(write_config, run, config, {**found, "left_out": left_out})
         with spare_cores(device, workers=config.train.workers), ExitStack() as stack:
             if is_writer():
                 settings, updates = {**config.flat(), **found}, training.learner.updates

@@ -77,6 +77,18 @@ def test_two_processes_are_one_with_twice_the_batch(
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize(("batch_size", "ranks"), [(3, 1), (1, 2)])  # 3 + 3 + 2 clips, and four times 1 + 1
+def test_accumulated_batches_are_one_large_one(videos: Path, tmp_path: Path, batch_size: int, ranks: int) -> None:
+    flags = f"{TRANSFORMER} --opt sgd --lr 0.05 --epochs 1"
+    whole = train(videos, tmp_path / "whole", f"{flags} --batch-size 8", ranks=1)
+    flags += f" --batch-size {batch_size} --accumulation-steps {4 // ranks + 1}"
+    parts = train(videos, tmp_path / "parts", flags, ranks=ranks)
+    assert parts[1] == pytest.approx(whole[1], rel=1e-5)
+    ours, theirs = (load_file(tmp_path / name / "last.safetensors") for name in ("parts", "whole"))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
 def test_every_validation_video_counts_once(videos: Path, tmp_path: Path) -> None:
     train(videos, tmp_path / "one", f"{TRANSFORMER} --lr 0 --epochs 1 --batch-size 2", ranks=1)
     train(videos, tmp_path / "two", f"{TRANSFORMER} --lr 0 --epochs 1 --batch-size 1", ranks=2)

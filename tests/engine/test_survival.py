@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import torch
 from processes import (
     Ended,
     before_fsync,
@@ -25,9 +27,11 @@ from processes import (
     run_cli,
     send,
 )
+from safetensors.torch import load_file
 from tiny_videos import write_videos
 
 from sifa_zoo.engine.checkpoint import load_run
+from sifa_zoo.engine.train import finetune
 
 SHORT = "--model sifa_net_nano --num-frames 4 --frame-stride 1 --img-size 32 --device cpu --warmup-epochs 0 --lr 1e-3"
 # What has a state of its own: dropout draws, the average moves, batches of two make an update, clips are mixed.
@@ -187,6 +191,50 @@ def test_skipped_files_are_counted_and_reported(tmp_path: Path, ranks: int) -> N
     counts = [len(recorded(file)) for file in records]
     assert counts == [counts[0]] * ranks
     assert load_run(tmp_path / "run")
+
+
+def test_a_file_that_goes_bad_leaves_the_rates_as_they_were(tmp_path: Path) -> None:
+    videos = write_videos(tmp_path / "videos", num_train=4, num_val=1)
+    flags = "--batch-size 2 --epochs 2 --skip-bad --save-every 1 --resume auto"
+    log = tmp_path / "log.jsonl"
+    kill = both_of(partial(record, log), kill_before_update(3))
+    run_cli(command(videos, tmp_path / "run", flags), tmp_path, arrange={0: kill})
+    (videos / "train" / "red" / "3.mp4").write_bytes(b"no video")
+    ended = run_cli(command(videos, tmp_path / "run", flags), tmp_path, arrange={0: partial(record, log)})
+    assert ended[0].code == 0, ended[0].text
+    assert "skipped 2 times, 1 videos" in ended[0].text
+    cosine = [1e-3 * (1 + math.cos(math.pi * update / 8)) / 2 for update in range(8)]
+    assert [scalars["lr"] for scalars in recorded(log).values()] == pytest.approx(cosine)
+
+
+def test_what_was_left_out_stays_out(tmp_path: Path) -> None:
+    videos = write_videos(tmp_path / "videos", num_train=4, num_val=1)
+    bad = videos / "train" / "red" / "3.mp4"
+    good = bad.read_bytes()
+    bad.write_bytes(b"no video")
+    flags = "--batch-size 2 --epochs 2 --skip-bad --save-every 1 --resume auto"
+    run_cli(command(videos, tmp_path / "run", flags), tmp_path, arrange={0: kill_before_update(3)})
+    bad.write_bytes(good)
+    ended = run_cli(command(videos, tmp_path / "run", flags), tmp_path)
+    assert ended[0].code == 0, ended[0].text
+    assert f"left out from the start: 1 videos: {bad}" in ended[0].text
+
+
+def test_batches_that_are_left_out_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clips of each video make a batch, so that one bad video is a bad batch."""
+    monkeypatch.setattr("sifa_zoo.engine.train.check_files", lambda *_, **__: {})
+    videos = write_videos(tmp_path / "videos", num_train=2, num_val=1)
+    clip = {"num_frames": 4, "frame_stride": 1, "img_size": 32}
+    settings = {"batch_size": 2, "repeats": 2, "accumulation_steps": 4, "epochs": 1, "warmup_epochs": 0, "opt": "sgd"}
+    settings |= {"workers": 0, "skip_bad": True, "clip_grad": 0, "lr": 0.1}
+    bad = videos / "train" / "red" / "1.mp4"
+    for name in ("absent", "left_out"):
+        bad.unlink() if name == "absent" else bad.write_bytes(b"no video")
+        finetune(videos, model="sifa_net_nano", output=tmp_path / name, clip=clip, train=settings, device="cpu")
+    ours, theirs = (load_file(tmp_path / name / "last.safetensors") for name in ("left_out", "absent"))
+    for name in theirs:
+        if name.endswith("weight"):  # running statistics depend on the order
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-5)
 
 
 def test_an_epoch_of_bad_files_only_is_an_error(tmp_path: Path) -> None:
