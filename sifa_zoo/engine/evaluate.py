@@ -25,7 +25,7 @@ from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.distributed import gather_rows, is_writer, process_group, world_size
 from sifa_zoo.engine.loader import clip_loader
 from sifa_zoo.engine.results import describe, write_results
-from sifa_zoo.engine.scores import ScoreError, VideoScores, figures, gather, scored_batches
+from sifa_zoo.engine.scores import ScoreError, VideoScores, figures, gather_scores, scored_batches
 from sifa_zoo.engine.shard_loader import ShardStream, shard_loader
 
 
@@ -65,7 +65,7 @@ def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device |
         ScoreError: If a score is not finite; on every process, whichever of them had it.
     """
     videos = videos_of(loader)
-    shards, problems = [], []
+    parts, problems = [], []
     quiet = not is_writer()
     leave = not sys.stderr.isatty()  # in a file a bar that is wiped out would swallow the next line
     by_shards = isinstance(loader.dataset, ShardStream)
@@ -73,13 +73,13 @@ def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device |
     with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
         try:
             for rows in scored_batches(model, loader, device=device, multi_label=videos.multi_label, **options):
-                shards.append(rows)
+                parts.append(rows)
                 bar.update(len(rows) + len(rows.failed))
         except ScoreError as error:
             problems = [str(error)]
     if problems := gather_rows(problems):
         raise ScoreError(problems[0])
-    return gather(shards)
+    return gather_scores(parts)
 
 
 def summarise(rows: VideoScores, videos: VideoList | ShardList) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sifa_zoo.engine.device import autocast
 from sifa_zoo.engine.distributed import world_size
 from sifa_zoo.engine.freezing import freeze
 from sifa_zoo.engine.optim import build_optimizer, build_scheduler
-from sifa_zoo.engine.parallel import load_states, model_state, optimizer_state, replicate, shard, sync_batch_norm
+from sifa_zoo.engine.parallel import divide, load_states, model_state, optimizer_state, replicate, sync_batch_norm
 
 
 class Learner:
@@ -50,7 +50,7 @@ class Learner:
         # Warm-up of the decay: a short run's average would else be its start.
         self.ema = ModelEmaV3(self.model, decay=train.ema_decay, use_warmup=True) if train.ema_decay else None
         if train.fsdp:
-            shard(self.model, device)
+            divide(self.model, device)
         if train.compile:
             self.model.compile()
         self.net = replicate(self.model, device)

@@ -39,7 +39,7 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def shard(model: nn.Module, device: torch.device) -> None:
+def divide(model: nn.Module, device: torch.device) -> None:
     """Divides weights, gradients and the state of an optimiser made afterwards among the processes (FSDP2).
 
     What is gathered at a time, and let go afterwards, is the largest modules that the model calls, such as an attention

@@ -115,26 +115,26 @@ def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iter
         model.train(was_training)
 
 
-def gather(shards: Sequence[VideoScores]) -> VideoScores:
+def gather_scores(parts: Sequence[VideoScores]) -> VideoScores:
     """One table of all rows of all processes; a video that came twice counts once.
 
     Under `torch.distributed` every process must call it, and all get the same table.
     """
-    shards = gather_rows([shard for shard in shards if len(shard) or shard.failed])
-    failed = tuple(sorted(line for shard in shards for line in shard.failed))
-    shards = [shard for shard in shards if len(shard)]
-    if not shards:
+    parts = gather_rows([part for part in parts if len(part) or part.failed])
+    failed = tuple(sorted(line for part in parts for line in part.failed))
+    parts = [part for part in parts if len(part)]
+    if not parts:
         none = torch.empty(0, dtype=torch.int64)
         return VideoScores(none, torch.empty(0), torch.empty(0), none, failed=failed)
-    indices = torch.cat([shard.indices for shard in shards])
+    indices = torch.cat([part.indices for part in parts])
     order = indices.argsort(stable=True)
     first = torch.ones_like(order, dtype=torch.bool)
     first[1:] = indices[order].diff() != 0
     order = order[first]
     columns = {
-        name: torch.cat([getattr(shard, name) for shard in shards])[order] for name in ("scores", "views", "labels")
+        name: torch.cat([getattr(part, name) for part in parts])[order] for name in ("scores", "views", "labels")
     }
-    names = [name for shard in shards for name in shard.names]
+    names = [name for part in parts for name in part.names]
     return VideoScores(indices[order], **columns, names=tuple(names[place] for place in order), failed=failed)
 
 

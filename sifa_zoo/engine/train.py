@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.distributed import is_writer, on_writer, process_group, rank, say, world_size
 from sifa_zoo.engine.epoch import TrainingError, num_updates
-from sifa_zoo.engine.evaluate import eval_loader, videos_of
+from sifa_zoo.engine.evaluate import eval_loader
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.loader import clip_loader
 from sifa_zoo.engine.prepare import build_model, check_files, leave_out, open_run, read_data, settle
@@ -110,8 +111,9 @@ def finetune(
         found = on_writer(facts, config, videos, device=device)
         if resume:
             on_writer(check_resumable, run, found)
+        prepare = partial(_prepare, config, videos, run=run, device=device, stop=stop)
         left_out = on_writer(left_out_before, run) if resume else {}
-        training = _prepare(config, leave_out(left_out, *videos), run=run, device=device, stop=stop)
+        training = prepare(left_out)
         if is_over(training.rows, config.train):
             done, of = len(training.rows), config.train.epochs
             how_many = f"all {of} epochs are done" if done == of else f"it stopped early, after epoch {done}"
@@ -120,12 +122,8 @@ def finetune(
         _report(config, found, class_names=videos[0].class_names)
         # What has gone bad since a run began fails when it is read, so that its epochs have as many updates as before.
         if not (resume and config.train.skip_bad):
-            bad = check_files(*videos, workers=config.train.workers, skip_bad=config.train.skip_bad)
-            if bad:  # loaders, and the updates of an epoch, are of the others alone; the model was to be tried before
-                left_out = bad
-                training = _prepare(config, leave_out(bad, *videos), run=run, device=device, stop=stop)
-        training.left_out = list(left_out.values())
-        training.num_left_out = len(videos[0]) - len(videos_of(training.loaders[0]))
+            left_out = check_files(*videos, workers=config.train.workers, skip_bad=config.train.skip_bad)
+            training = prepare(left_out) if left_out else training
         if not resume:
             on_writer(write_config, run, config, {**found, "left_out": left_out})
         with spare_cores(device, workers=config.train.workers), ExitStack() as stack:
@@ -141,17 +139,33 @@ def _settle(given: dict[str, Any], run: Path, *, resume: bool) -> RunConfig:
     return settle(given, saved=open_run(run, resume=resume))
 
 
-def _prepare(config: RunConfig, videos: Videos, *, run: Path, device: torch.device, stop: StopSignals) -> Training:
-    """Model and loaders, with what was saved of the run."""
-    train = config.train
-    val_loader = eval_loader(videos[1], config.clip, train.evaluation, device=device)
-    loaders = _train_loader(config, videos[0], device=device), val_loader
+def _prepare(
+    config: RunConfig,
+    videos: Videos,
+    left_out: Mapping[str, str],
+    *,
+    run: Path,
+    device: torch.device,
+    stop: StopSignals,
+) -> Training:
+    """Model and loaders, with what was saved of the run; of the videos all but those that are left out."""
+    train, (train_videos, val_videos) = config.train, leave_out(left_out, *videos)
+    val_loader = eval_loader(val_videos, config.clip, train.evaluation, device=device)
+    loaders = _train_loader(config, train_videos, device=device), val_loader
     torch.manual_seed(train.seed)
-    model = build_model(config, videos[0].class_names, run=run)
+    model = build_model(config, train_videos.class_names, run=run)
     learner = Learner(model, train, updates_per_epoch=num_updates(loaders[0], train), device=device)
     rows, position = restore(run, learner)
     training = Training(
-        run=run, config=config, learner=learner, loaders=loaders, rows=rows, position=position, stop=stop
+        run=run,
+        config=config,
+        learner=learner,
+        loaders=loaders,
+        rows=rows,
+        position=position,
+        stop=stop,
+        left_out=tuple(left_out.values()),
+        num_left_out=len(videos[0]) - len(train_videos),
     )
     if rows and not on_writer(is_of_epoch, run / LAST, len(rows)):  # killed between the state and all else
         training.save_epoch()

@@ -156,7 +156,7 @@ class Training:
         before = saved_state(self.run)
         self._save_state()
         share_buffers(learner.evaluated)
-        model = _Asking(learner.evaluated, self.stop)
+        model = _Interruptible(learner.evaluated, self.stop)
         try:
             with whole(learner.model):
                 how: dict[str, Any] = {"precision": learner.train.precision, "max_clips": learner.train.batch_size}
@@ -185,7 +185,7 @@ class Training:
         return f"{gone[0]} is gone: bring it back and continue with --resume" if gone else None
 
 
-class _Asking(nn.Module):
+class _Interruptible(nn.Module):
     """A model that asks for a signal before each batch; no hook, which would have it compiled again."""
 
     def __init__(self, model: nn.Module, stop: StopSignals) -> None:
