@@ -24,8 +24,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Containers round times, Matroska to milliseconds. A frame counts as shown this much before its time.
-_ROUNDING_SECONDS = 6e-4
+# Containers round times, Matroska to milliseconds, so a frame counts as shown this much before its time.
+ROUNDING_SECONDS = 6e-4
 
 
 def clip_indices(
@@ -76,7 +76,7 @@ def clip_indices(
         offsets = np.arange(num_frames) * (frame_stride / fps)  # seconds
         start = _start_in_time(shown, offsets[-1], clip=clip, num_clips=num_clips, generator=generator)
         moments = shown[0] + start + offsets
-        return np.maximum(0, np.searchsorted(shown, moments + _ROUNDING_SECONDS, side="right") - 1).tolist()
+        return np.maximum(0, np.searchsorted(shown, moments + ROUNDING_SECONDS, side="right") - 1).tolist()
     if sampling == "dense":
         span = (num_frames - 1) * frame_stride + 1
         last_start = max(0, num_video_frames - span)
@@ -142,7 +142,7 @@ def _start_in_time(
         return 0.0
     if generator is not None:
         shown_last = (times[-1] - times[0]) / (len(times) - 1)  # the last frame is shown as long as the average one
-        return generator.uniform(0.0, latest + max(0.0, shown_last - 2 * _ROUNDING_SECONDS))
+        return generator.uniform(0.0, latest + max(0.0, shown_last - 2 * ROUNDING_SECONDS))
     return latest / 2 if num_clips == 1 else latest * clip / (num_clips - 1)
 
 

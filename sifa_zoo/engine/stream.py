@@ -20,6 +20,7 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.data import container
 from sifa_zoo.data.container import VideoError
 from sifa_zoo.data.index import turns, upright_size
+from sifa_zoo.data.sampling import ROUNDING_SECONDS
 from sifa_zoo.data.scaling import Scaler, resized
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.engine.checkpoint import clip_config
@@ -27,7 +28,6 @@ from sifa_zoo.engine.predict import class_names_of, is_multi_label, top_classes
 from sifa_zoo.engine.scores import view_scores
 from sifa_zoo.engine.windows import Windows, model_windows, window_indices
 
-_ROUNDING_SECONDS = 6e-4  # containers round times; a frame counts as shown this much before its own, as in sampling
 _CAMERAS = "/dev/video"
 
 
@@ -101,11 +101,11 @@ def at_rate(source: Source, fps: float) -> Source:
     def frames() -> Iterator[tuple[float, np.ndarray]]:
         count, shown = 0, None
         for time, frame in source.frames:
-            while shown is not None and count / fps + _ROUNDING_SECONDS < time:
+            while shown is not None and count / fps + ROUNDING_SECONDS < time:
                 yield count / fps, shown
                 count += 1
             shown = frame
-        if shown is not None and count / fps <= time + _ROUNDING_SECONDS:
+        if shown is not None and count / fps <= time + ROUNDING_SECONDS:
             yield count / fps, shown
 
     return Source(fps, frames())
