@@ -25,8 +25,8 @@ from av.video.frame import VideoFrame
 
 from sifa_zoo.data.container import (
     File,
-    Reader,
-    Source,
+    FileReader,
+    OpenVideo,
     VideoError,
     decode,
     open_video,
@@ -154,7 +154,7 @@ class Index:
         use_one_thread(codec)
         return codec
 
-    def read_packet(self, reader: Reader, number: int) -> Packet:
+    def read_packet(self, reader: FileReader, number: int) -> Packet:
         size = int(self.sizes[number])
         packet = Packet(size)  # with FFmpeg's own memory, as decoders read a little beyond the end
         data = reader.read(int(self.positions[number]), size)
@@ -214,7 +214,7 @@ class _Packets:
     plain: bool = True  # nothing is needed to decode a packet but its data and the stream's extradata
     packed: bool = False
 
-    def add(self, packet: Packet, reader: Reader, mpeg4_extradata: bytes | None) -> None:
+    def add(self, packet: Packet, reader: FileReader, mpeg4_extradata: bytes | None) -> None:
         data = bytes(packet)
         position = -1 if packet.pos is None else packet.pos
         # The position may be that of a short header before the data.
@@ -251,23 +251,23 @@ def build_index(file: File) -> Index:
     table = _Packets()
     first: list[VideoFrame] = []
     num_fed = 0
-    with open_video(file) as source, file.reading() as reader:
-        decoder = _describe(source)
-        codec = source.codec.codec.canonical_name
-        mpeg4_extradata = (source.codec.extradata or b"") if codec == "mpeg4" else None
-        for number, packet in enumerate(packets(source)):
+    with open_video(file) as video, file.reading() as reader:
+        decoder = _describe(video)
+        codec = video.codec.codec.canonical_name
+        mpeg4_extradata = (video.codec.extradata or b"") if codec == "mpeg4" else None
+        for number, packet in enumerate(packets(video)):
             table.add(packet, reader, mpeg4_extradata)
             if len(first) < _NUM_COMPARED:
-                first += decode(source.codec, packet, number) or []
+                first += decode(video.codec, packet, number) or []
                 num_fed += 1
         if not first:
-            first = decode(source.codec, None) or []
+            first = decode(video.codec, None) or []
         if not first:
             raise VideoError(f"{file.path}: not one frame of its {codec} stream can be decoded, the file is damaged")
-        rate = source.stream.average_rate or source.stream.guessed_rate
-        time_base = source.stream.time_base or Fraction(1)
+        rate = video.stream.average_rate or video.stream.guessed_rate
+        time_base = video.stream.time_base or Fraction(1)
         index = Index(
-            container=source.container.format.name,
+            container=video.container.format.name,
             codec=codec,
             decoder=decoder,
             size=upright_size(first[0], turns(first[0].rotation)),
@@ -297,8 +297,8 @@ def build_index(file: File) -> Index:
     return index
 
 
-def _describe(source: Source) -> dict:
-    codec = source.codec
+def _describe(video: OpenVideo) -> dict:
+    codec = video.codec
     decoder = {name: getattr(codec, name) for name in (*_SETTINGS, *_COLORS)}
     tag = codec.codec_tag
     decoder["codec_tag"] = tag if len(tag) == 4 and tag.isascii() and "\0" not in tag else None
@@ -334,7 +334,7 @@ def _know_by_times(index: Index, table: _Packets) -> None:
     index.fps = _rate(frame_times, index.time_base) or index.fps
 
 
-def _decodes_alike(index: Index, reader: Reader, frames: list[VideoFrame], num_fed: int) -> bool:
+def _decodes_alike(index: Index, reader: FileReader, frames: list[VideoFrame], num_fed: int) -> bool:
     """Whether a decoder of our own, fed from the file, gives the same first frames as FFmpeg's.
 
     Where colours are sited within a frame is known to some containers only and told to nobody, but scaling depends on
@@ -350,7 +350,7 @@ def _decodes_alike(index: Index, reader: Reader, frames: list[VideoFrame], num_f
     return False
 
 
-def _decode_first(index: Index, reader: Reader, num_fed: int) -> list[VideoFrame]:
+def _decode_first(index: Index, reader: FileReader, num_fed: int) -> list[VideoFrame]:
     try:
         codec = index.create_decoder()
         own: list[VideoFrame] = []

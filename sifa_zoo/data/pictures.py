@@ -63,7 +63,7 @@ def read_pictures(folder: Folder, wanted: list[int] | None, short_side: int | No
     numbers = list(range(last + 1)) if wanted is None else [min(number, last) for number in wanted]
     if not numbers:
         return np.empty((0, *resized(folder.size, short_side), 3), np.uint8)
-    reader = _Reader(folder, short_side)
+    reader = _PictureReader(folder, short_side)
     first = reader.read(numbers[0])
     images = np.empty((len(numbers), *first.shape), np.uint8)
     read: dict[int, int] = {}  # number -> place where it stands already
@@ -107,7 +107,7 @@ def _last_number(name: str) -> tuple[int, str]:
     return (int(digits[-1]) if digits else -1), name
 
 
-class _Reader:
+class _PictureReader:
     """Reads pictures of a folder. Common JPEG goes through FFmpeg, which takes a quarter of Pillow's time."""
 
     def __init__(self, folder: Folder, short_side: int | None) -> None:

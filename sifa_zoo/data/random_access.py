@@ -10,7 +10,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from sifa_zoo.data.container import File, Source, decode, open_video, packet_of, packets
+from sifa_zoo.data.container import File, OpenVideo, decode, open_video, packet_of, packets
 from sifa_zoo.data.index import SEEK_BY_BYTE, Disagreement, Index
 
 # Decoders that can leave out frames to which no other refers; dav1d (AV1) cannot do so packet by packet.
@@ -36,22 +36,22 @@ def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterat
                 fed = ((number, index.read_packet(reader, number)) for number in range(first, last + 1))
                 yield from _decode_run(index, (first, last, wanted), codec=codec, fed=fed)
         return
-    with open_video(file) as source:
+    with open_video(file) as video:
         for run in index.runs(numbers):
-            yield from _decode_run(index, run, codec=source.codec, fed=_seek(index, run, source))
+            yield from _decode_run(index, run, codec=video.codec, fed=_seek(index, run, video))
 
 
-def _seek(index: Index, run: _Run, source: Source) -> Iterator[tuple[int, Packet]]:
+def _seek(index: Index, run: _Run, video: OpenVideo) -> Iterator[tuple[int, Packet]]:
     """The packets of a run, found again by a seek to their place."""
     number, last, _ = run
     if number and index.container in SEEK_BY_BYTE:
         place = int(index.positions[: max(1, number - _RUN_UP)].max())
-        source.container.seek(place, stream=source.stream, unsupported_byte_offset=True)
+        video.container.seek(place, stream=video.stream, unsupported_byte_offset=True)
     elif number:
         key_frame = index.key_frames[np.searchsorted(index.keys, number)]
-        source.container.seek(int(index.frame_times[key_frame]), stream=source.stream)
+        video.container.seek(int(index.frame_times[key_frame]), stream=video.stream)
     landed = False
-    for packet in packets(source):
+    for packet in packets(video):
         position = -1 if packet.pos is None else packet.pos
         same = position == index.positions[number] and packet.size == index.sizes[number]
         landed |= same

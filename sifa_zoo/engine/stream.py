@@ -204,7 +204,7 @@ def _cut(ring: Sequence[tuple[float, np.ndarray]], clip: ClipConfig, *, fps: flo
 
 
 @contextmanager
-def _open(name: str) -> Iterator[container.Source]:
+def _open(name: str) -> Iterator[container.OpenVideo]:
     live = {"-": ("pipe:0", {"protocol_whitelist": "pipe"})}.get(name, (name, {}))
     if name != "-" and "://" not in name and not name.startswith(_CAMERAS):
         with container.open_video(container.find_file(name)) as opened:
@@ -220,13 +220,15 @@ def _open(name: str) -> Iterator[container.Source]:
             raise VideoError(f"{name}: no video stream")
         stream = opened_container.streams.video[0]
         container.use_one_thread(stream.codec_context)
-        yield container.Source(opened_container, stream)
+        yield container.OpenVideo(opened_container, stream)
 
 
-def _frames(source: container.Source, *, name: str, fps: float, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
+def _frames(
+    video: container.OpenVideo, *, name: str, fps: float, short_side: int
+) -> Iterator[tuple[float, np.ndarray]]:
     scaler, size = Scaler(), None
     first = time = 0.0
-    for number, frame in enumerate(_decode(source)):
+    for number, frame in enumerate(_decode(video)):
         quarter_turns = turns(frame.rotation)
         if size is None:  # frames of another size later on are brought to that of the first
             size = resized(upright_size(frame, quarter_turns), short_side)
@@ -243,10 +245,10 @@ def _frames(source: container.Source, *, name: str, fps: float, short_side: int)
         raise VideoError(f"{name}: not one frame can be decoded")
 
 
-def _decode(source: container.Source) -> Iterator[av.VideoFrame]:
+def _decode(video: container.OpenVideo) -> Iterator[av.VideoFrame]:
     """All frames; a damaged packet gives none."""
-    for packet in chain(container.packets(source), [None]):  # None has the decoder give out what it holds back
+    for packet in chain(container.packets(video), [None]):  # None has the decoder give out what it holds back
         try:
-            yield from source.codec.decode(packet)
+            yield from video.codec.decode(packet)
         except FFmpegError:
             continue
