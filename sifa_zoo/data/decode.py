@@ -23,11 +23,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from sifa_zoo.data.container import File, NamedBytes, VideoError, find_file, frames_in_order
-from sifa_zoo.data.index import Disagreement, Index, Pass, turns, upright_size
+from sifa_zoo.data.index import Disagreement, Index, Pass
 from sifa_zoo.data.index_cache import find_index, save_index
 from sifa_zoo.data.pictures import find_folder, read_pictures
 from sifa_zoo.data.random_access import frames_at_random
-from sifa_zoo.data.scaling import Scaler, resized
+from sifa_zoo.data.scaling import Scaler, resized, turns, upright_size
 
 __all__ = ["Frames", "NamedBytes", "VideoError", "VideoInfo", "frame_times", "load_frames", "load_video", "video_info"]
 

@@ -34,7 +34,7 @@ from sifa_zoo.data.container import (
     packets,
     use_one_thread,
 )
-from sifa_zoo.data.scaling import Scaler
+from sifa_zoo.data.scaling import Scaler, turns, upright_size
 
 NO_TIME = -(2**63)
 
@@ -381,12 +381,3 @@ def _rate(times: np.ndarray, time_base: tuple[int, int]) -> float:
     if len(times) < 2 or NO_TIME in times or (np.diff(times) <= 0).any():
         return 0.0
     return (len(times) - 1) * time_base[1] / (int(times[-1] - times[0]) * time_base[0])
-
-
-def turns(rotation: float) -> int:
-    """Quarter turns, counter-clockwise, that make a stored frame upright."""
-    return round(rotation / 90) % 4
-
-
-def upright_size(frame: VideoFrame, quarter_turns: int) -> tuple[int, int]:
-    return (frame.width, frame.height) if quarter_turns % 2 else (frame.height, frame.width)

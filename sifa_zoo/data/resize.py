@@ -30,6 +30,7 @@ from sifa_zoo.data.formats.folders import ClassFolders
 from sifa_zoo.data.index import build_index
 from sifa_zoo.data.index_cache import find_index
 from sifa_zoo.data.parallel import Stopped, parallel_map
+from sifa_zoo.data.scaling import turns
 from sifa_zoo.data.videos import DataError, VideoList, few
 from sifa_zoo.files import is_temporary, write_files
 
@@ -128,7 +129,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         for count, (frame, pts) in enumerate(frames, 1):
             if stop.is_set():
                 raise Stopped
-            upright = _reformat(frame, size, reformatter, turns=round(info.rotation / 90) % 4)
+            upright = _reformat(frame, size, reformatter, quarter_turns=turns(info.rotation))
             if count == 1:
                 for name in _COLORS:
                     setattr(stream.codec_context, name, getattr(upright, name))
@@ -153,10 +154,10 @@ class _Clock:
 
 
 def _reformat(
-    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter, *, turns: int
+    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter, *, quarter_turns: int
 ) -> av.VideoFrame:
     """The frame upright and of height and width `size`, in the encoder's pixel format, and as it is in all else."""
-    height, width = size[::-1] if turns % 2 else size
+    height, width = size[::-1] if quarter_turns % 2 else size
     resized = reformatter.reformat(
         frame,
         width,
@@ -166,11 +167,13 @@ def _reformat(
         interpolation=Interpolation.BILINEAR,
         threads=1,
     )
-    if not turns:
+    if not quarter_turns:
         return resized
     planes = np.split(resized.to_ndarray().ravel(), [height * width, height * width * 5 // 4])
     shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
-    turned = [np.rot90(plane.reshape(shape), turns).ravel() for plane, shape in zip(planes, shapes, strict=True)]
+    turned = [
+        np.rot90(plane.reshape(shape), quarter_turns).ravel() for plane, shape in zip(planes, shapes, strict=True)
+    ]
     upright = av.VideoFrame.from_ndarray(np.concatenate(turned).reshape(-1, size[1]), format="yuv420p")
     for name in _COLORS:
         setattr(upright, name, getattr(resized, name))

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data import container
 from sifa_zoo.data.container import VideoError
-from sifa_zoo.data.index import turns, upright_size
 from sifa_zoo.data.sampling import ROUNDING_SECONDS
-from sifa_zoo.data.scaling import Scaler, resized
+from sifa_zoo.data.scaling import Scaler, resized, turns, upright_size
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.engine.checkpoint import clip_config
 from sifa_zoo.engine.predict import class_names_of, is_multi_label, top_classes

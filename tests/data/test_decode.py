@@ -15,10 +15,9 @@ import pytest
 from sifa_zoo.data import decode, index, index_cache, random_access
 from sifa_zoo.data.container import find_file, frames_in_order
 from sifa_zoo.data.decode import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
-from sifa_zoo.data.index import turns
 from sifa_zoo.data.index_cache import find_index
 from sifa_zoo.data.sampling import clip_indices
-from sifa_zoo.data.scaling import Scaler, resized
+from sifa_zoo.data.scaling import Scaler, resized, turns
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
