@@ -276,21 +276,21 @@ def _read_in_order(file: File, index: Index, canvas: _Canvas) -> None:
 
     A whole pass teaches the index which packet gives which frame.
     """
-    passed = Pass()
+    decoded = Pass()
     number = -1
     for frame, pts in frames_in_order(file):
         if frame is None:
-            passed.num_corrupt += 1
+            decoded.num_corrupt += 1
             continue
         number += 1
         canvas.put(number, frame, frame.rotation)
         if canvas.wanted and not canvas.missing:
             return
-        passed.add(frame, pts)
+        decoded.add(frame, pts)
         last = frame
     if number < 0:
         raise VideoError(f"{file.path}: not one frame of its {index.codec} stream can be decoded, the file is damaged")
-    index.learn(passed)
+    index.learn(decoded)
     save_index(file, index)
     for beyond in list(canvas.missing):
         canvas.put(beyond, last, last.rotation)

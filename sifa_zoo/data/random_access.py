@@ -10,8 +10,8 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from sifa_zoo.data.container import File, OpenVideo, decode, open_video, packet_of, packets
-from sifa_zoo.data.index import SEEK_BY_BYTE, Disagreement, Index
+from sifa_zoo.data.container import SEEK_BY_BYTE, File, OpenVideo, decode, open_video, packet_of, packets
+from sifa_zoo.data.index import Disagreement, Index
 
 # Decoders that can leave out frames to which no other refers; dav1d (AV1) cannot do so packet by packet.
 _SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
@@ -30,7 +30,7 @@ def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterat
         Disagreement: When anything speaks against the result. What was yielded before may be wrong then.
     """
     if index.access == "direct":
-        codec = index.create_decoder()
+        codec = index.decoder.create()
         with file.reading() as reader:
             for first, last, wanted in index.runs(numbers):
                 fed = ((number, index.read_packet(reader, number)) for number in range(first, last + 1))

@@ -27,7 +27,7 @@ from sifa_zoo.data.container import find_file, frames_in_order
 from sifa_zoo.data.decode import VideoError, frame_times, video_info
 from sifa_zoo.data.formats import write_table
 from sifa_zoo.data.formats.folders import ClassFolders
-from sifa_zoo.data.index import build_index
+from sifa_zoo.data.index_building import build_index
 from sifa_zoo.data.index_cache import find_index
 from sifa_zoo.data.parallel import Stopped, parallel_map
 from sifa_zoo.data.scaling import turns
