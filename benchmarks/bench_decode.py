@@ -40,6 +40,7 @@ from torch.utils.data import DataLoader, Dataset
 from sifa_zoo.data import index_cache
 from sifa_zoo.data.decode import load_video, video_info
 from sifa_zoo.data.sampling import clip_indices
+from sifa_zoo.data.scaling import resized
 
 SHORT_SIDE = 256
 DRAWS = {
@@ -204,12 +205,7 @@ def timed(call: Callable[[], object]) -> Cost:
 
 def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> dict:
     info = video_info(path)
-    scale = SHORT_SIDE / min(info.height, info.width)
-    size = (
-        (SHORT_SIDE, round(info.width * scale))
-        if info.height <= info.width
-        else (round(info.height * scale), SHORT_SIDE)
-    )
+    size = resized((info.height, info.width), SHORT_SIDE)
     truth = decode_all(path)
     checked = [draw(path, kind, seed) for seed in range(3)]
     row: dict = {"file": Path(path).name, "draw": kind, "cpu_ms": {}, "wall_ms": {}, "wrong": {}}

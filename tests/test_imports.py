@@ -10,7 +10,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sifa_zoo"
 DECODER = tuple(
-    f"data/{name}" for name in ("container", "index", "index_cache", "pictures", "random_access", "scaling", "decode")
+    f"data/{name}"
+    for name in (
+        "container",
+        "decode",
+        "decoder_settings",
+        "index",
+        "index_building",
+        "index_cache",
+        "pictures",
+        "random_access",
+        "scaling",
+    )
 )
 ALLOWED = {  # area: what it may import of ours, besides itself and config
     "ops": set(),

@@ -1,10 +1,10 @@
-"""Opens video files with FFmpeg (PyAV): their packets, their decoder, and what is wrong with those that do not open.
+"""Opens video files with FFmpeg (PyAV): their packets, their decoder, and why a file cannot be opened.
 
-A packet is identified by its number in the order of decoding. It takes the place of the packet's time when the packet
-is decoded, so that each frame says which packet it comes from. One decoder thread: with several loader workers that
-gives the most clips per second, and frame threads change what comes out of damaged streams.
+Packets are numbered in decoding order. A packet is decoded with its number in place of its time, so each frame tells
+which packet it comes from. Decoders use one thread: this gives the most clips per second with several loader workers,
+and with frame threads damaged streams would decode differently.
 
-No container stays open between calls and none crosses a fork. FFmpeg's log is off, as PyAV leaves it.
+No container stays open between calls, and none crosses a fork. FFmpeg's log stays off, as PyAV leaves it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+# FFmpeg cuts the packets of these formats out of a stream of bytes; only seeking by byte finds the same ones again.
+SEEK_BY_BYTE = ("mpegts", "mpeg")
+# AVFMT_FLAG_GENPTS, which PyAV sets: FFmpeg would make up missing times, and not as ffprobe does.
+_GENERATE_TIMES = 1
+_MP4_BOXES = (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip")  # with which an MP4 or MOV file may begin
+
 
 class VideoError(ValueError):
     """A file that cannot be read as a video; the message begins with its path."""
@@ -32,7 +38,7 @@ class VideoError(ValueError):
 
 
 class NamedBytes(bytes):
-    """The bytes of a video file, with the name that errors are to call them by."""
+    """The bytes of a video file, with a name for error messages."""
 
     name: str
 
@@ -44,7 +50,7 @@ class NamedBytes(bytes):
 
 @dataclass(frozen=True)
 class File:
-    """A video file as it is at this moment, or the bytes of one."""
+    """A video file in its present state, or the bytes of one."""
 
     path: str
     size: int
@@ -52,23 +58,23 @@ class File:
     data: bytes | None = field(default=None, repr=False)
 
     @contextmanager
-    def reading(self) -> Iterator[Reader]:
+    def reading(self) -> Iterator[FileReader]:
         if self.data is not None:
-            yield Reader(self.data, -1)
+            yield FileReader(self.data, -1)
             return
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise VideoError(f"{self.path}: cannot be opened ({error})") from error
         try:
-            yield Reader(None, descriptor)
+            yield FileReader(None, descriptor)
         finally:
             os.close(descriptor)
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads parts of a file, wherever they are."""
+class FileReader:
+    """Reads any part of a file."""
 
     data: bytes | None
     descriptor: int
@@ -80,8 +86,8 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Source:
-    """An open file and its video stream."""
+class OpenVideo:
+    """An open container and its video stream."""
 
     container: InputContainer
     stream: VideoStream
@@ -92,7 +98,7 @@ class Source:
 
 
 def find_file(path: str | os.PathLike[str] | bytes) -> File:
-    """The file at a path, or of bytes."""
+    """The file at a path, or the one that the bytes are."""
     if isinstance(path, bytes):
         name = path.name if isinstance(path, NamedBytes) else "<bytes>"
         if not path:
@@ -110,11 +116,11 @@ def find_file(path: str | os.PathLike[str] | bytes) -> File:
 
 
 @contextmanager
-def open_video(file: File) -> Iterator[Source]:
-    """Opens a file and chooses its first stream of moving pictures."""
+def open_video(file: File) -> Iterator[OpenVideo]:
+    """Opens a file and chooses its first video stream that is not a cover picture."""
     path = file.path
     try:
-        # `file:` keeps a colon in a name from naming a protocol; the whitelist keeps playlists off the network.
+        # `file:` keeps FFmpeg from taking a name with a colon for a protocol; the whitelist keeps playlists offline.
         container = av.open(
             f"file:{path}" if file.data is None else io.BytesIO(file.data),
             mode="r",
@@ -137,11 +143,7 @@ def open_video(file: File) -> Iterator[Source]:
         if stream.codec_context is None:
             raise VideoError(f"{path}: this build of FFmpeg has no decoder for its video stream")
         use_one_thread(stream.codec_context)
-        yield Source(container, stream)
-
-
-# AVFMT_FLAG_GENPTS, which PyAV sets: times that are not in the file would be made up, differently from ffprobe's.
-_GENERATE_TIMES = 1
+        yield OpenVideo(container, stream)
 
 
 def use_one_thread(codec: VideoCodecContext) -> None:
@@ -153,24 +155,27 @@ def _why_unreadable(file: File, error: FFmpegError) -> str:
     if isinstance(error, OSError):
         return f"cannot be opened ({error.strerror})"
     with file.reading() as reader:
-        is_mp4 = reader.read(0, 8)[4:] in (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip")
+        is_mp4 = reader.read(0, 8)[4:] in _MP4_BOXES
     if is_mp4:
         return "MP4 without its index (moov atom), the file is truncated; copy or download it again"
     return "not a video that FFmpeg can open"
 
 
-def packets(source: Source) -> Iterator[Packet]:
-    """All packets of the stream."""
+def packets(video: OpenVideo) -> Iterator[Packet]:
+    """All packets of the video stream."""
     try:
-        for packet in source.container.demux(source.stream):
+        for packet in video.container.demux(video.stream):
             if packet.size:  # AVI has empty packets where a frame was dropped
                 yield packet
     except FFmpegError:
-        pass  # what cannot be read ends the video, as the end of the file would
+        pass  # whatever cannot be read ends the video, as the end of the file does
 
 
 def decode(codec: VideoCodecContext, packet: Packet | None, number: int = 0) -> list[VideoFrame] | None:
-    """Decodes packet `number`; the time of a frame is the number of its packet. None for a damaged packet."""
+    """Decodes packet `number`, or with no packet what the decoder still holds. None if the packet cannot be decoded.
+
+    Frames carry the number of their packet as their time: see `packet_of`.
+    """
     if packet is not None:
         packet.pts = number
     try:
@@ -186,15 +191,15 @@ def packet_of(frame: VideoFrame) -> int:
 
 
 def frames_in_order(file: File) -> Iterator[tuple[VideoFrame | None, int | None]]:
-    """All frames as the decoder puts them out, each with its packet's time; None for a packet that does not decode."""
+    """All frames as the decoder puts them out, each with its packet's time; None for a packet it cannot decode."""
     times: list[int | None] = []
-    with open_video(file) as source:
-        for number, packet in enumerate(packets(source)):
+    with open_video(file) as video:
+        for number, packet in enumerate(packets(video)):
             times.append(packet.pts)
-            frames = decode(source.codec, packet, number)
+            frames = decode(video.codec, packet, number)
             if frames is None:
                 yield None, None
             for frame in frames or []:
                 yield frame, times[packet_of(frame)]
-        for frame in decode(source.codec, None) or []:
+        for frame in decode(video.codec, None) or []:
             yield frame, times[packet_of(frame)]

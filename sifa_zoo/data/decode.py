@@ -1,14 +1,15 @@
-"""Reads the frames asked for from a video: exact, upright, RGB, resized in the same pass. Uses PyAV.
+"""Reads frames of a video by number: exact, upright, RGB, resized in the same pass. Uses PyAV.
 
-Frame number i is the i-th frame that a single-threaded decoder puts out; headers, durations and rates are not believed.
-With the index of the file (see `index`) there are two ways to a frame:
+Frame number i is the i-th frame that a single-threaded decoder puts out; headers, durations and rates are not trusted.
+Given the index of the file (see `index`), a frame can be reached in two ways:
 
-- at random: decode from the keyframe before a wanted frame, up to the packet that gives it. Packets are read at their
-  places in the file, without opening it by FFmpeg, or reached by a seek that is checked. Decoding is checked as well:
+- at random: decode from the keyframe before the wanted frame up to the packet that gives it. Packets are read from
+  their places in the file, without FFmpeg opening it, or reached by a seek that is checked. Decoding is checked, too:
   damage that the container hides is noticed when decoding reaches it.
-- in order: decode from the start and count. Always right; serves all other files, and where a check fails.
+- in order: decode from the start and count. This is always right; it serves all other files, and those that fail a
+  check.
 
-Frames that nobody asked for, and to which no other refers, are not decoded.
+Frames that are neither wanted nor referred to by others are not decoded.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from sifa_zoo.data.container import File, NamedBytes, VideoError, find_file, frames_in_order
-from sifa_zoo.data.index import Disagreement, Index, Pass, turns, upright_size
+from sifa_zoo.data.index import Disagreement, Index, Pass
 from sifa_zoo.data.index_cache import find_index, save_index
 from sifa_zoo.data.pictures import find_folder, read_pictures
 from sifa_zoo.data.random_access import frames_at_random
-from sifa_zoo.data.scaling import Scaler, resized
+from sifa_zoo.data.scaling import Scaler, resized, turns, upright_size
 
 __all__ = ["Frames", "NamedBytes", "VideoError", "VideoInfo", "frame_times", "load_frames", "load_video", "video_info"]
 
@@ -39,17 +40,17 @@ class VideoInfo:
     """What is known of a video.
 
     Attributes:
-        num_frames: How many frames decode.
-        fps: Average rate; 0 for a folder of pictures.
+        num_frames: How many frames can be decoded.
+        fps: Average rate in frames per second; 0 for a folder of pictures.
         height: Pixels, upright.
         width: Pixels, upright.
         duration_seconds: `num_frames / fps`.
-        codec: FFmpeg's name, such as h264; that of the first picture's format for a folder.
+        codec: FFmpeg's name, such as h264; for a folder of pictures the format of the first one.
         container: FFmpeg's name, such as avi; `folder` for a folder of pictures.
         rotation: Degrees, counter-clockwise, by which stored frames are turned to be upright.
-        variable_rate: Whether distances between frames differ by more than the rounding of their times.
-        num_bytes: Size of the file, or of the pictures.
-        num_corrupt: Packets marked as damaged or that do not decode, as far as the file was read.
+        variable_rate: Whether distances between frames differ by more than rounding of their times explains.
+        num_bytes: Size of the file, or of all pictures.
+        num_corrupt: Packets that are marked as damaged or cannot be decoded, as far as the file was read.
         random_access: Whether frames are reached without decoding from the start.
     """
 
@@ -73,8 +74,8 @@ class Frames:
 
     Attributes:
         images: uint8 `(T, H, W, 3)`, RGB, upright.
-        numbers: int64 `(T,)`, their numbers in the video; what was asked for beyond the end is the last frame.
-        pts_seconds: float64 `(T,)`, when each is shown; NaN where the file does not tell.
+        numbers: int64 `(T,)`, their numbers in the video; numbers beyond the end became that of the last frame.
+        pts_seconds: float64 `(T,)`, when each is shown; NaN where the file does not say.
     """
 
     images: np.ndarray
@@ -86,14 +87,13 @@ def load_video(path: Video, frames: Sequence[int] | None = None, short_side: int
     """Decodes frames of a video.
 
     Args:
-        path: The video file, a folder of pictures, or the bytes of a video file (`NamedBytes`, if errors are to name
-            them).
+        path: The video file, a folder of pictures, or the bytes of a video file (as `NamedBytes`, errors name them).
         frames: Frame numbers in any order, repeats allowed; numbers beyond the end give the last frame. None: all.
         short_side: Resize so that the shorter side has this many pixels, keeping the aspect ratio. None: as stored.
 
     Returns:
-        uint8 `(T, H, W, 3)`, RGB, upright. Should the size change within the video, frames are brought to the size of
-        the first one asked for.
+        uint8 `(T, H, W, 3)`, RGB, upright. If the size changes within the video, all frames get the size of the first
+        one asked for.
 
     Raises:
         VideoError: If the file is missing, is not a video, or no frame of it can be decoded.
@@ -111,10 +111,9 @@ def load_video(path: Video, frames: Sequence[int] | None = None, short_side: int
 
 
 def load_frames(path: Video, frames: Sequence[int] | None = None, short_side: int | None = None) -> Frames:
-    """Decodes frames of a video, as `load_video` does, and tells when they are shown.
+    """Decodes frames of a video, as `load_video` does, with the times at which they are shown.
 
-    The times are those that ffprobe prints as `best_effort_timestamp_time`. They start where the file says, which need
-    not be 0.
+    The times are those that ffprobe prints as `best_effort_timestamp_time`. They need not start at 0.
 
     Example:
         >>> load_frames("clip.mp4", frames=[0, 30]).pts_seconds  # doctest: +SKIP
@@ -128,12 +127,12 @@ def load_frames(path: Video, frames: Sequence[int] | None = None, short_side: in
 
 
 def frame_times(path: Video, *, complete: bool = False) -> np.ndarray:
-    """When each frame of a video is shown, in seconds: float64 `(num_frames,)`, NaN where the file does not tell.
+    """When each frame of a video is shown, in seconds: float64 `(num_frames,)`, NaN where the file does not say.
 
     Args:
         path: As in `load_video`.
-        complete: Put times that the average rate suggests where the file does not tell, as sampling in time needs them.
-            Only a folder of pictures has none then, as it has no rate.
+        complete: Fill in missing times by the average rate, as sampling in time needs them all. A folder of pictures
+            still has none, since it has no rate.
 
     Raises:
         VideoError: If the file is missing, is not a video, or no frame of it can be decoded.
@@ -149,7 +148,7 @@ def frame_times(path: Video, *, complete: bool = False) -> np.ndarray:
 
 
 def video_info(path: Video) -> VideoInfo:
-    """Describes a video. Decodes a few frames, or all of them once where packets do not tell how many there are.
+    """Describes a video. Decodes a few frames, or once all of them where packets do not tell how many there are.
 
     Raises:
         VideoError: If the file is missing, is not a video, or no frame of it can be decoded.
@@ -190,7 +189,7 @@ def _check(frames: Sequence[int] | None, short_side: int | None) -> list[int] | 
 
 
 def _complete(times: np.ndarray, fps: float) -> np.ndarray:
-    """Times between known ones lie evenly between them, those before and after follow the rate."""
+    """Spaces missing times evenly between known ones; before the first and after the last they follow the rate."""
     known = np.flatnonzero(np.isfinite(times))
     if len(known) == len(times) or not fps:
         return times
@@ -218,24 +217,24 @@ def _load(file: File, index: Index, wanted: list[int] | None, short_side: int | 
     if canvas.size != canvas.first_size:
         canvas = _read(file, index, _Canvas(wanted, short_side=short_side, size=canvas.first_size))
     assert canvas.image is not None
-    # Damage may only have come to light while decoding, and with it that there are fewer frames than packets.
+    # Decoding may have brought damage to light, and with it that there are fewer frames than packets.
     return canvas.image[: index.num_frames] if every else canvas.image
 
 
 class _Canvas:
-    """The array to be filled: each wanted frame is converted once and put in every place that asked for it."""
+    """The array to fill: each wanted frame is converted once and put in all its places."""
 
     def __init__(self, wanted: Sequence[int], *, short_side: int | None, size: tuple[int, int] | None = None) -> None:
         self.wanted = wanted
         self.short_side = short_side
-        self.size = size  # height and width of the array; by default those of the first frame put
-        self.first_size: tuple[int, int] | None = None  # what the first frame asked for would have by itself
+        self.size = size  # height and width of the array; by default those of the first frame put into it
+        self.first_size: tuple[int, int] | None = None  # what the first frame asked for has by itself
         self.image: np.ndarray | None = None
         self.missing: dict[int, list[int]] = {}  # frame number -> places in the array
         self._scaler = Scaler()
 
     def clear(self, num_frames: int | None) -> None:
-        """Makes all frames missing again; numbers beyond the end, where it is known, mean the last frame."""
+        """Makes all frames missing again; numbers beyond the end, if it is known, stand for the last frame."""
         self.missing = {}
         for place, number in enumerate(self.wanted):
             number = number if num_frames is None else min(number, num_frames - 1)
@@ -265,42 +264,42 @@ def _read(file: File, index: Index, canvas: _Canvas) -> _Canvas:
         if _read_at_random(file, index, canvas):
             return canvas
         index.distrust()
-        _read_in_order(file, index, _Canvas([], short_side=None))  # once: the index tells the next process, too
+        _read_in_order(file, index, _Canvas([], short_side=None))  # to the end, so that the index is saved
     canvas.clear(index.num_frames if index.known else None)
     _read_in_order(file, index, canvas)
     return canvas
 
 
 def _read_in_order(file: File, index: Index, canvas: _Canvas) -> None:
-    """Decodes from the start, to the last frame wanted or, if none is, to the end.
+    """Decodes from the start to the last frame wanted or, if none is, to the end.
 
-    A whole pass teaches the index which packet gives which frame.
+    From a pass to the end the index learns which packet gives which frame.
     """
-    passed = Pass()
+    decoded = Pass()
     number = -1
     for frame, pts in frames_in_order(file):
         if frame is None:
-            passed.num_corrupt += 1
+            decoded.num_corrupt += 1
             continue
         number += 1
         canvas.put(number, frame, frame.rotation)
         if canvas.wanted and not canvas.missing:
             return
-        passed.add(frame, pts)
+        decoded.add(frame, pts)
         last = frame
     if number < 0:
         raise VideoError(f"{file.path}: not one frame of its {index.codec} stream can be decoded, the file is damaged")
-    index.learn(passed)
+    index.learn(decoded)
     save_index(file, index)
     for beyond in list(canvas.missing):
         canvas.put(beyond, last, last.rotation)
 
 
 def _read_at_random(file: File, index: Index, canvas: _Canvas) -> bool:
-    """Fills the canvas from keyframes on. False when anything speaks against the result."""
+    """Fills the canvas, decoding from keyframes on. False if anything casts doubt on the result."""
     try:
         for number, frame in frames_at_random(file, index, sorted(canvas.missing)):
-            # Without FFmpeg's container the decoder does not know of a rotation that the container asks for.
+            # A decoder without FFmpeg's container does not know of a rotation that the container demands.
             canvas.put(number, frame, frame.rotation or index.rotation)
     except (Disagreement, FFmpegError):
         return False

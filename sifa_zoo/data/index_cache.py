@@ -1,11 +1,11 @@
-"""Keeps indices in memory and on disk, for as long as path, size and time of change of the file stay the same.
+"""Keeps indices in memory and on disk, for as long as the file has the same path, size and modification time.
 
-On disk each video has a small file of its own, a few KB for ten seconds, written beside and renamed, so that any number
-of processes may write at once: the last one wins, and all write the same. What is damaged, of another file, or of
-another FFmpeg is not used. Environment:
+On disk each video has a small file of its own, a few KB for ten seconds of video. It is written under another name and
+then renamed, so any number of processes may write it at once: the last one wins, and all write the same. A damaged
+index, or one made by another version of FFmpeg, is not used but made anew. Environment:
 
-    SIFA_ZOO_CACHE      where it is kept, in `index`; ~/.cache/sifa_zoo by default (XDG_CACHE_HOME is heeded)
-    SIFA_ZOO_INDEX=off  nothing is read from or written to the disk
+    SIFA_ZOO_CACHE      indices are kept in its folder `index`; by default $XDG_CACHE_HOME/sifa_zoo or ~/.cache/sifa_zoo
+    SIFA_ZOO_INDEX=off  nothing is read from disk or written to it
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ import av
 import numpy as np
 
 from sifa_zoo.data.container import File, find_file
-from sifa_zoo.data.index import Index, build_index
+from sifa_zoo.data.decoder_settings import DecoderSettings
+from sifa_zoo.data.index import Index
+from sifa_zoo.data.index_building import build_index
 
-_VERSION = 2
+_VERSION = 3  # of what is stored; indices of other versions are not read
 _ARRAYS = ("positions", "sizes", "checksums", "keys", "key_frames", "frame_packets", "frame_times")
 _MEMORY_SIZE = 8192  # about 10 KB each for clips of ten seconds
 
@@ -38,7 +40,7 @@ def find_index(file: File) -> Index:
 
 
 def save_index(file: File, index: Index) -> None:
-    """Writes an index to the disk, once it knows which packet gives which frame."""
+    """Writes an index to disk, if it knows which packet gives which frame."""
     if file.data is not None or not index.known or not _is_on():
         return
     path = _path(file)
@@ -58,7 +60,7 @@ def save_index(file: File, index: Index) -> None:
 
 
 def is_cached(path: str | os.PathLike[str]) -> bool:
-    """Whether the file as it is now has an index on disk: it was read before, and its frames are known.
+    """Whether the file, as it is now, has an index on disk, because it was read before.
 
     Raises:
         VideoError: If there is no such file.
@@ -67,7 +69,7 @@ def is_cached(path: str | os.PathLike[str]) -> bool:
 
 
 def forget(path: str | os.PathLike[str]) -> None:
-    """Removes the index of a file from the disk, and all indices from memory.
+    """Removes the index of a file from disk, and all indices from memory.
 
     Raises:
         VideoError: If there is no such file.
@@ -83,7 +85,7 @@ def forget_memory() -> None:
 
 
 def cache_folder() -> Path:
-    """Where indices are kept."""
+    """The folder of the indices on disk."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "sifa_zoo")
     return Path(os.environ.get("SIFA_ZOO_CACHE") or default) / "index"
 
@@ -97,7 +99,7 @@ def _find(file: File) -> Index:
     return index
 
 
-@lru_cache(maxsize=1)  # asking for the length and then for frames reads the packets once
+@lru_cache(maxsize=1)  # one, so that asking for the length and then for frames reads the packets once
 def _find_bytes(file: File) -> Index:
     return build_index(file)
 
@@ -126,9 +128,10 @@ def _load(file: File) -> Index | None:
 
 
 def _pack(file: File, index: Index) -> bytes:
-    """A line of JSON, then the arrays as differences between neighbours, compressed, which tells damage as well."""
+    """A line of JSON, then the arrays as differences between neighbours; zlib compresses it all and notices damage."""
     arrays = [getattr(index, name) for name in _ARRAYS]
-    plain = {field.name: getattr(index, field.name) for field in dataclasses.fields(index) if field.name not in _ARRAYS}
+    plain = {name: value for name, value in vars(index).items() if name not in _ARRAYS}
+    plain["decoder"] = dataclasses.asdict(index.decoder)
     head = {"identity": _identity(file), "lengths": [len(array) for array in arrays], "index": plain}
     steps = [np.diff(array, prepend=0) for array in arrays]
     return zlib.compress(json.dumps(head).encode() + b"\n" + np.concatenate(steps).astype("<i8").tobytes(), 1)
@@ -141,7 +144,9 @@ def _unpack(data: bytes, file: File) -> Index | None:
         return None
     steps = np.split(np.frombuffer(body, "<i8"), np.cumsum(head["lengths"])[:-1])
     arrays = {name: np.cumsum(step, dtype=np.int64) for name, step in zip(_ARRAYS, steps, strict=True)}
-    plain = head["index"] | {name: tuple(head["index"][name]) for name in ("size", "time_base")}
+    plain = head["index"]
+    plain |= {name: tuple(plain[name]) for name in ("size", "time_base")}
+    plain["decoder"] = DecoderSettings(**plain["decoder"])
     return Index(**(plain | arrays))
 
 

@@ -1,4 +1,4 @@
-"""Videos kept as a folder of pictures, one per frame, such as `00001.jpg` or `img_00001.jpg`."""
+"""Reads videos kept as a folder of pictures, one per frame, such as `00001.jpg` or `img_00001.jpg`."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from sifa_zoo.data.scaling import Scaler, resized
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _COMMON_JPEG = ("yuvj420p", "yuvj422p", "yuvj444p", "gray")
-_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif: turned by a quarter, mirrored or not
-_NOT_FRAMES = ("thumbs.db", "desktop.ini")  # written by file managers; hidden files are left out as well
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif: those with a quarter turn, mirrored or not
+_NOT_FRAMES = ("thumbs.db", "desktop.ini")  # written by file managers; hidden files are left out, too
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of pictures: names in the order of their last number, size of the first in pixels (height, width)."""
+    """A folder of pictures."""
 
     path: str
-    names: tuple[str, ...]
-    size: tuple[int, int]
-    codec: str
-    num_bytes: int
+    names: tuple[str, ...]  # of the pictures, in the order of their last numbers
+    size: tuple[int, int]  # height and width of the first picture, upright
+    codec: str  # format of the first picture
+    num_bytes: int  # of all pictures
 
 
 def find_folder(path: str | os.PathLike[str] | bytes) -> Folder | None:
     """The folder of pictures at a path; None if it is not a folder.
 
     Raises:
-        VideoError: If there are no pictures in it, or something else.
+        VideoError: If it has no pictures in it, has anything else in it, or cannot be read.
     """
     if isinstance(path, bytes):
         return None
@@ -58,15 +58,15 @@ def find_folder(path: str | os.PathLike[str] | bytes) -> Folder | None:
 
 
 def read_pictures(folder: Folder, wanted: list[int] | None, short_side: int | None) -> np.ndarray:
-    """The pictures asked for, all brought to the size of the first of them: uint8 `(T, H, W, 3)`."""
+    """The pictures asked for, all in the size of the first of them: uint8 `(T, H, W, 3)`."""
     last = len(folder.names) - 1
     numbers = list(range(last + 1)) if wanted is None else [min(number, last) for number in wanted]
     if not numbers:
         return np.empty((0, *resized(folder.size, short_side), 3), np.uint8)
-    reader = _Reader(folder, short_side)
+    reader = _PictureReader(folder, short_side)
     first = reader.read(numbers[0])
     images = np.empty((len(numbers), *first.shape), np.uint8)
-    read: dict[int, int] = {}  # number -> place where it stands already
+    read: dict[int, int] = {}  # number -> its first place in `images`
     for place, number in enumerate(numbers):
         if number in read:
             images[place] = images[read[number]]
@@ -78,7 +78,7 @@ def read_pictures(folder: Folder, wanted: list[int] | None, short_side: int | No
 
 @lru_cache(maxsize=4096)
 def _list_folder(path: str, mtime_ns: int) -> Folder:
-    """Lists the pictures. The time of change is there for the cache alone."""
+    """Lists the pictures. The modification time is an argument only for the cache."""
     names = []
     num_bytes = 0
     with os.scandir(path) as entries:
@@ -107,8 +107,8 @@ def _last_number(name: str) -> tuple[int, str]:
     return (int(digits[-1]) if digits else -1), name
 
 
-class _Reader:
-    """Reads pictures of a folder. Common JPEG goes through FFmpeg, which takes a quarter of Pillow's time."""
+class _PictureReader:
+    """Reads pictures of a folder. FFmpeg decodes the usual JPEG files, in a quarter of Pillow's time."""
 
     def __init__(self, folder: Folder, short_side: int | None) -> None:
         self.folder = folder
@@ -138,7 +138,7 @@ class _Reader:
         return self.size
 
     def _decode_jpeg(self, data: bytes) -> VideoFrame | None:
-        # FFmpeg would show a truncated picture as far as it goes, and does not mirror as Exif may ask.
+        # FFmpeg would show a truncated picture as far as it goes, and it does not mirror where Exif says so.
         if not data.startswith(b"\xff\xd8") or b"\xff\xd9" not in data[-16:] or b"Exif\0" in data[:4096]:
             return None
         packet = Packet(len(data))

@@ -1,7 +1,7 @@
-"""Smaller copies of videos that decode faster: H.264 in MP4, short side reduced, keyframes close together.
+"""Makes smaller copies of videos, which decode faster: H.264 in MP4, short side reduced, keyframes close together.
 
-Frames stay as many as they were and keep their times; sound is left out. The originals are only read. Each copy is
-written beside its place and renamed when it is whole, so an interrupted run goes on where it was.
+A copy has as many frames as its original, at the same times, but no sound. The originals are only read. Each copy is
+written under another name and renamed when it is complete, so an interrupted run can continue where it stopped.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from sifa_zoo.data.container import find_file, frames_in_order
 from sifa_zoo.data.decode import VideoError, frame_times, video_info
 from sifa_zoo.data.formats import write_table
 from sifa_zoo.data.formats.folders import ClassFolders
-from sifa_zoo.data.index import build_index
+from sifa_zoo.data.index_building import build_index
 from sifa_zoo.data.index_cache import find_index
 from sifa_zoo.data.parallel import Stopped, parallel_map
+from sifa_zoo.data.scaling import turns
 from sifa_zoo.data.videos import DataError, VideoList, few
 from sifa_zoo.files import is_temporary, write_files
 
 _SETTINGS = "resize.json"
-_TICK = Fraction(1, 90_000)  # seconds; whole numbers of it for all usual rates but 23.976
-_NO_RATE = 25.0  # frames per second of a file that tells none
+_TICK = Fraction(1, 90_000)  # seconds; frames last whole numbers of it at all usual rates but 23.976
+_NO_RATE = 25.0  # frames per second, assumed for a file that does not say
 _COLORS = ("color_range", "colorspace", "color_primaries", "color_trc")
-# Frames to which no other refers are left out where they are not wanted: B-frames that serve as no reference.
+# Without b-pyramid no frame refers to a B-frame, so readers can leave out those that they do not want.
 _X264 = {"preset": "veryfast", "bf": "3", "x264-params": "b-pyramid=none:log-level=none", "threads": "1"}
 
 
@@ -48,16 +49,17 @@ def resize_videos(
 
     Args:
         splits: The videos to copy; the name of a split is that of its list, `output/SPLIT.csv`.
-        data: Where the videos lie; their paths relative to it are kept below `output/videos`, with the suffix `.mp4`.
-        output: Folder for the copies; new, empty or of an interrupted run over the same data with the same settings.
+        data: Where the videos are; copies have the same paths below `output/videos`, with the suffix `.mp4`.
+        output: Folder for the copies: new, empty, or left by an interrupted run over the same data with the same
+            settings.
         config: How to copy.
-        workers: Videos at a time.
+        workers: Videos copied at a time.
 
     Returns:
         A line, `path: reason`, for each video that cannot be copied; the lists leave these out.
 
     Raises:
-        DataError: If `output` holds anything else or lies within class folders, or two copies would have one name.
+        DataError: If `output` holds anything else or is among class folders, or two copies would have the same name.
         OSError: If the disk is full; finished copies are kept.
     """
     refuse_within(output, data, splits)
@@ -77,10 +79,10 @@ def resize_videos(
 
 
 def refuse_within(output: Path, data: Path, splits: Mapping[str, VideoList]) -> None:
-    """Refuses an output among class folders: it would be taken for a class itself.
+    """Refuses an output among class folders, where it would be taken for a class.
 
     Raises:
-        DataError: If that is so.
+        DataError: If `output` is within `data`, and `data` has a folder for each class.
     """
     folders = any(videos.format == ClassFolders.title for videos in splits.values())
     if folders and output.resolve().is_relative_to(data.resolve()):
@@ -90,12 +92,12 @@ def refuse_within(output: Path, data: Path, splits: Mapping[str, VideoList]) -> 
 def resize_video(
     source: str | os.PathLike[str], target: Path, config: ResizeConfig, *, stop: threading.Event | None = None
 ) -> None:
-    """Copies one video; a video that is not larger keeps its size, but for odd widths and heights, which lose a pixel.
+    """Copies one video, with the original's modification time.
 
-    The copy gets the original's time of change.
+    A video that is small enough keeps its size, except that an odd width or height loses a pixel.
 
     Raises:
-        VideoError: If no frame of it can be decoded, or the copy has not as many.
+        VideoError: If no frame of it can be decoded, or the copy has another number of frames.
         Stopped: If `stop` was set meanwhile.
     """
     changed = os.stat(source).st_mtime_ns if os.path.exists(source) else 0
@@ -128,7 +130,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         for count, (frame, pts) in enumerate(frames, 1):
             if stop.is_set():
                 raise Stopped
-            upright = _reformat(frame, size, reformatter, turns=round(info.rotation / 90) % 4)
+            upright = _reformat(frame, size, reformatter, quarter_turns=turns(info.rotation))
             if count == 1:
                 for name in _COLORS:
                     setattr(stream.codec_context, name, getattr(upright, name))
@@ -139,7 +141,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
 
 
 class _Clock:
-    """When frames are shown: when their packets say, where these times rise with the frames, or else by the rate."""
+    """When frames are shown: at the times of their packets if these rise from frame to frame, or else by the rate."""
 
     def __init__(self, source: Path, fps: float) -> None:
         times = frame_times(source)
@@ -148,15 +150,15 @@ class _Clock:
         self.fps = fps
 
     def seconds(self, number: int, pts: int | None) -> float | Fraction:
-        """Of frame `number`, whose packet says `pts`."""
+        """The time of frame `number`, whose packet has the time `pts`."""
         return pts * self.time_base if self.by_packets and pts is not None else number / self.fps
 
 
 def _reformat(
-    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter, *, turns: int
+    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter, *, quarter_turns: int
 ) -> av.VideoFrame:
-    """The frame upright and of height and width `size`, in the encoder's pixel format, and as it is in all else."""
-    height, width = size[::-1] if turns % 2 else size
+    """The frame upright, with height and width `size`, in the encoder's pixel format; its colours mean the same."""
+    height, width = size[::-1] if quarter_turns % 2 else size
     resized = reformatter.reformat(
         frame,
         width,
@@ -166,11 +168,13 @@ def _reformat(
         interpolation=Interpolation.BILINEAR,
         threads=1,
     )
-    if not turns:
+    if not quarter_turns:
         return resized
     planes = np.split(resized.to_ndarray().ravel(), [height * width, height * width * 5 // 4])
     shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
-    turned = [np.rot90(plane.reshape(shape), turns).ravel() for plane, shape in zip(planes, shapes, strict=True)]
+    turned = [
+        np.rot90(plane.reshape(shape), quarter_turns).ravel() for plane, shape in zip(planes, shapes, strict=True)
+    ]
     upright = av.VideoFrame.from_ndarray(np.concatenate(turned).reshape(-1, size[1]), format="yuv420p")
     for name in _COLORS:
         setattr(upright, name, getattr(resized, name))
@@ -178,13 +182,13 @@ def _reformat(
 
 
 def _copied_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Even height and width with the shorter side at most at `short_side`."""
+    """Even height and width with a shorter side of at most `short_side`."""
     scale = min(1.0, short_side / min(height, width))
     return max(2, int(height * scale + 1e-6) // 2 * 2), max(2, int(width * scale + 1e-6) // 2 * 2)
 
 
 def _copy_unless_done(place: tuple[Path, Path], stop: threading.Event, *, config: ResizeConfig) -> str | None:
-    """Why a video cannot be copied; None when it is. A copy of another time of change is made anew."""
+    """Why a video cannot be copied; None if it is. A copy with another modification time is made anew."""
     source, target = place
     try:
         if not (target.exists() and target.stat().st_mtime_ns == source.stat().st_mtime_ns):
@@ -199,13 +203,13 @@ def _copy_unless_done(place: tuple[Path, Path], stop: threading.Event, *, config
 
 
 def _places(splits: Mapping[str, VideoList], data: Path, output: Path) -> tuple[Path, dict[Path, Path]]:
-    """The folder of the originals, and where the copy of each goes: its path in there, with the suffix of MP4."""
+    """The folder of the originals, and where the copy of each goes: the same path below `output/videos`, as MP4."""
     sources = [Path(os.path.abspath(path)) for videos in splits.values() for path in videos.paths]
     root = Path(os.path.abspath(data if data.is_dir() else data.parent))
     if not all(source.is_relative_to(root) for source in sources):
         root = Path(os.path.commonpath([source.parent for source in sources]))
     if output.resolve() == root.resolve():
-        raise DataError(f"{output} is where the originals lie; name another folder for the copies")
+        raise DataError(f"{output} is where the originals are; name another folder for the copies")
     if pictures := [str(source) for source in sources if source.is_dir()]:
         raise DataError(f"folders of pictures are not copied, only video files: {few(pictures)}")
     places = {source: output / "videos" / source.relative_to(root).with_suffix(".mp4") for source in sources}
@@ -218,7 +222,7 @@ def _places(splits: Mapping[str, VideoList], data: Path, output: Path) -> tuple[
 
 
 def _claim(output: Path, wanted: dict[str, Any]) -> None:
-    """Makes the folder, or finds it to be one of copies of the same data with the same settings.
+    """Makes the folder, unless it already holds copies of the same data with the same settings.
 
     Raises:
         DataError: If it holds anything else.
@@ -230,7 +234,7 @@ def _claim(output: Path, wanted: dict[str, Any]) -> None:
         except ValueError as error:
             raise DataError(f"{note} is damaged; remove {output}, or name another folder") from error
         if found != wanted:
-            raise DataError(f"{output} holds copies made with {found}, asked for were {wanted}; name another folder")
+            raise DataError(f"{output} holds copies made with {found}, not with {wanted}; name another folder")
         return
     if output.exists() and (not output.is_dir() or any(not is_temporary(path) for path in output.iterdir())):
         raise DataError(f"{output} is not empty and holds no copies of an earlier run; name another folder")

@@ -1,13 +1,14 @@
 """Which frames of a video make a clip: index arithmetic only, no files.
 
-Dense (16 frames at stride 4, say) follows SlowFast: a window of the video at a fixed distance between frames. Uniform
-follows TSN: the video is cut into as many equal segments as the clip has frames, and each segment gives one.
+Dense sampling (16 frames at stride 4, say) follows SlowFast: a window of the video, with a fixed distance between
+frames. Uniform sampling follows TSN: the video is cut into as many equal segments as the clip has frames, and each
+segment gives one.
 
     frames        0 1 2 3 4 5 6 7 8 9
     dense             x   x   x         num_frames=3, frame_stride=2
     uniform         x     x     x       num_frames=3
 
-With `fps`, dense clips are cut in time instead, so that motion has the same speed whatever the rate of a video:
+With `fps`, dense clips are cut in time instead, so that motion has the same speed whatever the rate of the video:
 neighbours are `frame_stride / fps` seconds apart, and each moment gives the frame that is shown then, the last one that
 began before it.
 
@@ -24,8 +25,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Containers round times, Matroska to milliseconds. A frame counts as shown this much before its time.
-_ROUNDING_SECONDS = 6e-4
+# Containers round times, Matroska to milliseconds, so a frame counts as shown this much before its time.
+ROUNDING_SECONDS = 6e-4
 
 
 def clip_indices(
@@ -47,13 +48,13 @@ def clip_indices(
         num_frames: Frames that the clip has.
         frame_stride: Distance between neighbouring frames of a dense clip, in frames; unused by uniform sampling.
         sampling: `dense` or `uniform`.
-        clip: Which of `num_clips` evenly spaced clips; one dense clip is the centre, one uniform clip takes the middle
-            of each segment.
+        clip: Which of `num_clips` evenly spaced clips. A single dense clip is taken from the centre; a single uniform
+            clip takes the middle of each segment.
         num_clips: How many clips cover the video.
         generator: Draws a random clip instead, for training.
-        fps: Frames per second at which a dense clip sees the video before `frame_stride` is applied. None: its own.
-        times: When each frame is shown, in seconds, as `frame_times(path, complete=True)` tells; needed with `fps`, and
-            only then. Where they go back, the latest time before counts.
+        fps: Rate at which a dense clip sees the video, before `frame_stride` is applied. None: the video's own.
+        times: When each frame is shown, in seconds, as `frame_times(path, complete=True)` returns it; needed with
+            `fps`, and only then. Where times go back, the latest one so far counts.
 
     Returns:
         `num_frames` numbers below `num_video_frames`. A video too short for a dense clip repeats its last frame; one
@@ -76,7 +77,7 @@ def clip_indices(
         offsets = np.arange(num_frames) * (frame_stride / fps)  # seconds
         start = _start_in_time(shown, offsets[-1], clip=clip, num_clips=num_clips, generator=generator)
         moments = shown[0] + start + offsets
-        return np.maximum(0, np.searchsorted(shown, moments + _ROUNDING_SECONDS, side="right") - 1).tolist()
+        return np.maximum(0, np.searchsorted(shown, moments + ROUNDING_SECONDS, side="right") - 1).tolist()
     if sampling == "dense":
         span = (num_frames - 1) * frame_stride + 1
         last_start = max(0, num_video_frames - span)
@@ -105,7 +106,7 @@ def _uniform(
 ) -> list[int]:
     # Segment i is [i * num_video_frames / num_frames, (i + 1) * num_video_frames / num_frames).
     if generator is None:
-        # Its part number `clip` of `num_clips`, taken in the middle; in whole numbers, to be exact.
+        # The middle of part `clip` out of `num_clips` of each segment; in whole numbers, to be exact.
         parts = num_frames * num_clips
         return [(2 * (i * num_clips + clip) + 1) * num_video_frames // (2 * parts) for i in range(num_frames)]
     edges = [i * num_video_frames // num_frames for i in range(num_frames + 1)]
@@ -115,7 +116,7 @@ def _uniform(
 def _check_times(
     num_video_frames: int, *, sampling: str, fps: float | None, times: Sequence[float] | np.ndarray | None
 ) -> tuple[float, np.ndarray]:
-    """The rate, and the times so that they never go back."""
+    """The rate, and the times made never to go back."""
     if sampling != "dense":
         raise ValueError(f"fps is for dense sampling; uniform segments know no rate, got {sampling = }, {fps = }")
     if fps is None or times is None:
@@ -142,7 +143,7 @@ def _start_in_time(
         return 0.0
     if generator is not None:
         shown_last = (times[-1] - times[0]) / (len(times) - 1)  # the last frame is shown as long as the average one
-        return generator.uniform(0.0, latest + max(0.0, shown_last - 2 * _ROUNDING_SECONDS))
+        return generator.uniform(0.0, latest + max(0.0, shown_last - 2 * ROUNDING_SECONDS))
     return latest / 2 if num_clips == 1 else latest * clip / (num_clips - 1)
 
 

@@ -20,15 +20,14 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.data import container
 from sifa_zoo.data.container import VideoError
 from sifa_zoo.data.decode import frame_times, video_info
-from sifa_zoo.data.index import turns, upright_size
-from sifa_zoo.data.scaling import Scaler, resized
+from sifa_zoo.data.sampling import ROUNDING_SECONDS
+from sifa_zoo.data.scaling import Scaler, resized, turns, upright_size
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.engine.checkpoint import clip_config
 from sifa_zoo.engine.predict import class_names_of, is_multi_label, top_classes
 from sifa_zoo.engine.scores import view_scores
 from sifa_zoo.engine.windows import Windows, model_windows, window_indices
 
-_ROUNDING_SECONDS = 6e-4  # containers round times; a frame counts as shown this much before its own, as in sampling
 _CAMERAS = "/dev/video"
 Timed: TypeAlias = Iterator[tuple[float, av.VideoFrame]]  # with each frame's time, in seconds since the first
 
@@ -102,11 +101,11 @@ def at_rate(source: Source, fps: float) -> Source:
     def frames() -> Iterator[tuple[float, np.ndarray]]:
         count, shown = 0, None
         for time, frame in source.frames:
-            while shown is not None and count / fps + _ROUNDING_SECONDS < time:
+            while shown is not None and count / fps + ROUNDING_SECONDS < time:
                 yield count / fps, shown
                 count += 1
             shown = frame
-        if shown is not None and count / fps <= time + _ROUNDING_SECONDS:
+        if shown is not None and count / fps <= time + ROUNDING_SECONDS:
             yield count / fps, shown
 
     return Source(fps, frames())
@@ -235,14 +234,14 @@ def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
         stream = opened.streams.video[0]
         container.use_one_thread(stream.codec_context)
         fps = float(stream.average_rate or stream.guessed_rate or 0)
-        yield fps, _by_own_clock(container.Source(opened, stream), step=1 / (fps or 1))
+        yield fps, _by_own_clock(container.OpenVideo(opened, stream), step=1 / (fps or 1))
 
 
-def _by_own_clock(source: container.Source, *, step: float) -> Timed:
+def _by_own_clock(video: container.OpenVideo, *, step: float) -> Timed:
     """Frames with the seconds since the first one; where the clock stands still, goes back or is silent, by `step`."""
     first = seconds = None
-    for frame in _decode(source):
-        base = frame.time_base or source.stream.time_base  # the frames that a decoder held back come without it
+    for frame in _decode(video):
+        base = frame.time_base or video.stream.time_base  # the frames that a decoder held back come without it
         own = None if frame.pts is None or base is None else float(frame.pts * base)
         if first is None or seconds is None:
             first = seconds = own or 0.0
@@ -265,10 +264,10 @@ def _upright(timed: Timed, *, name: str, short_side: int) -> Iterator[tuple[floa
         raise VideoError(f"{name}: not one frame can be decoded{hint}")
 
 
-def _decode(source: container.Source) -> Iterator[av.VideoFrame]:
+def _decode(video: container.OpenVideo) -> Iterator[av.VideoFrame]:
     """All frames; a damaged packet gives none."""
-    for packet in chain(container.packets(source), [None]):  # None has the decoder give out what it holds back
+    for packet in chain(container.packets(video), [None]):  # None has the decoder give out what it holds back
         try:
-            yield from source.codec.decode(packet)
+            yield from video.codec.decode(packet)
         except FFmpegError:
             continue

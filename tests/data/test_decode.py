@@ -12,13 +12,12 @@ import av
 import numpy as np
 import pytest
 
-from sifa_zoo.data import decode, index, index_cache, random_access
+from sifa_zoo.data import decode, index_building, index_cache, random_access
 from sifa_zoo.data.container import find_file, frames_in_order
 from sifa_zoo.data.decode import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
-from sifa_zoo.data.index import turns
 from sifa_zoo.data.index_cache import find_index
 from sifa_zoo.data.sampling import clip_indices
-from sifa_zoo.data.scaling import Scaler, resized
+from sifa_zoo.data.scaling import Scaler, resized, turns
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
@@ -113,7 +112,7 @@ def test_few_packets_are_decoded_for_a_late_frame(videos, name, monkeypatch):
 
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_ffmpeg_seeks_where_packets_are_not_plain_in_the_file(videos, name, monkeypatch):
-    monkeypatch.setattr(index, "_decodes_alike", lambda *args: False)
+    monkeypatch.setattr(index_building, "_matching_settings", lambda *args: None)
     truth = decode_all(videos[name])
     for numbers in ([35], [38, 3], [39, 0, 12]):
         np.testing.assert_array_equal(load_video(videos[name], numbers), truth[numbers])

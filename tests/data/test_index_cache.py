@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import warnings
+import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +118,47 @@ def test_an_index_of_another_file_is_not_used(video, videos, folder):
     path.parent.mkdir(parents=True)
     shutil.copy(other, path)
     assert video_info(video).num_frames == 40
+
+
+def rewrite_head(path: Path, change: Callable[[dict], None]) -> None:
+    head, _, body = zlib.decompress(path.read_bytes()).partition(b"\n")
+    head = json.loads(head)
+    change(head)
+    path.write_bytes(zlib.compress(json.dumps(head).encode() + b"\n" + body))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head: head["identity"].__setitem__(0, head["identity"][0] - 1),
+        lambda head: head["index"].pop("access"),
+        lambda head: head["index"]["decoder"].pop("chroma_siting"),
+        lambda head: head["index"]["decoder"].update(speed=1),
+        lambda head: head["index"].update(decoder="h264"),
+    ],
+    ids=["version", "missing_field", "missing_setting", "unknown_setting", "setting_of_another_kind"],
+)
+def test_an_index_of_another_form_is_not_used(video, folder, built, change):
+    video_info(video)
+    (path,) = (file for file in folder.rglob("*") if file.is_file())
+    rewrite_head(path, lambda head: None)
+    assert index_cache.is_cached(video)
+    rewrite_head(path, change)
+    index_cache.forget_memory()
+    assert not index_cache.is_cached(video)
+    assert video_info(video).num_frames == 40
+    assert len(built) == 2
+
+
+def test_what_comes_back_from_disk_is_what_was_kept(video, folder):
+    video_info(video)
+    kept = index_cache.find_index(find_file(video))
+    index_cache.forget_memory()
+    found = index_cache.find_index(find_file(video))
+    assert found is not kept
+    for name, value in vars(kept).items():
+        np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
+        assert type(getattr(found, name)) is type(value)
 
 
 def test_a_folder_that_cannot_be_written_is_told_once(video, videos, folder):

@@ -396,7 +396,7 @@ def test_a_worker_that_was_killed_is_told_in_one_line(
         raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
 
     monkeypatch.setattr(training, "train_epoch", killed)
-    with pytest.raises(DataError, match="a process that decodes videos was ended, .* --resume with fewer --workers"):
+    with pytest.raises(DataError, match="a process that decodes videos was killed, .* --resume with fewer --workers"):
         train(tmp_path / "run")
 
 
