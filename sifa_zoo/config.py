@@ -220,8 +220,6 @@ class TrainConfig(AugmentConfig):
         for name in ("label_smoothing", "drop_rate", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs must be at most epochs, got {self.warmup_epochs:g} and {self.epochs}")
         if self.seed >= 2**63:
             raise ValueError(f"seed must be less than 2**63, got {self.seed}")
         if max(self.min_lr, self.warmup_lr) > self.lr > 0:

@@ -90,6 +90,12 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     if train.opt not in (optimizers := list_optimizers()):
         nearest = difflib.get_close_matches(train.opt, optimizers, n=3, cutoff=0.3) or ["adamw", "sgd"]
         raise ValueError(f"opt must be one of timm's optimisers, got {train.opt!r}; did you mean {', '.join(nearest)}?")
+    if train.warmup_epochs > train.epochs:
+        print(
+            f"warning: the warm-up of {train.warmup_epochs:g} epochs is longer than the run of {train.epochs}, which "
+            "never reaches its learning rate; set --warmup-epochs",
+            file=sys.stderr,
+        )
     usual = _override(recipe.clip, info.clip if info else usual_clip(model, pretrained))
     clip = _override(given["clip"], usual)
     model_args = given["model_args"] or (info.model_args if info else {})

@@ -87,6 +87,13 @@ def test_training_videos_by_other_paths_do_not_validate(numbered, data, tmp_path
     assert "warning: 6 validation videos are in training too" in capsys.readouterr().err
 
 
+def test_a_warm_up_that_does_not_end_is_told(capsys):
+    given = dict.fromkeys(("recipe", "checkpoint", "val", "clip", "model_args", "pretrained", "reading"))
+    given |= {"data": "d", "model": "sifa_net_nano", "train": {"epochs": 2, "warmup_epochs": 3}}
+    assert settle(given, saved=None).train.warmup_epochs == 3
+    assert "the warm-up of 3 epochs is longer than the run of 2" in capsys.readouterr().err
+
+
 def test_uniform_sampling_needs_the_rate_of_weights_gone(monkeypatch):
     monkeypatch.setattr(prepare, "usual_clip", lambda *_: ClipConfig(fps=30))
     given = dict.fromkeys(("recipe", "checkpoint", "val", "train", "model_args", "pretrained", "reading"))
