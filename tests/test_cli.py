@@ -350,7 +350,6 @@ def test_motion_clips(tmp_path: Path) -> None:
         (["--epochs", "0"], "epochs must be at least 1"),
         (["--model-args", "depth=3"], "depth"),
         (["--model-args", "drop_rate=0.3"], "model_args must not name drop_rate"),
-        (["--accumulation-steps", "9", "--lr-batch", "8"], "18 clips per update, but an epoch has 6"),
         (["--val", "missing"], "missing"),
         (["--checkpoint", "sifa_net_nano.motion"], "give weights by name as the model"),
         (["--resume"], "no run to resume"),

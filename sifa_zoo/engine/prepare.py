@@ -131,7 +131,7 @@ def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
     """Refuses what cannot be trained on; of shards no more is known than classes and the number of samples."""
     if isinstance(videos, VideoList):
         check_trainable(videos)
-        _check_global_batch(config.train, num_clips=len(videos) * config.train.repeats)
+        _warn_of_small_epochs(config.train, num_clips=len(videos) * config.train.repeats)
         if idle := [name for name, count in zip(videos.class_names, videos.counts, strict=True) if not count]:
             print(f"warning: classes without a training video: {', '.join(idle[:20])}", file=sys.stderr)
         return
@@ -144,16 +144,12 @@ def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
         )
 
 
-def _check_global_batch(train: TrainConfig, *, num_clips: int) -> None:
-    """Refuses rates for a number of clips that an update never has."""
+def _warn_of_small_epochs(train: TrainConfig, *, num_clips: int) -> None:
+    """Says that updates have fewer clips than the settings mean, for which rates may have been scaled."""
     batch = global_batch(train, num_replicas=world_size())
-    if batch > num_clips and train.lr_batch:
-        raise ValueError(
-            f"lr_batch scales the rates to {batch} clips per update, but an epoch has {num_clips}; take a smaller "
-            "batch_size or fewer accumulation_steps"
-        )
     if batch > num_clips:
-        print(f"warning: an epoch has {num_clips} clips, fewer than the {batch} of an update", file=sys.stderr)
+        rates = f"; the rates are scaled to {batch}, take a smaller batch" if train.lr_batch else ""
+        print(f"warning: an epoch has {num_clips} clips, fewer than the {batch} of an update{rates}", file=sys.stderr)
 
 
 def _compare_parts(config: RunConfig, *parts: VideoList | ShardList) -> None:

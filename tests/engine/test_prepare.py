@@ -87,6 +87,12 @@ def test_training_videos_by_other_paths_do_not_validate(numbered, data, tmp_path
     assert "warning: 6 validation videos are in training too" in capsys.readouterr().err
 
 
+def test_an_epoch_smaller_than_an_update_is_told(data, tmp_path, capsys):
+    train = TrainConfig(batch_size=8, lr_batch=4)
+    read_data(RunConfig(str(data), "sifa_net_nano", ClipConfig(), train), run=tmp_path / "run")
+    assert "an epoch has 6 clips, fewer than the 8 of an update; the rates are scaled to 8" in capsys.readouterr().err
+
+
 def test_a_warm_up_that_does_not_end_is_told(capsys):
     given = dict.fromkeys(("recipe", "checkpoint", "val", "clip", "model_args", "pretrained", "reading"))
     given |= {"data": "d", "model": "sifa_net_nano", "train": {"epochs": 2, "warmup_epochs": 3}}
