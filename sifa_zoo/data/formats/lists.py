@@ -12,19 +12,12 @@ from sifa_zoo.data.formats.labels import find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.splits import LIST_SUFFIXES, list_files, pick_split
 from sifa_zoo.data.formats.table import CLASSES, has_header, split_labels
-from sifa_zoo.data.formats.text import (
-    read_cells,
-    read_first_line,
-    read_lines,
-    refuse_lines,
-    sniff_delimiter,
-)
+from sifa_zoo.data.formats.text import read_cells, read_first_line, read_lines, refuse_lines, sniff_delimiter
 from sifa_zoo.data.pictures import PICTURE_SUFFIXES
 from sifa_zoo.data.videos import DataError, VideoList, few
 
 _ENDINGS = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 _PROBES = 1000
-
 
 # Line numbers, paths and labels, and whether numbers of frames stood between these.
 _Lines: TypeAlias = tuple[Sequence[int], Sequence[str], Sequence[str], bool]
@@ -100,7 +93,7 @@ def _read_cells(file: Path, delimiter: str) -> _Lines:
 
 
 def _refuse_several_labels(file: Path, numbers: Sequence[int], labels: Sequence[str]) -> None:
-    """Refuses labels that a CSV file with a header would split: silently, each would become one class here."""
+    """Refuses labels that a CSV file with a header would split; here each would silently become one class."""
     several = {label for label in set(labels) if split_labels(label) != (label,)}
     if not several:
         return

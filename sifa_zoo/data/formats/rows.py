@@ -39,7 +39,7 @@ class Rows:
         labels: A label per row, or a tuple of them where videos may have several or none.
         names: What the file calls the videos, for error messages, where that is not their path.
         class_list: The classes of the data set, where it has a list of them.
-        checked: Every path is known to exist.
+        checked: The paths come from a search, so they need not be looked up again.
         are_names: Labels are names even if all of them are numbers, as the names of folders may be.
         unit: What `numbers` count; empty for rows that come from no file.
     """
