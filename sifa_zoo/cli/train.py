@@ -25,7 +25,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     forms = "with class folders in train/ and val/, with lists train.txt and val.txt, or in a format of docs/data.md"
     parser.add_argument("data", metavar="DATA", help=f"folder {forms}")
     parser.add_argument("--output", metavar="RUN", required=True, help="run folder; new or empty, unless resuming")
-    model_help = "name of a model, as `sifa-zoo list` prints it, or of weights; a checkpoint says it by itself"
+    model_help = "name of a model, as `sifa-zoo list` prints it, or of weights; a checkpoint brings its own"
     parser.add_argument("--model", metavar="NAME", help=model_help)
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has no splits")
     add_settings(parser, ReadConfig)
