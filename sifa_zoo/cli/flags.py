@@ -28,7 +28,8 @@ def add_settings(
     for field in dataclasses.fields(config):
         if field.name in left_out:
             continue
-        text = field.metadata["help"] + (f" (default: {setting_text(field.default) or 'nothing'})" if show_defaults else "")
+        default = f" (default: {setting_text(field.default) or 'nothing'})" if show_defaults else ""
+        text = field.metadata["help"] + default
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         options |= {"metavar": field.metadata["metavar"]} if "metavar" in field.metadata else {}
         if types[field.name] is bool:
