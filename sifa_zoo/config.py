@@ -1,8 +1,8 @@
 """Settings as frozen dataclasses: one field is one command-line flag, and each class checks itself.
 
 `ClipConfig` says how a clip is cut from a video and turned into model input; it travels with the weights.
-`TrainConfig` says how a model is fine-tuned, `AugmentConfig` is the part of it that changes clips; it is saved in the
-run folder. `WeightsInfo` is what weights say of themselves.
+`TrainConfig` says how a model is fine-tuned, and is saved in the run folder; `AugmentConfig` is the part of it that
+changes clips. `WeightsInfo` is what weights say about themselves.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ class ClipConfig:
     num_frames: int = _setting(16, "frames per clip, a multiple of 4")
     frame_stride: int = _setting(4, "distance between neighbouring frames of a dense clip, in frames of the video")
     fps: float | None = _setting(
-        None, "dense: frames frame_stride / fps seconds apart, whatever the video's rate; or none"
+        None,
+        "dense: take frames frame_stride / fps seconds apart, whatever the video's rate; none: count its own frames",
     )
-    sampling: str = _setting("dense", "dense: frames at frame_stride; uniform: a frame per equal segment of the video")
+    sampling: str = _setting(
+        "dense", "dense: frames at frame_stride; uniform: one frame per equal segment of the video"
+    )
     img_size: int = _setting(224, "height and width of the model's input, in pixels")
     crop_pct: float = _setting(1.0, "evaluation: img_size / short side before the centre crop")
-    mean: tuple[float, float, float] = _setting(IMAGENET_MEAN, "channel means that are subtracted, for RGB in [0, 1]")
-    std: tuple[float, float, float] = _setting(IMAGENET_STD, "channel deviations that are divided by")
+    mean: tuple[float, float, float] = _setting(IMAGENET_MEAN, "channel means to subtract, for RGB in [0, 1]")
+    std: tuple[float, float, float] = _setting(IMAGENET_STD, "channel standard deviations to divide by")
 
     def __post_init__(self) -> None:
         _settle_numbers(self)
@@ -58,7 +61,7 @@ class ClipConfig:
         if self.fps is not None and self.sampling == "uniform":
             raise ValueError(
                 f"fps is for dense sampling, uniform segments have no rate, got fps {self.fps:g} with uniform; leave "
-                "one of them out, or give --fps none where the rate comes from weights"
+                "one of them out, or give --fps none if the rate comes from weights"
             )
         if self.img_size < 32:
             raise ValueError(f"img_size must be at least 32, got {self.img_size}")
@@ -69,12 +72,12 @@ class ClipConfig:
 
     @property
     def span(self) -> int:
-        """Frames of a video from the first to the last one of a clip; of a uniform one at least."""
+        """Frames of a video from the first to the last frame of a clip; if uniform, the fewest possible."""
         return self.num_frames if self.sampling == "uniform" else (self.num_frames - 1) * self.frame_stride + 1
 
     @property
     def short_side(self) -> int:
-        """Short side in pixels to which a video is resized before the evaluation crop."""
+        """Short side in pixels that a video is resized to before the evaluation crop."""
         return round(self.img_size / self.crop_pct)
 
     @property
@@ -85,13 +88,13 @@ class ClipConfig:
         return f"{self.num_frames}{spread}, {self.img_size}"
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary that JSON can hold and `ClipConfig(**dictionary)` takes back."""
+        """A dictionary that JSON can hold and that `ClipConfig(**dictionary)` accepts."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How videos are scored: each in views, `num_clips` x `num_crops` of them, whose scores are averaged.
+    """How videos are scored: in `num_clips` x `num_crops` views each, whose scores are averaged.
 
     Raises:
         ValueError: If a value is out of range; the message says what is allowed.
@@ -113,7 +116,7 @@ class EvalConfig:
 
     @property
     def videos_per_batch(self) -> int:
-        """Videos whose views make a batch; one, where it has more views than that."""
+        """Videos whose views make a batch; one if it has more views than that."""
         return max(1, self.batch_size // (self.num_clips * self.num_crops))
 
     def protocol(self, clip: ClipConfig, *, multi_label: bool = False) -> str:
@@ -124,27 +127,29 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training clips are changed at random, all frames of a clip alike, and which clips an epoch has.
+    """How training clips are changed at random, alike for all frames of a clip, and which clips an epoch has.
 
     Raises:
         ValueError: If a value is out of range; the message says what is allowed.
     """
 
-    crop_scale: float = _setting(0.5, "smallest share of the frame that a random resized crop keeps")
-    crop_ratio: float = _setting(4 / 3, "largest width / height of such a crop, and its inverse the smallest")
-    hflip: bool = _setting(True, "mirror half of the clips; classes that differ only in left and right change places")
+    crop_scale: float = _setting(0.5, "smallest share of the frame's area that a random resized crop keeps")
+    crop_ratio: float = _setting(4 / 3, "largest width / height of such a crop; the smallest is its inverse")
+    hflip: bool = _setting(True, "mirror half of the clips; classes that differ only in left and right are exchanged")
     rand_augment: int = _setting(0, "RandAugment: operations per clip; 0 turns it off")
     rand_augment_magnitude: int = _setting(9, "RandAugment: strength of its operations, 0 to 30")
     color_jitter: tuple[float, float, float, float] = _setting(
-        (0.4, 0.4, 0.4, 0.1), "largest changes of brightness, contrast, saturation (factors) and hue (turns)"
+        (0.4, 0.4, 0.4, 0.1), "largest changes in brightness, contrast, saturation (factors) and hue (turns)"
     )
     color_jitter_prob: float = _setting(0.0, "share of clips with colour jitter")
-    grayscale_prob: float = _setting(0.0, "share of clips without colour")
-    blur_sigma: tuple[float, float] = _setting((0.1, 2.0), "range of the Gaussian blur's deviation, in pixels")
-    blur_prob: float = _setting(0.0, "share of clips that are blurred")
+    grayscale_prob: float = _setting(0.0, "share of clips turned to grayscale")
+    blur_sigma: tuple[float, float] = _setting((0.1, 2.0), "range of the Gaussian blur's standard deviation, in pixels")
+    blur_prob: float = _setting(0.0, "share of blurred clips")
     erase_prob: float = _setting(0.0, "share of clips in which a random rectangle is erased")
-    mixup_alpha: float = _setting(0.0, "MixUp of a batch's clips, from Beta(alpha, alpha); 0 turns it off")
-    cutmix_alpha: float = _setting(0.0, "CutMix of a batch's clips, likewise; with both each batch takes one of them")
+    mixup_alpha: float = _setting(
+        0.0, "MixUp of the clips of a batch, with shares from Beta(alpha, alpha); 0 turns it off"
+    )
+    cutmix_alpha: float = _setting(0.0, "CutMix, likewise; with both, each batch takes one of them")
     mix_prob: float = _setting(1.0, "share of batches that are mixed")
     balance: float = _setting(0.0, "draw videos in proportion to class size ** -balance; 1 makes all classes equal")
     repeats: int = _setting(1, "clips of each video in an epoch, one after another")
@@ -157,11 +162,11 @@ class AugmentConfig:
             raise ValueError(f"crop_ratio must be at least 1, got {self.crop_ratio}")
         if self.rand_augment < 0 or not 0 <= self.rand_augment_magnitude <= 30:
             given = f"{self.rand_augment} and {self.rand_augment_magnitude}"
-            raise ValueError(f"rand_augment must not be negative and its magnitude be in [0, 30], got {given}")
+            raise ValueError(f"rand_augment must not be negative, and its magnitude must be in [0, 30], got {given}")
         if min(self.color_jitter) < 0 or self.color_jitter[3] > 0.5:
-            raise ValueError(f"color_jitter must not be negative, its hue at most 0.5, got {self.color_jitter}")
+            raise ValueError(f"color_jitter must not be negative, and its hue at most 0.5, got {self.color_jitter}")
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise ValueError(f"blur_sigma must be positive and rising, got {self.blur_sigma}")
+            raise ValueError(f"blur_sigma must be positive and in ascending order, got {self.blur_sigma}")
         for name in ("color_jitter_prob", "grayscale_prob", "blur_prob", "erase_prob", "mix_prob", "balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -171,45 +176,49 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(AugmentConfig):
-    """How a model is fine-tuned. Rates are per optimiser step at this batch size, unless `lr_batch` names another.
+    """How a model is fine-tuned. Learning rates are taken as they are, or scaled to the global batch; see `lr_batch`.
 
     Raises:
         ValueError: If a value is out of range; the message says what is allowed.
     """
 
     epochs: int = _setting(20, "passes over the training videos")
-    batch_size: int = _setting(8, "clips per step")
-    accumulation_steps: int = _setting(1, "batches whose gradients are added up before a step")
-    opt: str = _setting("adamw", "optimiser, by its timm name (sgd has Nesterov momentum, momentum has not)")
+    batch_size: int = _setting(8, "clips per step, in each process")
+    accumulation_steps: int = _setting(1, "steps whose gradients are added up for an update")
+    opt: str = _setting("adamw", "optimiser, by its timm name (sgd: with Nesterov momentum; momentum: without)")
     lr: float = _setting(5e-4, "peak learning rate")
     lr_batch: int = _setting(
-        0, "clips per update that the rates are meant for: all are scaled by the true number / this"
+        0, "global batch that the learning rates are meant for; they are scaled by the actual one / this; 0: not scaled"
     )
     min_lr: float = _setting(0.0, "learning rate at the end of the cosine")
-    warmup_lr: float = _setting(0.0, "learning rate that warm-up begins with; 0 takes the first of its equal steps")
+    warmup_lr: float = _setting(0.0, "learning rate at which warm-up begins; 0: the first of equal increments up to lr")
     warmup_epochs: float = _setting(1.0, "epochs of linear warm-up before the cosine")
-    layer_decay: float = _setting(1.0, "factor of the rate from a layer to the one before it; 1: all learn alike")
-    momentum: float = _setting(0.9, "momentum of optimisers that have it")
+    layer_decay: float = _setting(
+        1.0, "factor of the learning rate from each layer to the one before; 1: the same for all"
+    )
+    momentum: float = _setting(0.9, "momentum, for optimisers that have it")
     weight_decay: float = _setting(0.05, "weight decay")
-    loss_weight: float = _setting(1.0, "factor of the loss before its gradient is taken and clipped")
-    label_smoothing: float = _setting(0.1, "label smoothing of the loss")
+    loss_weight: float = _setting(1.0, "factor on the loss, before gradients are computed and clipped")
+    label_smoothing: float = _setting(0.1, "label smoothing in the loss")
     clip_grad: float = _setting(5.0, "largest gradient norm; 0 turns clipping off")
     drop_rate: float = _setting(0.0, "dropout before the classifier")
-    ema_decay: float = _setting(0.0, "decay of an average of the weights, which is validated and kept; 0: none")
-    freeze: str = _setting("", "keep as they are: the stem and the first N stages, or parameters by a pattern")
-    linear_probe: bool = _setting(False, "train the classifier alone")
-    patience: int = _setting(0, "stop after so many epochs without a better one; 0: never")
+    ema_decay: float = _setting(
+        0.0, "decay of a moving average of the weights, which is what is validated and kept; 0: none"
+    )
+    freeze: str = _setting("", "do not train the stem and the first N stages, or the parameters that match a pattern")
+    linear_probe: bool = _setting(False, "train only the classifier")
+    patience: int = _setting(0, "stop after this many epochs without a better one; 0: never")
     num_clips: int = _setting(1, "clips per video when evaluating; the scores of all views are averaged")
     num_crops: int = _setting(1, "crops per clip when evaluating: 1 (centre) or 3 (along the longer side)")
     precision: str = _setting("fp32", "fp32, or autocast to bf16 or fp16")
-    grad_checkpointing: bool = _setting(False, "compute activations again in backward: less memory, more time")
+    grad_checkpointing: bool = _setting(False, "recompute activations in the backward pass: less memory, more time")
     compile: bool = _setting(False, "torch.compile the model")
-    sync_bn: bool = _setting(False, "batch norm over the batches of all GPUs")
+    sync_bn: bool = _setting(False, "batch norm over the batches of all processes")
     fsdp: bool = _setting(False, "divide weights, gradients and optimiser state among the processes")
     skip_bad: bool = _setting(False, "leave out videos that cannot be decoded, and count them")
-    save_every: int = _setting(0, "optimiser steps between checkpoints besides those of each epoch; 0: none")
-    save_minutes: float = _setting(0.0, "minutes between them; 0: none")
-    workers: int = _setting(2, "processes that decode videos, for each process that trains")
+    save_every: int = _setting(0, "updates between saves, besides the one after each epoch; 0: none")
+    save_minutes: float = _setting(0.0, "minutes between such saves; 0: none")
+    workers: int = _setting(2, "processes that decode videos, per process that trains")
     seed: int = _setting(0, "seed of weights, sampling and augmentation")
 
     def __post_init__(self) -> None:
@@ -230,11 +239,9 @@ class TrainConfig(AugmentConfig):
             raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
         _ = self.evaluation  # checks itself
         if self.linear_probe and self.freeze:
-            raise ValueError(
-                "freeze and linear_probe exclude each other: a linear probe freezes all but the classifier"
-            )
+            raise ValueError("freeze and linear_probe exclude each other: a linear probe trains only the classifier")
         if self.fsdp and (self.precision == "fp16" or self.ema_decay or self.sync_bn or self.compile):
-            raise ValueError("fsdp goes with fp32 or bf16, and not with ema_decay, sync_bn or compile")
+            raise ValueError("fsdp works with fp32 or bf16, and without ema_decay, sync_bn and compile")
 
     @property
     def evaluation(self) -> EvalConfig:
@@ -250,14 +257,14 @@ class ReadConfig:
         ValueError: If a value is out of range; the message says what is allowed.
     """
 
-    format: str | None = _setting(None, "what DATA is (default: found out from its files)", metavar="NAME")
+    format: str | None = _setting(None, "format of DATA (default: recognised from its files)", metavar="NAME")
     remap: str | None = _setting(
         None,
-        "`index`, or a file of `label of the data,class of the weights`, where labels and classes disagree",
+        "where labels and classes disagree: `index`, or a file of lines `label of the data,class of the weights`",
         metavar="FILE",
     )
-    allow_missing: bool = _setting(False, "leave out videos that do not exist, and say so")
-    fold: int = _setting(1, "of UCF101 and HMDB51: 1, 2 or 3 (default: 1)")
+    allow_missing: bool = _setting(False, "leave out videos that do not exist, with a warning")
+    fold: int = _setting(1, "fold of UCF101 or HMDB51: 1, 2 or 3 (default: 1)")
 
     def __post_init__(self) -> None:
         if self.fold not in (1, 2, 3):
@@ -266,7 +273,7 @@ class ReadConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that makes a fine-tuning run what it is: `config.json` of the run folder holds it, `--resume` compares it."""
+    """Everything that determines a run: `config.json` in the run folder holds it, and `--resume` compares it."""
 
     data: str
     model: str
@@ -281,18 +288,18 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """The inverse of `dataclasses.asdict`; other keys are left out."""
+        """The inverse of `dataclasses.asdict`; other keys are ignored."""
         known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
         parts = {"clip": ClipConfig, "train": TrainConfig, "reading": ReadConfig}
         return cls(**{**known, **{name: config(**known[name]) for name, config in parts.items()}})
 
     @property
     def architecture(self) -> str:
-        """The model's name without the tag of the weights that training starts from."""
+        """The name of the model, without the tag of weights that training starts from."""
         return self.model.partition(".")[0]
 
     def flat(self) -> dict[str, Any]:
-        """One entry per setting, those of `clip`, `train` and `reading` among them under their own names."""
+        """One entry per setting, including those of `clip`, `train` and `reading` under their own names."""
         values = dataclasses.asdict(self)
         reading, clip, train = (values.pop(name) for name in ("reading", "clip", "train"))
         return {**values, **reading, **clip, **train}
@@ -303,7 +310,7 @@ class WeightsInfo:
     """What a weights file says about itself: a JSON object under the key `METADATA_KEY` of its metadata.
 
     `num_clips`, `num_crops` and `precision` are those of the evaluation during training, which gave `metrics`. With
-    `multi_label` a video may have several classes, and each has a score of its own.
+    `multi_label` a video may have several classes, and each class is scored by itself.
     """
 
     arch: str
@@ -320,17 +327,17 @@ class WeightsInfo:
 
     @property
     def protocol(self) -> str:
-        """That of the evaluation during training."""
+        """The protocol of the evaluation during training."""
         views = EvalConfig(self.num_clips, self.num_crops)
         return views.protocol(self.clip, multi_label=self.multi_label)
 
     def to_json(self) -> str:
-        """The JSON object of the metadata."""
+        """The JSON object for the metadata."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> WeightsInfo:
-        """The inverse of `to_json`; keys of a later version are left out."""
+        """The inverse of `to_json`; keys of later versions are ignored."""
         known = {f.name for f in dataclasses.fields(cls)}
         values = {key: value for key, value in json.loads(text).items() if key in known}
         values |= {"clip": ClipConfig(**values["clip"]), "class_names": tuple(values["class_names"])}
@@ -339,15 +346,17 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class ResizeConfig:
-    """How videos are copied to decode faster.
+    """How videos are copied so that they decode faster.
 
     Raises:
         ValueError: If a value is out of range; the message says what is allowed.
     """
 
-    short_side: int = _setting(256, "short side of the copies in pixels; smaller videos keep their size")
+    short_side: int = _setting(256, "short side of the copies, in pixels; smaller videos keep their size")
     crf: int = _setting(18, "x264's quality, 0 (lossless) to 51; 18 is hard to tell from the original")
-    gop_size: int = _setting(24, "frames from one keyframe to the next: few make random access quick, many small files")
+    gop_size: int = _setting(
+        24, "frames from one keyframe to the next: few make random access fast, many make files small"
+    )
 
     def __post_init__(self) -> None:
         _refuse_below(self, 32, "short_side")

@@ -1,4 +1,4 @@
-"""Files that neither a full disk nor a kill can destroy."""
+"""Writes that neither a full disk nor a kill can spoil, and CSV as bytes for them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from pathlib import Path
 _TEMPORARY = ".tmp"
 
 
-def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Rows as CSV with a header, a column per key; a key that a row lacks is left empty."""
+def csv_bytes(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str] = ()) -> bytes:
+    """Rows as CSV with a header, a column per key; a cell whose key a row lacks is empty.
+
+    Args:
+        rows: What to write.
+        columns: Keys whose columns come first, and are there even if there are no rows.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(chain.from_iterable(rows))), lineterminator="\n")
+    names = list(dict.fromkeys(chain(columns, chain.from_iterable(rows))))
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
@@ -37,17 +43,17 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """A file of `write_files` that was not renamed, because the process was killed."""
+    """Whether this is a file that `write_files` did not get to rename because the process was killed."""
     return path.name.startswith(".") and path.suffix == _TEMPORARY
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write files so that each is either the old one or the new one, whatever happens: beside, synced, then renamed.
+    """Write files so that each is the old one or the new one, whatever happens: write beside it, sync, then rename.
 
-    Nothing is renamed before all are written, and then in the order given: the first rename is the commit.
+    Nothing is renamed before everything is written. The renames follow the order given; the first one is the commit.
 
     Raises:
-        OSError: If they cannot be written; the old files are still there then, and no temporary file.
+        OSError: If they cannot be written; then the old files are still there, and no temporary ones.
     """
     beside = {path: path.with_name(f".{path.name}{_TEMPORARY}") for path in contents}
     try:

@@ -1,7 +1,7 @@
-"""Recipes: settings of training that belong together. docs/recipes.md names the source of every value.
+"""Recipes: named sets of training settings that belong together. docs/recipes.md names the source of every value.
 
-`k400` and `ssv1` are those of SIFA's public code (https://github.com/FuchenUSTC/SIFA), which has none for
-Something-Something V2; `ssv2` is V1's. `small` is this project's, for a few hundred videos.
+`k400` and `ssv1` are those of SIFA's published code (https://github.com/FuchenUSTC/SIFA). It has none for
+Something-Something V2, so `ssv2` is that of V1. `small` is this project's own, for a few hundred videos.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sifa_zoo.config import TrainConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train, what is changed of the clips' settings, and for whom that is, in one line."""
+    """How to train, which clip settings change, and, in one line, what for."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     clip: Mapping[str, Any] = field(default_factory=dict)
@@ -33,7 +33,7 @@ def recipes() -> dict[str, Recipe]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe of this name.
 
     Raises:
         ValueError: If there is none.
@@ -45,7 +45,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def k400() -> Recipe:
-    """Kinetics-400 as published: SGD on a global batch of 384, crops and colour changes."""
+    """Kinetics-400 as published: SGD on a global batch of 384, with crops and colour changes."""
     train = TrainConfig(
         epochs=64,
         batch_size=24,
@@ -71,9 +71,7 @@ def k400() -> Recipe:
         num_clips=1,
     )
     clip = {"num_frames": 16, "frame_stride": 1, "sampling": "dense", "img_size": 224, "crop_pct": 1.0}
-    return Recipe(
-        train, clip, "Kinetics-400 and sets like it: hundreds of videos in each of many classes; as published"
-    )
+    return Recipe(train, clip, "Kinetics-400 and the like: hundreds of videos in each of many classes; as published")
 
 
 def ssv1() -> Recipe:
@@ -92,16 +90,18 @@ def ssv1() -> Recipe:
         hflip=False,
     )
     clip = {"num_frames": 16, "sampling": "uniform", "fps": None, "img_size": 224, "crop_pct": 1.0}
-    return Recipe(train, clip, "Something-Something V1: large sets whose classes are motions; as published")
+    return Recipe(
+        train, clip, "Something-Something V1 and other large data sets whose classes are motions; as published"
+    )
 
 
 def ssv2() -> Recipe:
     """Something-Something V2: the settings of V1."""
-    return replace(ssv1(), text="Something-Something V2: V1's settings, none were published for V2")
+    return replace(ssv1(), text="Something-Something V2: the settings of V1, as none were published for V2")
 
 
 def small() -> Recipe:
-    """A few hundred videos: AdamW, a short warm-up, and more augmentation than the defaults have."""
+    """A few hundred videos: AdamW, a short warm-up, and more augmentation than by default."""
     train = TrainConfig(
         epochs=50,
         batch_size=8,
@@ -122,4 +122,4 @@ def small() -> Recipe:
         mix_prob=0.5,
         num_clips=3,
     )
-    return Recipe(train, {}, "a few hundred videos of your own, starting from weights; this project's")
+    return Recipe(train, {}, "a few hundred videos of your own, starting from weights; this project's own")

@@ -15,9 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 2 for a mistake in the call, settings and data included; 1 for an incomplete result and for what
-        went wrong on the way: a full disk, a loss that is not finite, a video that cannot be read, data that is gone;
-        130 or 143 after Ctrl-C or SIGTERM.
+        The exit code: 2 for a mistake in the call, its settings and data included; 1 for an incomplete result, or if
+        something went wrong on the way (a full disk, a loss that is not finite, a video that cannot be read, data that
+        are gone); 130 or 143 after Ctrl-C or SIGTERM.
     """
     args = _parser().parse_args(argv)
     try:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(error: BaseException) -> int:
-    """That of the error's class, or of what it says more plainly; without any, the call was a mistake."""
+    """The exit code of the error, or else of its cause; 2, for a mistake in the call, if neither has one."""
     code: int = getattr(error, "exit_code", getattr(error.__cause__, "exit_code", 2))
     return code
 

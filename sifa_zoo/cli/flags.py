@@ -1,4 +1,4 @@
-"""Flags that several commands share, and checks of what they name."""
+"""Flags that several commands share, and checks of the files that flags name."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from typing import Any, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+WEIGHTS_HELP = "run folder, weights file, or name of weights"
+
 
 def add_settings(
-    group: argparse._ActionsContainer, config: type, *, show_defaults: bool = False, besides: type | None = None
+    group: argparse._ActionsContainer, config: type, *, show_defaults: bool = False, without: type | None = None
 ) -> None:
-    """One flag per field of a settings dataclass, but for those of the class `besides`.
+    """Adds a flag per field of a settings dataclass, except for the fields of the class `without`.
 
     A flag that is not given is absent from the namespace.
     """
     types = typing.get_type_hints(config)
-    left_out = {field.name for field in dataclasses.fields(besides)} if besides else set()
+    left_out = {field.name for field in dataclasses.fields(without)} if without else set()
     for field in dataclasses.fields(config):
         if field.name in left_out:
             continue
-        text = field.metadata["help"] + (f" (default: {shown(field.default)})" if show_defaults else "")
+        default = f" (default: {setting_text(field.default) or 'nothing'})" if show_defaults else ""
+        text = field.metadata["help"] + default
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         options |= {"metavar": field.metadata["metavar"]} if "metavar" in field.metadata else {}
         if types[field.name] is bool:
@@ -34,45 +37,51 @@ def add_settings(
         elif isinstance(field.default, tuple):
             options |= {"type": float, "nargs": len(field.default)}
         else:
-            options["type"] = _parser(types[field.name])
+            options["type"] = _value_parser(types[field.name])
         group.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
 def given(args: argparse.Namespace, config: type) -> dict[str, Any]:
-    """The settings of a dataclass that were given as flags."""
+    """The settings of a dataclass that flags gave."""
     return {f.name: getattr(args, f.name) for f in dataclasses.fields(config) if hasattr(args, f.name)}
 
 
 def flags_of(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as words of a command line; those that are turned off or None are left out."""
+    """Settings as words of a command line; those that are off or None are left out."""
     words = []
     for name, value in settings.items():
         if value is not None and value is not False:
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [shown(value)])]
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [setting_text(value)])]
     return words
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, as a flag's value."""
+def positive_int(text: str) -> int:
+    """Parses the value of a flag that must be a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds `--device`."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+
+
 def add_model_args(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model-args`."""
     text = "arguments of the model's constructor, such as dilation=2"
     parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=text)
 
 
-def shown(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting as it is written on the command line."""
     if isinstance(value, tuple):
-        return " ".join(map(shown, value))
+        return " ".join(map(setting_text, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _parser(annotation: Any) -> Any:
-    """What reads a flag's text."""
+def _value_parser(annotation: Any) -> Any:
+    """The function that parses the text of a flag whose setting has this type."""
     if annotation == float | None:
         return _number_or_none
     return str if annotation == str | None else annotation
@@ -93,7 +102,7 @@ def _key_value(text: str) -> tuple[str, Any]:
 
 
 def check_writable(file: str | None, *, suffixes: tuple[str, ...] = ()) -> None:
-    """Refuse a file that could not be written, before the work that it is to hold."""
+    """Refuses a file that cannot be written, before any work is done for it."""
     if file is None:
         return
     path = Path(file)
@@ -102,4 +111,4 @@ def check_writable(file: str | None, *, suffixes: tuple[str, ...] = ()) -> None:
     if path.is_dir():
         raise ValueError(f"cannot write {file}: it is a folder")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise ValueError(f"cannot write {file}: the folder does not exist, or something is read-only")
+        raise ValueError(f"cannot write {file}: the folder does not exist, or the folder or file is read-only")

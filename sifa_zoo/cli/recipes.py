@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from sifa_zoo.cli.flags import Commands, shown
+from sifa_zoo.cli.flags import Commands, setting_text
 from sifa_zoo.recipes import Recipe, find_recipe, recipes
 
 
 def add_commands(commands: Commands) -> None:
     """Add this module's commands to the parser of `sifa-zoo`."""
-    _add_recipes(commands.add_parser("recipes", help="the settings that --recipe stands for"))
+    _add_recipes(commands.add_parser("recipes", help="print the settings that --recipe stands for"))
 
 
 def _add_recipes(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_recipes)
-    parser.add_argument("name", metavar="NAME", nargs="?", help="one of them (default: all, side by side)")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="one recipe (default: all, side by side)")
 
 
 def _recipes(args: argparse.Namespace) -> int:
@@ -25,9 +25,9 @@ def _recipes(args: argparse.Namespace) -> int:
     columns = {name: {**recipe.clip, **vars(recipe.train)} for name, recipe in {**chosen, "default": Recipe()}.items()}
     settings = dict.fromkeys(setting for column in columns.values() for setting in column)
     table = [("", *columns)]
-    table += [(name, *(shown(column.get(name, "-")) for column in columns.values())) for name in settings]
+    table += [(name, *(setting_text(column.get(name, "-")) for column in columns.values())) for name in settings]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print("-: what the checkpoint or the model says")
+    print("-: as the checkpoint or the model says")
     return 0

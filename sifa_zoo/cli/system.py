@@ -12,15 +12,17 @@ from sifa_zoo.cli.flags import Commands
 
 def add_commands(commands: Commands) -> None:
     """Add this module's commands to the parser of `sifa-zoo`."""
-    _add_build_ops(commands.add_parser("build-ops", help="compile the operator's native kernels"))
-    commands.add_parser("doctor", help="versions, and which kernels run here and why").set_defaults(command=_doctor)
+    _add_build_ops(commands.add_parser("build-ops", help="compile the native kernels of the operator"))
+    commands.add_parser("doctor", help="print versions, and which kernels run here and why").set_defaults(
+        command=_doctor
+    )
 
 
 def _add_build_ops(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_build_ops)
-    device_help = "kernels to compile (default: cpu, and cuda if a GPU is visible)"
+    device_help = "kernels to compile (default: cpu, and cuda if there is a GPU)"
     parser.add_argument("--device", choices=("cpu", "cuda"), help=device_help)
-    parser.add_argument("--force", action="store_true", help="compile even if they are there")
+    parser.add_argument("--force", action="store_true", help="compile even if they are already built")
 
 
 def _build_ops(args: argparse.Namespace) -> int:

@@ -7,12 +7,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from sifa_zoo.cli.flags import Commands, add_model_args, add_settings, given
+from sifa_zoo.cli.flags import Commands, add_device, add_model_args, add_settings, given
 from sifa_zoo.config import AugmentConfig, ClipConfig, ReadConfig, TrainConfig
 from sifa_zoo.recipes import recipes
 from sifa_zoo.run_files import CONFIG, STATE
 
-INTERRUPTED = 130  # as shells report Ctrl-C
+INTERRUPTED = 130  # the exit code that shells report after Ctrl-C
 
 
 def add_commands(commands: Commands) -> None:
@@ -22,17 +22,15 @@ def add_commands(commands: Commands) -> None:
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_finetune)
-    forms = "with class folders in train/ and val/, with lists train.txt and val.txt, or a format of docs/data.md"
+    forms = "with class folders in train/ and val/, with lists train.txt and val.txt, or in a format of docs/data.md"
     parser.add_argument("data", metavar="DATA", help=f"folder {forms}")
-    parser.add_argument("--output", metavar="RUN", required=True, help="run folder; new or empty, unless --resume")
-    parser.add_argument(
-        "--model", metavar="NAME", help="a name from `sifa-zoo list`, or of its weights; a checkpoint knows it"
-    )
-    parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA is a single list or class folder")
+    parser.add_argument("--output", metavar="RUN", required=True, help="run folder; new or empty, unless resuming")
+    model_help = "name of a model, as `sifa-zoo list` prints it, or of weights; a checkpoint brings its own"
+    parser.add_argument("--model", metavar="NAME", help=model_help)
+    parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has no splits")
     add_settings(parser, ReadConfig)
-    parser.add_argument(
-        "--checkpoint", metavar="RUN", help="run folder, weights file or hf-hub:OWNER/NAME to start from"
-    )
+    checkpoint_help = "start from a run folder, weights file or hf-hub:OWNER/NAME"
+    parser.add_argument("--checkpoint", metavar="WEIGHTS", help=checkpoint_help)
     parser.add_argument("--pretrained", action="store_true", help="start from the model's default weights")
     parser.add_argument(
         "--resume",
@@ -40,17 +38,18 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         choices=("auto",),
         const=True,
         default=False,
-        help="go on with the run in --output, with its settings; auto: start one if there is none",
+        help="continue the run in --output with its settings; auto: start one if there is none",
     )
-    parser.add_argument(
-        "--log", metavar="NAME", nargs="+", default=[], help="log to tensorboard or wandb, too, where installed"
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    log_help = "also log to tensorboard or wandb, which must be installed"
+    parser.add_argument("--log", metavar="NAME", nargs="+", default=[], help=log_help)
+    add_device(parser)
     known = "; ".join(f"{name}: {recipe.text}" for name, recipe in recipes().items())
-    parser.add_argument("--recipe", metavar="NAME", help=f"take its settings where no flag says otherwise. {known}")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help=f"take the settings of a recipe where no flag says otherwise. {known}"
+    )
     add_model_args(parser)
-    add_settings(parser.add_argument_group("clip (default: what the checkpoint or the model says)"), ClipConfig)
-    add_settings(parser.add_argument_group("training"), TrainConfig, show_defaults=True, besides=AugmentConfig)
+    add_settings(parser.add_argument_group("clip (default: as the checkpoint or the model says)"), ClipConfig)
+    add_settings(parser.add_argument_group("training"), TrainConfig, show_defaults=True, without=AugmentConfig)
     add_settings(parser.add_argument_group("augmentation and sampling"), AugmentConfig, show_defaults=True)
 
 

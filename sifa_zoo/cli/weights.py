@@ -12,10 +12,12 @@ from sifa_zoo.cli.flags import Commands, add_model_args, check_writable
 
 def add_commands(commands: Commands) -> None:
     """Add this module's commands to the parser of `sifa-zoo`."""
-    _add_list(commands.add_parser("list", help="names of models"))
-    _add_convert(commands.add_parser("convert", help="make a weights file of somebody else's checkpoint"))
+    _add_list(commands.add_parser("list", help="print the names of models"))
+    _add_convert(commands.add_parser("convert", help="convert somebody else's checkpoint to a weights file"))
     _add_publish(commands.add_parser("publish", help="upload a run to the Hugging Face Hub"))
-    _add_verify(commands.add_parser("verify", help="check weights: hash, loading, stored logits"))
+    _add_verify(
+        commands.add_parser("verify", help="check weights: their hash, that they load, and their stored logits")
+    )
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -26,27 +28,31 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_convert)
-    checkpoint_help = "checkpoint of the published SIFA code, or of a 2D ResNet or Swin in timm's names"
+    checkpoint_help = "checkpoint of the published SIFA code, or of a 2D ResNet or Swin with timm's parameter names"
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=checkpoint_help)
-    parser.add_argument("--model", metavar="NAME", required=True, help="a name from `sifa-zoo list`")
+    parser.add_argument("--model", metavar="NAME", required=True, help="name of a model, as `sifa-zoo list` prints it")
     parser.add_argument("--output", metavar="FILE", required=True, help="safetensors file to write")
-    parser.add_argument("--class-names", metavar="FILE", help="one name per line, in the order of the head")
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="names of the classes, one per line, in the order of the head"
+    )
     add_model_args(parser)
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_publish)
     parser.add_argument("run", metavar="RUN", help="run folder, or weights file of one")
-    parser.add_argument("--repo", metavar="OWNER/NAME", required=True, help="repository; created if there is none")
-    parser.add_argument("--licence", required=True, help="of the weights, as the Hub writes it, such as apache-2.0")
+    parser.add_argument("--repo", metavar="OWNER/NAME", required=True, help="repository; created if it does not exist")
+    parser.add_argument(
+        "--licence", required=True, help="licence of the weights, as the Hub writes it, such as apache-2.0"
+    )
     parser.add_argument("--trained-on", metavar="TEXT", required=True, help="the training data, in words")
     eval_help = (
-        "folders or .json files of `sifa-zoo eval --output`, of these weights (default: the validation in training)"
+        "folders or .json files from `sifa-zoo eval --output` of these weights (default: validation in training)"
     )
     parser.add_argument("--eval", dest="evaluations", metavar="RESULT", nargs="+", default=[], help=eval_help)
-    parser.add_argument("--tag", help="of the manifest entry (default: the repository's name)")
-    parser.add_argument("--private", action="store_true", help="create the repository private")
-    parser.add_argument("--manifest", metavar="FILE", help="write the entry there instead of printing it")
+    parser.add_argument("--tag", help="tag of the manifest entry (default: the name of the repository)")
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--manifest", metavar="FILE", help="write the entry to this manifest instead of printing it")
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:

@@ -1,1 +1,1 @@
-"""Videos in, clips out: `decode` reads frames, `sampling` picks, `transforms` prepares, `datasets` lists them."""
+"""Videos in, clips out: `sampling` picks frames, `decode` reads, `transforms` prepares clips, `datasets` gives them."""

@@ -1,16 +1,14 @@
-"""What is wrong with a data set, found before anything is trained on it. Nothing is mended, replaced or left out."""
+"""Finds what is wrong with a data set before anything is trained on it. Nothing is repaired, replaced or left out."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -20,8 +18,9 @@ from sifa_zoo.data.decode import VideoError, VideoInfo, load_video, video_info
 from sifa_zoo.data.index_cache import is_cached
 from sifa_zoo.data.parallel import Stopped, parallel_map
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
+from sifa_zoo.files import csv_bytes
 
-# Kind of finding -> whether training would stop there.
+# Kind of finding -> whether it stops training.
 KINDS = {
     "classes": True,
     "missing": True,
@@ -35,12 +34,12 @@ KINDS = {
     "duplicate": False,
     "labels": False,
 }
-_IMBALANCE = 10  # times fewer videos than in the largest class
+_IMBALANCE = 10  # the largest class has more than so many times the videos of a small one
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know about one video, or with an empty path about a whole split."""
+    """Something to know about a video, or with an empty path about a whole split."""
 
     split: str
     path: str
@@ -49,7 +48,7 @@ class Finding:
 
     @property
     def fatal(self) -> bool:
-        """Training would stop there."""
+        """Whether it stops training."""
         return KINDS[self.kind]
 
     def __str__(self) -> str:
@@ -59,7 +58,7 @@ class Finding:
 def check_splits(
     splits: Mapping[str, VideoList], *, clip: ClipConfig, workers: int, quick: bool = False
 ) -> Iterator[Finding]:
-    """Checks labels and files of each split, then looks for videos that are in two of them; yields as it finds."""
+    """Checks the labels and files of each split, then looks for videos in two splits; yields findings as they come."""
     for split, videos in splits.items():
         yield from check_labels(videos, split)
         yield from (Finding(split, path, "missing", "no such file") for path in videos.missing)
@@ -71,14 +70,14 @@ def check_splits(
 def check_files(
     videos: VideoList, split: str, *, clip: ClipConfig, workers: int, quick: bool = False
 ) -> Iterator[Finding]:
-    """Decodes every video, from its first frame to its last, and yields what is found as it is found.
+    """Decodes every video from its first frame to its last, and yields findings as they come.
 
     Args:
         videos: What to check.
-        split: Its name, for the findings.
-        clip: How clips will be cut: what is too short for one is told.
+        split: The name of their split, for the findings.
+        clip: How clips will be cut; videos too short for one are reported.
         workers: Videos at a time.
-        quick: Read every packet, but decode the first frame only: much faster, and blind to damage further on.
+        quick: Read every packet, but decode only the first frame: much faster, but misses damage further on.
     """
     inspect = partial(_inspect, split=split, clip=clip, quick=quick)
     for _, findings in parallel_map(inspect, list(videos.paths), workers=workers, text=f"check {split}"):
@@ -86,14 +85,14 @@ def check_files(
 
 
 def find_undecodable(videos: VideoList, *, workers: int) -> dict[str, str]:
-    """Decodes the first frame of each video whose index is not known yet; a line, `path: reason`, by bad path."""
+    """Decodes the first frame of each video without a cached index; `path: reason` by path for each that fails."""
     results = parallel_map(_why_undecodable, list(videos.paths), workers=max(1, workers), text="check videos")
     reasons = {path: reason for path, reason in results if reason is not None}
     return {path: reasons[path] for path in videos.paths if path in reasons}
 
 
 def check_labels(videos: VideoList, split: str) -> list[Finding]:
-    """Too few classes to train, classes without videos, and classes far smaller than the largest."""
+    """Finds too few classes to train, classes without videos, and classes far smaller than the largest."""
     try:
         check_trainable(videos)
     except DataError as error:
@@ -111,7 +110,7 @@ def check_labels(videos: VideoList, split: str) -> list[Finding]:
 
 
 def check_duplicates(splits: Mapping[str, VideoList], *, workers: int) -> list[Finding]:
-    """Videos of one split whose bytes are those of a video in an earlier one. Only files of equal size are read."""
+    """Finds videos with the same bytes as one in an earlier split. Only files of equal size are read."""
     rows = [(split, path) for split, videos in splits.items() for path in videos.paths]
     contents = digests([path for _, path in rows], workers=workers) if len(splits) > 1 else {}
     findings = []
@@ -124,10 +123,10 @@ def check_duplicates(splits: Mapping[str, VideoList], *, workers: int) -> list[F
 
 
 def digests(paths: Iterable[str], *, workers: int) -> dict[str, bytes]:
-    """Hashes of the files that share their size with another; no other can have its bytes twice."""
+    """Hashes of the files that share their size with another, since only these can have the same bytes."""
     by_size = defaultdict(set)
     for path in paths:
-        with suppress(OSError):  # said of the file itself
+        with suppress(OSError):  # the file's own check reports it
             if os.path.isfile(path):
                 by_size[os.path.getsize(path)].add(path)
     candidates = sorted(path for group in by_size.values() if len(group) > 1 for path in group)
@@ -138,7 +137,7 @@ def digests(paths: Iterable[str], *, workers: int) -> dict[str, bytes]:
 
 
 def finding_lines(findings: Iterable[Finding], *, most: int) -> list[str]:
-    """A line for each video, or split, of which something was found; those that stop training first."""
+    """A line for each video or split with findings; those that stop training come first."""
     about: dict[str, list[Finding]] = {}
     for finding in findings:
         about.setdefault(finding.path or finding.split, []).append(finding)
@@ -149,7 +148,7 @@ def finding_lines(findings: Iterable[Finding], *, most: int) -> list[str]:
 
 
 def finding_table(findings: Iterable[Finding]) -> list[str]:
-    """How many findings there are of each kind, and which kinds stop training."""
+    """The number of findings of each kind, and which kinds stop training, as a table in lines."""
     counts = Counter(finding.kind for finding in findings)
     rows = [f"{kind:16} {counts[kind]:8}  {'yes' if fatal else 'no'}" for kind, fatal in KINDS.items()]
     return [f"{'finding':16} {'count':>8}  stops training", *rows]
@@ -157,11 +156,9 @@ def finding_table(findings: Iterable[Finding]) -> list[str]:
 
 def findings_csv(findings: Sequence[Finding]) -> bytes:
     """The findings as CSV with a header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*(field.name for field in fields(Finding)), "stops_training"])
-    writer.writerows([*astuple(finding), "yes" if finding.fatal else "no"] for finding in findings)
-    return text.getvalue().encode()
+    columns = (*(field.name for field in fields(Finding)), "stops_training")
+    rows = [{**asdict(finding), "stops_training": "yes" if finding.fatal else "no"} for finding in findings]
+    return csv_bytes(rows, columns=columns)
 
 
 def _why_undecodable(path: str, _stop: threading.Event) -> str | None:
@@ -192,7 +189,7 @@ def _inspect(path: str, stop: threading.Event, *, split: str, clip: ClipConfig, 
 
 
 def _count_corrupt(path: str, info: VideoInfo, stop: threading.Event) -> int:
-    """Decodes all frames; returns how many of them the decoder had to guess at or could not make."""
+    """Decodes all frames; returns how many of them the decoder had to guess or could not make."""
     if info.container == "folder":
         frames: Iterator[Any] = (load_video(path, [number]) for number in range(info.num_frames))
     else:
@@ -206,7 +203,7 @@ def _count_corrupt(path: str, info: VideoInfo, stop: threading.Event) -> int:
 
 
 def _promised_frames(path: str, info: VideoInfo) -> int:
-    """Frames that the header of an MP4 or MOV file counts; those of other containers cannot be believed."""
+    """The frames that the header of an MP4 or MOV file counts; 0 for other containers, whose headers are unreliable."""
     if not info.container.startswith("mov,"):
         return 0
     with open_video(find_file(path)) as source:
@@ -230,7 +227,7 @@ def _why_short(info: VideoInfo, clip: ClipConfig) -> str | None:
 
 
 def _digest(path: str, stop: threading.Event) -> bytes | None:
-    """Hash of a file, None if it cannot be read, which is said elsewhere."""
+    """Hash of a file; None if it cannot be read, which the file's own check reports."""
     digest = hashlib.blake2b()
     try:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""From one video to the model's input: which frames, decoded, mirrored, transformed."""
+"""From a video to the model's input: frames chosen, decoded, mirrored and transformed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sifa_zoo.data.mirror import mirror_labels
 from sifa_zoo.data.sampling import clip_indices
 from sifa_zoo.data.seeding import torch_seeded
 
-# Training decodes frames a little larger than the model's input, so that a crop has something to choose from.
+# Training decodes frames a little larger than the model's input, so that random crops differ.
 TRAIN_SHORT_SIDE = 1.15
 
 
@@ -26,9 +26,12 @@ class ClipCutter:
         clip: How to cut a clip.
         transform: Maps uint8 `(T, C, H, W)` to the model's input; see `transforms`.
         num_clips: Clips per video in evaluation.
-        num_crops: Crops per clip in evaluation, those of the transform.
-        mirrored: Mirror half of the training clips: the class that each class becomes, as `mirrored_classes` gives it.
-            Clips of a class that becomes none are left as they are. None mirrors nothing.
+        num_crops: Crops per clip in evaluation, which the transform makes.
+        mirrored: The class that each class becomes when mirrored, from `mirrored_classes`: mirrors half of the training
+            clips, but none of a class without a mirror image. None mirrors nothing.
+
+    Raises:
+        ValueError: If `num_clips` or `num_crops` is less than 1.
     """
 
     def __init__(
@@ -50,9 +53,9 @@ class ClipCutter:
         self.mirrored = mirrored
 
     def train(self, video: Video, labels: np.ndarray, generator: random.Random) -> tuple[Tensor, np.ndarray]:
-        """A random clip, float32 `(C, T, H, W)`, and its labels, which are others where it is mirrored.
+        """A random clip, float32 `(C, T, H, W)`, and its labels, which change if it is mirrored.
 
-        All that is random is drawn from `generator`.
+        Everything random is drawn from `generator`.
 
         Raises:
             VideoError: If the video cannot be decoded, or has no times where `clip.fps` needs them.
@@ -68,11 +71,11 @@ class ClipCutter:
             return self.transform(frames), labels
 
     def evaluate(self, video: Video) -> Tensor:
-        """Evenly spaced clips, float32 `(num_clips * num_crops, C, T, H, W)`, the crops of a clip together.
+        """Evenly spaced clips, float32 `(num_clips * num_crops, C, T, H, W)`, the crops of a clip side by side.
 
         Raises:
-            ValueError: If the transform gives another number of crops.
-            VideoError: As `train` does.
+            ValueError: If the transform makes another number of crops.
+            VideoError: As from `train`.
         """
         clips = [clip_of(video, self.clip, number=i, num_clips=self.num_clips) for i in range(self.num_clips)]
         indices = [frame for clip in clips for frame in clip]
@@ -80,16 +83,14 @@ class ClipCutter:
         views = torch.stack([self.transform(clip) for clip in frames.split(self.clip.num_frames)])
         num_crops = views.shape[1] if views.ndim == 6 else 1  # (num_clips, num_crops, C, T, H, W)
         if num_crops != self.num_crops:
-            raise ValueError(
-                f"the transform gives {num_crops} crops, but num_crops is {self.num_crops}; give it as well"
-            )
+            raise ValueError(f"num_crops must be that of the transform, {num_crops}, got {self.num_crops}")
         return views.flatten(0, 1) if views.ndim == 6 else views
 
 
 def clip_of(
     video: Video, clip: ClipConfig, *, number: int = 0, num_clips: int = 1, generator: random.Random | None = None
 ) -> list[int]:
-    """Which frames of a video make a clip: that `number` of `num_clips` evenly spaced ones, or a random one.
+    """The frames of a clip: clip `number` of `num_clips` evenly spaced ones, or, with a generator, a random clip.
 
     Raises:
         VideoError: If the video cannot be decoded, or has no times where `clip.fps` needs them.

@@ -1,4 +1,4 @@
-"""The dataset that cuts clips from labelled videos."""
+"""The dataset of clips cut from a list of labelled videos."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from sifa_zoo.data.videos import VideoList
 class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
     """Clips of the videos in a list, with label and place in the list: `(clips, label, index)`.
 
-    A label is an int, or, where videos may have several classes, a float tensor `(num_classes,)` of zeros and ones.
-    For training (`seed` given) clips are one random clip, float32 `(C, T, H, W)`. All that is random, the transform
-    included, depends on `(seed, epoch, index, draw)` alone, so not on the number of workers or the order; the key
-    `(index, draw)`, as `ClipSampler` gives it, asks for another clip of a video that came before, and `index` alone for
-    the first. For evaluation (no `seed`) they are evenly spaced, float32 `(num_clips * num_crops, C, T, H, W)`, the
-    crops of a clip together.
+    The label is an int, or a float tensor `(num_classes,)` of zeros and ones where videos may have several classes.
+
+    For training (`seed` given), an item has one random clip, float32 `(C, T, H, W)`. Everything random, including the
+    transform, depends on `(seed, epoch, index, draw)` alone, not on the number of workers or the order of access. A key
+    is `(index, draw)`, as from `ClipSampler`, where each draw gives another clip, or `index` for the first draw.
+
+    For evaluation (no `seed`), an item has evenly spaced clips, float32 `(num_clips * num_crops, C, T, H, W)`, the
+    crops of a clip side by side.
 
     Args:
         videos: What to read.
         clip: How to cut a clip.
         transform: Maps uint8 `(T, C, H, W)` to the model's input; see `transforms`.
         num_clips: Clips per video in evaluation.
-        num_crops: Crops per clip in evaluation, those of the transform.
+        num_crops: Crops per clip in evaluation, which the transform makes.
         seed: Seed of training.
-        mirrored: Mirror half of the training clips: the class that each class becomes, as `mirrored_classes` gives it.
-            Clips of a class that becomes none are left as they are. None mirrors nothing.
+        mirrored: The class that each class becomes when mirrored, from `mirrored_classes`: mirrors half of the training
+            clips, but none of a class without a mirror image. None mirrors nothing.
 
     Raises:
         ValueError: If `num_clips` or `num_crops` is less than 1, or more for training; on access, if the transform
-            gives another number of crops.
+            makes another number of crops.
         VideoError: On access, if a video cannot be decoded, or has no times where `clip.fps` needs them.
 
     Example:
@@ -63,17 +65,17 @@ class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         self.videos = videos
         self.seed = seed
         self.cutter = ClipCutter(clip, transform, num_clips=num_clips, num_crops=num_crops, mirrored=mirrored)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on must see it
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent loader workers must see it
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def name(self, index: int) -> str:
-        """What a video is called: its path."""
+        """The name of a video: its path."""
         return str(self.videos.paths[index])
 
     def set_epoch(self, epoch: int) -> None:
-        """Gives each epoch other clips; call it before iterating, as with a `DistributedSampler`."""
+        """Gives an epoch its own clips; call it before iterating, as with a `DistributedSampler`."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int | Tensor, int]:

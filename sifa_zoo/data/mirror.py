@@ -1,7 +1,7 @@
-"""What mirroring does to labels: derived from class names that name a side or a direction of rotation.
+"""What mirroring does to labels, judged by class names that contain a side or a direction of rotation.
 
-Of 'Pushing something from left to right' the mirror image is 'Pushing something from right to left'. A class that
-names a side, but whose opposite is no class, has no mirror image. All other classes stay what they are.
+The mirror image of 'Pushing something from left to right' is 'Pushing something from right to left'. A class whose name
+contains a side, but whose opposite is not a class, has no mirror image. All other classes stay the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from sifa_zoo.data.videos import few
 
-NEVER = -1  # in place of the mirrored class
+NEVER = -1  # in place of a class: there is no mirror image
 
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")  # SwipeLeft is two words
 _SIDE = re.compile(
@@ -25,7 +25,7 @@ _OPPOSITE = {"left": "right", "right": "left", "clockwise": "counterclockwise", 
 
 
 def mirrored_classes(class_names: Sequence[str]) -> np.ndarray:
-    """The class that each class becomes when its clip is mirrored, int64 `(num_classes,)`; `NEVER` where none is.
+    """The class that each class becomes when mirrored, int64 `(num_classes,)`; `NEVER` if it has no mirror image.
 
     Example:
         >>> mirrored_classes(["jump", "Turn left", "turn right", "left hook"]).tolist()
@@ -43,11 +43,11 @@ def mirrored_classes(class_names: Sequence[str]) -> np.ndarray:
 
 
 def mirror_labels(labels: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray | None:
-    """The labels of a mirrored clip, or None if it must not be mirrored.
+    """The labels of a clip when mirrored, or None if it must not be mirrored.
 
     Args:
         labels: One class `()`, or booleans `(num_classes,)` where a video may have several.
-        mirrored: What `mirrored_classes` gives; with None nothing may be mirrored.
+        mirrored: From `mirrored_classes`; with None nothing may be mirrored.
     """
     if mirrored is None:
         return None
@@ -62,7 +62,7 @@ def mirror_labels(labels: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray
 
 
 def describe_mirroring(class_names: Sequence[str]) -> list[str]:
-    """What mirroring does to these classes, in lines to print."""
+    """Lines that say what mirroring does to these classes."""
     mirrored = mirrored_classes(class_names)
     pairs = [f"{class_names[i]} <-> {class_names[j]}" for i, j in enumerate(mirrored) if i < j]
     never = [name for name, other in zip(class_names, mirrored, strict=True) if other == NEVER]
@@ -74,7 +74,7 @@ def describe_mirroring(class_names: Sequence[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """The name in lower case, words separated by spaces, each side and direction written in one way."""
+    """The name in lower case, words separated by spaces, each side and direction spelt in one way."""
     words = " ".join(re.split(r"[\s_]+", _HUMP.sub(" ", name).lower().strip()))
     return _SIDE.sub(lambda match: match["side"] or _direction(match["turn"]), words)
 

@@ -1,4 +1,4 @@
-"""MixUp and CutMix of a batch of clips: torchvision's, the same for all frames of a clip."""
+"""MixUp and CutMix of a batch of clips: torchvision's, alike for all frames of a clip."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from sifa_zoo.data.seeding import torch_seeded
 
 
 class BatchMixer:
-    """Mixes each clip of a batch with another one, and their labels in the same proportion.
+    """Mixes each clip of a batch with another, and their labels in the same proportion.
 
     Args:
-        augment: `mixup_alpha`, `cutmix_alpha` and `mix_prob` count. With both alphas each batch takes one, at random.
+        augment: Only `mixup_alpha`, `cutmix_alpha` and `mix_prob` are used. With both alphas each batch takes one of
+            the two at random.
         num_classes: Classes of the model.
-        seed: All that is random depends on `(seed, epoch, step)` alone.
+        seed: Everything random depends on `(seed, epoch, step)` alone.
 
     Example:
         >>> mixer = BatchMixer(AugmentConfig(mixup_alpha=0.2), num_classes=3, seed=0)
@@ -40,8 +41,8 @@ class BatchMixer:
         """Mixes clips `(B, C, T, H, W)` with labels int64 `(B,)` or float `(B, num_classes)`.
 
         Returns:
-            The clips in another order, and their targets, float32 `(B, num_classes)`; both as they came, if this
-            batch is not mixed.
+            The mixed clips in another order, and their targets, float32 `(B, num_classes)`; clips and labels unchanged
+            if this batch is not mixed.
         """
         generator = random.Random(f"{self.seed} {epoch} {step}")
         if not self.mixes or len(labels) < 2 or generator.random() >= self.prob:
@@ -49,7 +50,7 @@ class BatchMixer:
         mix = generator.choice(self.mixes)
         targets = one_hot(labels, self.num_classes).float() if labels.ndim == 1 else labels
         with torch_seeded(generator):
-            # torchvision mixes neighbours, and those may be clips of one video.
+            # torchvision mixes neighbours, which may be clips of one video
             order = torch.randperm(len(labels)).to(labels.device)
             mixed, targets = mix(Video(clips[order]), targets[order])
         return mixed.as_subclass(Tensor), targets

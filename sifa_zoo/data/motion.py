@@ -1,22 +1,22 @@
-"""Generated videos whose class is a motion: a small data set that no single frame can solve.
+"""Generated videos whose class is a motion: a small data set that cannot be solved from single frames.
 
 A textured shape moves over a textured background under a shaking camera. The eight classes are four pairs, and a clip
-of one class played backwards is a clip of the other. One of four quantities runs in circles at constant speed:
+of one class played backwards is a clip of the other. One of four quantities cycles at constant speed:
 
     x      right, or left            the shape leaves at one edge and enters at the opposite one
     y      down, or up               the same
-    size   grow, or shrink           at its largest the shape starts again at its smallest, or the reverse
+    size   grow, or shrink           from its largest the shape jumps to its smallest, or the reverse
     angle  clockwise, or counterclockwise
 
-The start on that circle is uniform, so at every frame number the frames of the two classes of a pair have the same
-distribution: whoever sees one frame, even knowing its number, is right in at most half of the cases. All else (length,
-size, colours, outline, speed, shake, codec, frame rate) is drawn without looking at the class. Only the coding error
-can know the direction, since coding goes forward in time.
+The start of the cycle is uniform, so at every frame number the frames of the two classes of a pair have the same
+distribution: from one frame, even with its number, nobody can tell the two apart better than by guessing. Everything
+else (length, size, colours, outline, speed, shake, codec, frame rate) is drawn regardless of the class. Only coding
+errors can betray the direction, since coding goes forward in time.
 
-With `hold`, the picture stands still for that many frames, then jumps to where it would be: with 4, a clip of
-neighbouring frames has four equal ones in each group of four, so that motion exists only between the groups.
+With `hold`, the picture stands still for that many frames, then jumps to where it would have moved: with 4, a clip of
+consecutive frames has four equal ones in each group of four, so that motion exists only between the groups.
 
-Mirroring turns left into right and clockwise into counterclockwise; fine-tuning mirrors these clips with their labels.
+Mirroring turns left into right and clockwise into counterclockwise; fine-tuning mirrors these clips and their labels.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CLASSES = ("left", "right", "up", "down", "grow", "shrink", "clockwise", "counte
 _FORWARD = ("right", "down", "grow", "clockwise")  # quantity 0, 1, 2, 3 = x, y, size, angle increases
 _BACKWARD = ("left", "up", "shrink", "counterclockwise")
 _MANIFEST = "motion.json"
-_FORMAT = 1  # of the generator: raise it when the same seed gives other clips
+_FORMAT = 1  # of the generator; increase it when the same seed gives other clips
 _SPRITE_SIZE = 64
 
 
@@ -53,20 +53,20 @@ def render_clip(
 ) -> np.ndarray:
     """Draw one clip.
 
-    With generators in the same state, the two classes of a pair give the same frames in opposite order.
+    From generators in the same state, the two classes of a pair give the same frames in opposite order.
 
     Args:
         class_name: One of `CLASSES`.
-        rng: Source of everything that varies.
-        num_frames: Length; if None, drawn from 24 to 64, or with `hold` four times as long.
-        size: Height and width in pixels, at least 32; drawn, even, with a short side of 96 to 160 if None.
-        hold: Frames for which the picture stands still; `num_frames` must be a multiple.
+        rng: Source of everything random.
+        num_frames: Length. None draws it from 24 to 64, or takes `4 * hold` with `hold`.
+        size: Height and width in pixels, at least 32. None draws even numbers, with a short side of 96 to 160.
+        hold: Frames for which the picture stands still; `num_frames` must be a multiple of it.
 
     Returns:
         Frames `(T, H, W, 3)`, uint8, RGB.
 
     Raises:
-        ValueError: If the class is unknown, or the length or size out of range.
+        ValueError: If the class is unknown, or length or size is out of range.
 
     Example:
         >>> render_clip("left", np.random.default_rng(0), num_frames=16, size=(96, 128)).shape
@@ -83,7 +83,7 @@ def render_clip(
     if size is not None and min(size) < 32:
         raise ValueError(f"size must be at least 32 by 32 pixels, got {size = }")
 
-    # Every draw is made for every class, so that the stream of numbers does not depend on the class.
+    # Every class draws everything, so that the stream of random numbers does not depend on the class.
     drawn_size, drawn_frames = _draw_size(rng), int(rng.integers(24, 65))
     height, width = drawn_size if size is None else size
     num_frames = num_frames or (drawn_frames if hold == 1 else 4 * hold)
@@ -111,14 +111,14 @@ def write_motion_clips(
 ) -> Path:
     """Write the data set as `root/train/CLASS/0000.mp4` and `root/val/CLASS/0000.mp4`, balanced over the classes.
 
-    The videos are H.264, and one in ten is MPEG-4 part 2. They are written beside `root` and moved there when complete.
-    A folder that already holds the same data set is used again.
+    The videos are H.264, one in ten MPEG-4 Part 2. They are written beside `root` and moved there once complete. A
+    folder that already holds the same data set is kept.
 
     Args:
-        root: Folder to create; may exist if it is empty.
+        root: Folder to create; it may exist if it is empty.
         num_train: Training videos, a multiple of 8.
-        num_val: Validation videos, a multiple of 8. They share no random number with the training videos.
-        seed: Non-negative; the same seed gives the same frames.
+        num_val: Validation videos, a multiple of 8. They share no random numbers with the training videos.
+        seed: Not negative; the same seed gives the same frames.
         hold: Frames for which the picture stands still, as in `render_clip`.
         progress: Show a progress bar.
 
@@ -126,7 +126,7 @@ def write_motion_clips(
         The folder.
 
     Raises:
-        ValueError: If a number is out of range, or `root` holds anything else.
+        ValueError: If a number is out of range, or `root` holds something else.
 
     Example:
         >>> root = write_motion_clips("demo/motion", num_train=16, num_val=8)
@@ -151,18 +151,18 @@ def write_motion_clips(
         _write_videos(work, counts, seed=seed, hold=hold, progress=progress)
         (work / _MANIFEST).write_text(json.dumps(manifest) + "\n")
         if root.exists():
-            root.rmdir()  # empty, as _is_written has found
+            root.rmdir()  # _is_written has found it empty
         work.rename(root)
     return root
 
 
 def _is_written(root: Path, manifest: dict[str, int]) -> bool:
-    """Whether `root` holds this data set; raises if it holds anything else."""
+    """Whether `root` holds this data set; raises if it holds something else."""
     way_out = "name another folder or remove this one"
     if not root.exists():
         return False
     if not root.is_dir():
-        raise ValueError(f"{root}: must be a folder, and is a file; {way_out}")
+        raise ValueError(f"{root}: expected a folder, got a file; {way_out}")
     if not any(root.iterdir()):
         return False
     try:
@@ -170,7 +170,7 @@ def _is_written(root: Path, manifest: dict[str, int]) -> bool:
     except (FileNotFoundError, ValueError):  # ValueError: not JSON, or not text
         raise ValueError(f"{root}: holds files that are not generated motion clips; {way_out}") from None
     if found != manifest:
-        raise ValueError(f"{root}: holds motion clips of {found}, and {manifest} were asked for; {way_out}")
+        raise ValueError(f"{root}: holds the motion clips of {found}, not of {manifest}; {way_out}")
     expected = {*_video_paths(root / "train", manifest["num_train"]), *_video_paths(root / "val", manifest["num_val"])}
     missing = sorted(expected - set(root.glob("*/*/*.mp4")))
     if missing:
@@ -179,13 +179,13 @@ def _is_written(root: Path, manifest: dict[str, int]) -> bool:
 
 
 def _write_videos(root: Path, counts: dict[str, int], *, seed: int, hold: int, progress: bool) -> None:
-    """Write so many videos per split, each from a seed of its own that is spawned from its split's seed."""
+    """Write this many videos per split, each from a seed of its own, spawned from that of its split."""
     paths: list[Path] = []
     seeds: list[np.random.SeedSequence] = []
     for (split, count), split_seed in zip(counts.items(), np.random.SeedSequence(seed).spawn(len(counts)), strict=True):
         paths += _video_paths(root / split, count)
         seeds += split_seed.spawn(count)
-    # NumPy and the encoder let go of the interpreter lock, so threads are enough
+    # threads are enough: NumPy and the encoder release the interpreter lock
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         written = pool.map(partial(_write_video, hold=hold), paths, seeds)
         for _ in tqdm(written, total=len(paths), desc="motion clips", unit="video", disable=not progress):
@@ -193,7 +193,7 @@ def _write_videos(root: Path, counts: dict[str, int], *, seed: int, hold: int, p
 
 
 def _video_paths(folder: Path, count: int) -> Iterator[Path]:
-    """The files of a split, one class after the other in turn."""
+    """The files of a split, with the classes in turn."""
     for number in range(count):
         yield folder / CLASSES[number % len(CLASSES)] / f"{number // len(CLASSES):04d}.mp4"
 
@@ -205,7 +205,7 @@ def _write_video(path: Path, seed: np.random.SeedSequence, *, hold: int) -> None
     fps = Fraction(str(rng.choice(["12", "15", "24000/1001", "24", "25", "30000/1001", "30"])))
     mpeg4 = rng.random() < 0.1 or "libx264" not in av.codecs_available
     gop_size, max_b_frames, crf = (int(n) for n in rng.integers((6, 0, 16), (65, 4, 27)))
-    # threads=1: videos are coded side by side already
+    # threads=1: videos are already encoded in parallel
     options = {"qmin": "2", "qmax": "5"} if mpeg4 else {"crf": str(crf), "preset": "veryfast"}
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +239,7 @@ def _draw_colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _texture(rng: np.random.Generator, size: tuple[int, int], *, smoothness: float) -> np.ndarray:
-    """Noise `(H, W)` in [0, 1] that repeats seamlessly; its amplitude is the frequency to the power -`smoothness`."""
+    """Noise `(H, W)` in [0, 1] that tiles seamlessly, with amplitude `frequency ** -smoothness`."""
     height, width = size
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf  # no mean
@@ -267,10 +267,10 @@ def _draw_sprite(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
 
 
 def _draw_phases(rng: np.random.Generator, num_frames: int, *, moving: int) -> np.ndarray:
-    """The four quantities `(T, 4)` in [0, 1), of which one increases and starts again at 0.
+    """The four quantities `(T, 4)` in [0, 1), of which one increases and wraps to 0.
 
-    They are the shares of the width, of the height, of the way from the smallest size to the largest (logarithmic), and
-    of a turn. A place that does not change is near the middle, so that a centre crop sees the shape.
+    They are fractions of the width, of the height, of the way from the smallest size to the largest (logarithmic), and
+    of a turn. A position that does not change is near the middle, so that a centre crop shows the shape.
     """
     start, cycle = rng.random(4), rng.uniform(30, 70)  # frames per cycle
     phases = np.tile(start * (0.4, 0.4, 1, 1) + (0.3, 0.3, 0, 0), (num_frames, 1))
@@ -310,7 +310,7 @@ def _paste(frames: np.ndarray, sprite: np.ndarray, phases: np.ndarray, shake: np
 
 
 def _bilinear(sprite: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Sample the sprite at u (to the right) and v (down), with its transparent edges at -1 and 1 and beyond."""
+    """Sample the sprite at u (rightwards) and v (downwards); it is transparent from its edges at -1 and 1 outwards."""
     last = sprite.shape[0] - 1
     column = np.clip((u + 1) * (last / 2), 0, last - 1e-3)
     row = np.clip((v + 1) * (last / 2), 0, last - 1e-3)

@@ -1,6 +1,7 @@
-"""A function over many files at once, with a progress bar, that Ctrl-C stops soon.
+"""Calls a function on many files in parallel, with a progress bar; Ctrl-C stops it soon.
 
-Threads do: FFmpeg runs without Python's lock. Nothing is drawn ahead of the workers, so a list may be long.
+Threads are enough, because FFmpeg runs without Python's lock. Only a few files are queued ahead of the workers, so a
+list may be long.
 """
 
 from __future__ import annotations
@@ -16,31 +17,31 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_AHEAD = 4  # files per worker that wait for their turn
+_AHEAD = 4  # files per worker that are queued or in work
 
 
 class Stopped(Exception):
-    """Raised by a function that saw its `stop` event: nobody waits for its result any more."""
+    """For a function to raise when its `stop` event is set: its result is no longer wanted."""
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(
     function: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, workers: int, text: str
 ) -> Iterator[tuple[Item, Result]]:
-    """Yields items with their results as they are done.
+    """Yields items with their results, as these become ready.
 
     Args:
-        function: Called with an item and an event; once that is set, long work should raise `Stopped`.
-        items: What to work on.
-        workers: How many at a time, at least 1.
-        text: What the progress bar says.
+        function: Called with an item and an event; once the event is set, long work should raise `Stopped`.
+        items: The arguments.
+        workers: Items at a time, at least 1.
+        text: Label of the progress bar.
 
     Raises:
-        Exception: The first that `function` raises; what has not begun is dropped then, as it is on Ctrl-C.
+        Exception: The first one that `function` raises. Items not begun are dropped then, as they are on Ctrl-C.
 
     Example:
         >>> sorted(parallel_map(lambda item, stop: item + 1, [1, 2], workers=2, text="add"))

@@ -1,4 +1,4 @@
-"""Which clips an epoch has, in which order, and which of them a process takes."""
+"""Which clips an epoch has, in what order, and which of them each process takes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from torch.utils.data import Sampler
 
 from sifa_zoo.data.videos import VideoList
 
-_CHUNK = 4096  # keys that are Python objects at a time: an epoch may have a million
+_CHUNK = 4096  # keys that become Python objects at a time, since an epoch may have a million
 
 
 class ClipSampler(Sampler[tuple[int, int]]):
-    """Keys `(index, draw)` of a `ClipDataset`: a video's place in the list, and how often it came in this epoch before.
+    """Keys `(index, draw)` of a `ClipDataset`: a video's place in the list, and how often it came before in the epoch.
 
-    With a seed, for training: the order depends on `(seed, epoch)` alone. The processes of a distributed run take
-    turns, video by video, so that together they see what a single one would; the rest that does not go round is left
-    out, in each epoch another one. Without a seed, for evaluation: each video once, in order, and ranks may
-    differ by one video.
+    With a seed, for training, the order depends on `(seed, epoch)` alone. The processes of a distributed run take
+    videos in turn, so that together they see what a single process would; the remainder is left out, another one in
+    each epoch. Without a seed, for evaluation, each video comes once, in order, and ranks may differ by one video.
 
     Args:
         videos: The videos of the dataset.
         seed: Seed of training.
-        balance: Draw videos with replacement, in proportion to the size of their class to the power of `-balance`: with
-            1 all classes come equally often. 0 takes each video once.
-        repeats: Clips of each video in an epoch. They follow one another, so that a batch that is a multiple has
-            them together.
-        rank: Which of `num_replicas` processes this is.
+        balance: Draw videos with replacement, in proportion to class size to the power of `-balance`: 1 makes all
+            classes equally frequent. 0 takes each video once.
+        repeats: Clips of each video in an epoch. They follow one another, so a batch size that is a multiple of
+            `repeats` keeps them in one batch.
+        rank: The number of this process.
         num_replicas: Processes among which the videos are divided.
 
     Raises:
-        ValueError: If a value is out of range, there are fewer videos than processes to train, or balancing is asked
-            for videos with several classes.
+        ValueError: If a value is out of range, there are fewer videos than processes that train, or `balance` is given
+            for videos that may have several classes.
 
     Example:
         >>> list(ClipSampler(VideoList(["a", "b", "c"], [0, 0, 1], ["x", "y"])))
@@ -58,7 +57,7 @@ class ClipSampler(Sampler[tuple[int, int]]):
         if seed is not None and len(videos) < num_replicas:
             raise ValueError(f"{len(videos)} training videos cannot be divided among {num_replicas} processes")
         if balance and videos.multi_label:
-            raise ValueError("balance needs one class per video, but these may have several; leave it 0")
+            raise ValueError("balance needs one class per video, but these may have several; leave it at 0")
         self.videos = videos
         self.seed = seed
         self.balance = balance
@@ -69,12 +68,12 @@ class ClipSampler(Sampler[tuple[int, int]]):
         self.start = 0
 
     def __len__(self) -> int:
-        """Clips of a whole epoch for this process, wherever the next pass starts."""
+        """Clips of this process in a whole epoch, wherever the next pass starts."""
         spare = 0 if self.seed is not None else self.num_replicas - 1 - self.rank
         return (len(self.videos) + spare) // self.num_replicas * self.repeats
 
     def set_epoch(self, epoch: int, *, start: int = 0) -> None:
-        """Chooses the epoch of the next pass, and the clip of this process at which it starts."""
+        """Sets the epoch of the next pass, and the clip of this process at which it starts."""
         if not 0 <= start <= len(self):
             raise ValueError(f"start must be in [0, {len(self)}], got {start = }")
         self.epoch = epoch
@@ -90,7 +89,7 @@ class ClipSampler(Sampler[tuple[int, int]]):
             yield from zip(keys[0].tolist(), keys[1].tolist(), strict=True)
 
     def _epoch_videos(self) -> tuple[np.ndarray, np.ndarray]:
-        """The videos of this epoch for all processes, and how often each came before."""
+        """The videos of this epoch for all processes, and how often each one came before."""
         num_videos = len(self.videos)
         never = np.zeros(num_videos, dtype=np.int64)
         if self.seed is None:
@@ -104,7 +103,7 @@ class ClipSampler(Sampler[tuple[int, int]]):
 
 
 def _times_before(values: np.ndarray) -> np.ndarray:
-    """How often the value at each place stands at an earlier one."""
+    """For each place, how often its value stands at an earlier one."""
     order = np.argsort(values, kind="stable")
     rising = values[order]
     result = np.empty_like(order)

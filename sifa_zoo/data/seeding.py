@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, not on what was drawn before."""
+"""Random numbers that depend on their purpose, not on what was drawn before."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 @contextmanager
 def torch_seeded(generator: random.Random) -> Iterator[None]:
-    """Seeds torch's generator on the CPU with the next number of `generator`, and afterwards puts it back."""
+    """Seeds torch's CPU generator with the next number of `generator`, and restores it afterwards."""
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the GPUs as well.
+        # not torch.manual_seed, which would seed the GPUs as well
         torch.default_generator.manual_seed(generator.getrandbits(63))
         yield

@@ -1,4 +1,4 @@
-"""Lists of WebDataset shards: which there are, how many samples they hold, and of which classes."""
+"""Lists of WebDataset shards: which ones there are, how many samples they hold, and their classes."""
 
 from __future__ import annotations
 
@@ -9,37 +9,35 @@ import os
 import tarfile
 from collections.abc import Sequence
 
-from sifa_zoo.config import ReadConfig
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.labels import ClassList, name_labels, parse_class_list
-from sifa_zoo.data.formats.read import has_shards, read_videos
 from sifa_zoo.data.formats.remap import BY_INDEX, place_labels
-from sifa_zoo.data.videos import DataError, VideoList
+from sifa_zoo.data.formats.splits import SPLITS
+from sifa_zoo.data.videos import DataError
 
 FORMAT = "webdataset"
 _TITLE = "WebDataset shards"
-_SPLITS = {"train": ("train",), "val": ("val", "validation", "test"), "test": ("test",)}
 
 
 class LengthError(DataError, TypeError):
-    """Nobody knows how many samples there are; a TypeError too, as `list` expects it of what has no length."""
+    """The number of samples is unknown; also a TypeError, since `list` expects that of something without a length."""
 
 
 class LibraryError(ImportError, ValueError):
-    """A library that shards need is not installed; the message tells how to."""
+    """A library that shards need is not installed; the message says how to install it."""
 
 
 class ShardList:
-    """Shards in the place of a `VideoList`: what is known of their videos before these are read.
+    """Shards, in place of a `VideoList`: what is known about their videos before these are read.
 
     Args:
-        shards: As for `find_shards`, or the shards themselves.
+        shards: What `find_shards` takes, or the paths and URLs of the shards themselves.
         class_names: The classes that labels must belong to, in order. None: those of `classes.txt` beside the shards,
-            or in the folder above; it also names labels that are numbers.
-        remap: As for `read_videos`.
+            or in the folder above, which also gives labels that are numbers their names.
+        remap: The remap of labels, as in the `how` of `read_videos`.
 
     Raises:
-        DataError: If there are no shards or no class names, or `classes.txt` has others than `class_names`.
+        DataError: If there are no shards or no class names, or `classes.txt` has classes that `class_names` lacks.
         LibraryError: If the webdataset library is not installed.
     """
 
@@ -65,48 +63,37 @@ class ShardList:
         elif class_names is not None:
             self.class_names = tuple(class_names)
         elif remap == BY_INDEX:
-            raise DataError(f"--remap {BY_INDEX} needs weights with class names, which the numbers are places among")
+            raise DataError(f"--remap {BY_INDEX} needs weights with class names, which the numbers count")
         else:
             raise DataError(f"{self.shards[0]} has no classes.txt beside it; add it, or give the class names")
 
     def __len__(self) -> int:
-        """Samples in all shards: from `sizes.json` or `__len__` beside them, or counted once if they are local.
+        """Samples in all shards, as `count_samples` finds them, once.
 
         Raises:
-            LengthError: If none of these is there.
+            DataError: As from `count_samples`.
         """
         if self._length is None:
             self._length = count_samples(self.shards)
         return self._length
 
     def with_classes(self, class_names: Sequence[str]) -> ShardList:
-        """The same shards, the same classes in another order."""
+        """The same shards, with the same classes in another order."""
         return ShardList(self.shards, class_names, remap=self.remap)
 
     def as_multi_label(self) -> ShardList:
-        """The same shards; the label of a sample becomes booleans `(num_classes,)`, as floats."""
+        """The same shards, with labels as zeros and ones `(num_classes,)`."""
         videos = copy.copy(self)
         videos.multi_label = True
         return videos
 
 
-def read_videos_or_shards(
-    data: str | os.PathLike[str],
-    split: str | None = None,
-    class_names: Sequence[str] | None = None,
-    how: ReadConfig = ReadConfig(),
-) -> VideoList | ShardList:
-    """What `read_videos` reads, or shards where `data` is such or the format "webdataset"; arguments as there."""
-    if how.format != FORMAT and (how.format is not None or not has_shards(data)):
-        return read_videos(data, split, class_names, how)
-    if how.allow_missing:
-        raise ValueError("allow_missing is for lists: shards name no video that they do not hold")
-    need_library()
-    return ShardList(find_shards(data, split), class_names, remap=how.remap)
-
-
 def need_library() -> None:
-    """Raises a `LibraryError` if shards cannot be read here."""
+    """Checks that the libraries that read shards are installed.
+
+    Raises:
+        LibraryError: If one is not.
+    """
     try:
         import fsspec  # noqa: F401
         import webdataset  # noqa: F401
@@ -115,43 +102,50 @@ def need_library() -> None:
 
 
 def find_shards(data: str | os.PathLike[str], split: str | None = None) -> list[str]:
-    """The shards that `data` names, in order.
+    """Paths or URLs of the shards that `data` names, in order.
 
     Args:
         data: A folder with `*.tar`, or with `train/*.tar` and `val/*.tar`; a shard; or a pattern with braces such as
             `s3://bucket/train-{0000..0099}.tar`. Each may be local or any fsspec URL.
-        split: `train`, `val` or `test`, where a folder has splits.
+        split: `train`, `val` or `test`, if `data` is a folder with splits.
 
     Raises:
-        DataError: If there are none, or a local one that is named does not exist.
+        DataError: If there are none, or a local shard that `data` names does not exist.
         ValueError: If `data` is a `pipe:`, which would run a command.
     """
     need_library()
     import fsspec
 
-    name = os.fspath(data)
-    if name.startswith("pipe:"):
-        raise ValueError(f"shards cannot come from a command, got {name!r}; give a file or an fsspec URL")
-    if "{" in name or name.endswith(".tar"):
+    source = os.fspath(data)
+    if source.startswith("pipe:"):
+        raise ValueError(f"shards cannot come from a command, got {source!r}; give a file or an fsspec URL")
+    if "{" in source or source.endswith(".tar"):
         from braceexpand import braceexpand
 
-        shards = list(braceexpand(name))
+        shards = list(braceexpand(source))
         missing = [shard for shard in shards if "://" not in shard and not os.path.isfile(shard)]
         if missing:
             raise DataError(f"{len(missing)} of {len(shards)} shards do not exist, such as {missing[0]}")
         return shards
-    files, root = fsspec.core.url_to_fs(name)
-    for folder in (root, *(f"{root}/{part}" for part in _SPLITS.get(split or "", ()))):
+    files, root = fsspec.core.url_to_fs(source)
+    for folder in (root, *(f"{root}/{name}" for name in SPLITS.get(split or "", ()))):
         listed = files.ls(folder, detail=False) if files.isdir(folder) else []
         if shards := sorted(path for path in listed if path.endswith(".tar")):
-            here = f"{name.rstrip('/')}{folder.removeprefix(root)}" if "://" in name else folder  # as the user names it
+            here = (
+                f"{source.rstrip('/')}{folder.removeprefix(root)}" if "://" in source else folder
+            )  # as the user names it
             return [f"{here}/{path.rpartition('/')[2]}" for path in shards]
-    parts = f", nor in its folder {split}" if split else "; where it has splits, name one"
-    raise DataError(f"no shards (*.tar) in {name}{parts}")
+    hint = f", nor in its folder {split}" if split else "; where it has splits, name one"
+    raise DataError(f"no shards (*.tar) in {source}{hint}")
 
 
 def count_samples(shards: Sequence[str]) -> int:
-    """Samples in shards; see `ShardDataset.__len__`."""
+    """Samples in shards, as `sizes.json` or `__len__` beside them says; otherwise counted, which local shards allow.
+
+    Raises:
+        DataError: If a local shard cannot be read.
+        LengthError: If the number is unknown.
+    """
     total = 0
     for folder in dict.fromkeys(shard.rpartition("/")[0] for shard in shards):
         names = [shard.rpartition("/")[2] for shard in shards if shard.rpartition("/")[0] == folder]
@@ -172,7 +166,7 @@ def count_samples(shards: Sequence[str]) -> int:
 
 
 def _count(shard: str) -> int:
-    """Samples with a video in a local shard, from its headers alone."""
+    """Samples with a video in a local shard; only its headers are read."""
     try:
         with tarfile.open(shard) as tar:
             names = [member.name for member in tar if member.isreg()]
@@ -185,7 +179,7 @@ def _count(shard: str) -> int:
 def _find_class_list(shards: Sequence[str]) -> ClassList | None:
     """`classes.txt` beside the first shard, or in the folder above."""
     if not shards:
-        raise DataError("no shards are named")
+        raise DataError("no shards are given")
     folder = shards[0].rpartition("/")[0]
     for place in (folder, folder.rpartition("/")[0]):
         text = _read_beside(place, "classes.txt") if place or not folder else None
@@ -196,7 +190,7 @@ def _find_class_list(shards: Sequence[str]) -> ClassList | None:
 
 
 def _read_beside(folder: str, name: str) -> str | None:
-    """The text of a small file beside shards, None where there is none."""
+    """The text of a small file beside shards; None if there is no such file."""
     import fsspec
 
     files, path = fsspec.core.url_to_fs(f"{folder}/{name}" if folder else name)

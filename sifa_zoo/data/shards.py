@@ -1,12 +1,11 @@
-"""WebDataset shards: videos in tar files, local or behind any fsspec URL, streamed by the webdataset library."""
+"""WebDataset shards: videos in tar files, local or at any fsspec URL, streamed by the webdataset library."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,19 +21,17 @@ from sifa_zoo.data.decode import NamedBytes, VideoError
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.labels import name_labels
 from sifa_zoo.data.formats.remap import place_labels
-from sifa_zoo.data.shard_list import ShardList, count_samples, find_shards, need_library
+from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import DataError, few
 
-__all__ = ["Part", "ShardDataset", "count_samples", "find_shards"]
-
-_SHUFFLE_BUFFER = 100  # samples, undecoded: some 100 MB per worker for clips of ten seconds
+_SHUFFLE_BUFFER = 100  # undecoded samples: about 100 MB per worker for videos of ten seconds
 _LABELS = ("cls", "txt", "json")
 
 Item: TypeAlias = tuple[Tensor, int | Tensor, int]
 
 
-class Part(NamedTuple):
-    """Which shards a loader worker reads: of those that go to its process (`rank`) those that go to it."""
+class Reader(NamedTuple):
+    """A loader worker of a process, which decides the shards that it reads: its share of those of the process."""
 
     rank: int = 0
     num_replicas: int = 1
@@ -45,41 +42,38 @@ class Part(NamedTuple):
 class ShardDataset(IterableDataset[Item]):
     """Clips of the videos in shards: a stream of `(clips, label, index)`, as `ClipDataset` gives them.
 
-    A sample is a video, told by its suffix, and its label beside it under the same key: `cls` or `txt` (a name or a
-    number), or `json` with a "label". Shards are split over nodes (of `torch.distributed`, or RANK and WORLD_SIZE) and
-    loader workers, so there should be at least as many; none is read twice. For training (`seed` given) shards and
-    samples are shuffled, the latter in a buffer, by `(seed, epoch)`; the clip cut from a video depends on
-    `(seed, epoch, key)`. For evaluation each sample comes once, in order.
+    A sample is a video, recognised by its suffix, and its label beside it under the same key: `cls` or `txt` (a name or
+    a number), or `json` with a "label". Shards are divided among nodes (of `torch.distributed`, or by RANK and
+    WORLD_SIZE) and loader workers, so there should be at least as many of them; none is read twice. For training
+    (`seed` given), shards are shuffled by `(seed, epoch)`, and so are samples, in a buffer; the clip that is cut from a
+    video depends on `(seed, epoch, key)`. For evaluation each sample comes once, in order.
+
+    `index` is unique: the number of the shard, shifted by 32 bits, plus the place of the sample in it.
 
     Args:
-        shards: As for `find_shards`, or the shards themselves; or a `ShardList`, which knows its classes.
+        videos: The shards, with their classes.
         clip: How to cut a clip.
         transform: Maps uint8 `(T, C, H, W)` to the model's input.
         num_clips: Clips per video in evaluation.
-        num_crops: Crops per clip in evaluation, those of the transform.
+        num_crops: Crops per clip in evaluation, which the transform makes.
         seed: Seed of training.
         mirrored: As for `ClipDataset`.
-        class_names: The classes that labels must belong to, in order. None: those of `classes.txt` beside the shards,
-            or in the folder above; it also names labels that are numbers.
-        remap: As for `read_videos`.
-        yield_errors: Give a `VideoError` in the place of a sample whose video is missing or damaged, and go on.
-
-    `index` is unique: the number of the shard, shifted by 32 bits, and the place of the sample in it.
+        yield_errors: Give a `VideoError` in place of a sample whose video is missing or damaged, and go on.
 
     Raises:
-        DataError: If there are no shards or no class names; while iterating, if a shard cannot be read or a sample has
-            no label that is known. Shard and key are named.
-        LibraryError: If webdataset is not installed.
-        ValueError: If `num_clips` is out of range.
+        DataError: While iterating, if a shard cannot be read, or a sample has no label or an unknown one. The message
+            names shard and key.
+        ValueError: If `num_clips` or `num_crops` is less than 1, or more for training.
         VideoError: While iterating, if a video is missing or cannot be decoded.
 
     Example:
-        >>> ShardDataset("s3://bucket/train-{0000..0099}.tar", clip, transform, seed=0)  # doctest: +SKIP
+        >>> shards = ShardList("s3://bucket/train-{0000..0099}.tar")  # doctest: +SKIP
+        >>> dataset = ShardDataset(shards, clip, transform, seed=0)  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        shards: str | os.PathLike[str] | Sequence[str] | ShardList,
+        videos: ShardList,
         clip: ClipConfig,
         transform: Callable[[Tensor], Tensor],
         *,
@@ -87,54 +81,51 @@ class ShardDataset(IterableDataset[Item]):
         num_crops: int = 1,
         seed: int | None = None,
         mirrored: np.ndarray | None = None,
-        class_names: Sequence[str] | None = None,
-        remap: str | None = None,
         yield_errors: bool = False,
     ) -> None:
-        need_library()
         if seed is not None and max(num_clips, num_crops) > 1:
             raise ValueError(f"training takes one clip and one crop, got {num_clips = }, {num_crops = }, {seed = }")
-        if not isinstance(shards, ShardList):
-            shards = ShardList(shards, class_names, remap=remap)
-        self.videos = shards
+        self.videos = videos
         self.cutter = ClipCutter(clip, transform, num_clips=num_clips, num_crops=num_crops, mirrored=mirrored)
         self.seed = seed
         self.yield_errors = yield_errors
         self._places: dict[str, int] = {}
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers that live on must see it
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent loader workers must see it
 
     def __len__(self) -> int:
-        """Samples in all shards; see `ShardList`."""
+        """Samples in all shards, as `count_samples` finds them."""
         return len(self.videos)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes that labels are places in."""
+        """The classes, in the order that labels count."""
         return self.videos.class_names
 
     def set_epoch(self, epoch: int) -> None:
-        """Gives each epoch another order and other clips; call it before iterating."""
+        """Gives an epoch its own order and clips; call it before iterating."""
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[Item | VideoError]:  # type: ignore[override]
         from webdataset.utils import pytorch_worker_info
 
-        for _, item in self.named(Part(*pytorch_worker_info())):
+        for _, item in self.named(Reader(*pytorch_worker_info())):
             yield item
 
-    def named(self, part: Part, *, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, Item | VideoError]]:
-        """The samples of a part with their names, `shard, sample key`.
+    def named(
+        self, reader: Reader, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[str, Item | VideoError]]:
+        """The samples of a reader with their names, `shard, sample key`.
 
         Args:
-            part: Which shards are read.
-            start: Samples that are passed over, without decoding them.
-            stop: The sample before which to stop. Then the shards are read again and again until there are as many,
-                in another order and with other clips each time. None: once.
+            reader: Who reads, which decides the shards.
+            start: Samples that are skipped, without decoding them.
+            stop: The sample before which to stop. The shards are read repeatedly until there are that many, each time
+                in another order and with other clips. None reads them once.
 
         Raises:
-            DataError: As when iterating; and with `stop`, if the shards hold no sample.
+            DataError: As when iterating; also, with `stop`, if the shards hold no sample.
         """
-        samples = self._samples(part, 0) if stop is None else self._endless(part)
+        samples = self._samples(reader, 0) if stop is None else self._endless(reader)
         for draw, index, sample in islice(samples, start, stop):
             where = f"{sample['__url__']}, sample {sample['__key__']}"
             try:
@@ -144,21 +135,21 @@ class ShardDataset(IterableDataset[Item]):
                     raise
                 yield where, error
 
-    def _endless(self, part: Part) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def _endless(self, reader: Reader) -> Iterator[tuple[int, int, dict[str, Any]]]:
         for number in count():
-            samples = self._samples(part, number)
+            samples = self._samples(reader, number)
             first = next(samples, None)
             if first is None:
-                raise DataError(f"no sample in the shards {few([name for _, name in self._shards(part)])}")
+                raise DataError(f"no sample in the shards {few([name for _, name in self._shards(reader)])}")
             yield first
             yield from samples
 
-    def _samples(self, part: Part, number: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """One pass over the shards of a part, undecoded, each sample with the number of the pass and its index."""
+    def _samples(self, reader: Reader, number: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """One pass over the shards of a reader: samples, undecoded, each with the number of the pass and its index."""
         import webdataset
 
-        mine = self._shards(part)
-        shuffler = random.Random(f"{self.seed} {int(self._epoch)} {part.rank} {part.worker} {number}")
+        mine = self._shards(reader)
+        shuffler = random.Random(f"{self.seed} {int(self._epoch)} {reader.rank} {reader.worker} {number}")
         if self.seed is not None and number:
             shuffler.shuffle(mine)
         samples = _read(mine)
@@ -167,14 +158,13 @@ class ShardDataset(IterableDataset[Item]):
         for index, sample in samples:
             yield number, index, sample
 
-    def _shards(self, part: Part) -> list[tuple[int, str]]:
-        """The shards of a part with their numbers, in the order of this epoch."""
+    def _shards(self, reader: Reader) -> list[tuple[int, str]]:
+        """The shards of a reader with their numbers, in the order of this epoch."""
         shards = list(enumerate(self.videos.shards))
         if self.seed is not None:
-            random.Random(f"{self.seed} {int(self._epoch)}").shuffle(
-                shards
-            )  # everywhere alike, before they are divided
-        return shards[part.rank :: part.num_replicas][part.worker :: part.num_workers]
+            # The same for all readers, since only then are the shards divided among them.
+            random.Random(f"{self.seed} {int(self._epoch)}").shuffle(shards)
+        return shards[reader.rank :: reader.num_replicas][reader.worker :: reader.num_workers]
 
     def _clips(self, sample: dict[str, Any], index: int, *, where: str, draw: int) -> Item:
         videos = [name for name in sample if f".{name}".endswith(VIDEO_SUFFIXES)]
@@ -202,7 +192,7 @@ class ShardDataset(IterableDataset[Item]):
 
 
 def _read(shards: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Samples as webdataset groups them, with their index."""
+    """Samples as webdataset groups them, each with its index."""
     import fsspec
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -213,9 +203,8 @@ def _read(shards: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, An
                 for place, sample in enumerate(group_by_keys(files)):
                     yield number << 32 | place, sample
         except (OSError, EOFError, tarfile.TarError, ValueError) as error:
-            reason = (
-                "no such file" if isinstance(error, FileNotFoundError) else str(error.args[0] if error.args else error)
-            )
+            first = str(error.args[0] if error.args else error)
+            reason = "no such file" if isinstance(error, FileNotFoundError) else first
             raise DataError(f"cannot read the shard {url}: {reason}") from error
 
 

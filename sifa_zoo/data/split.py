@@ -1,4 +1,4 @@
-"""A part of a data set set aside for validation, class by class; videos stay where they are."""
+"""Sets videos of each class aside for validation; the files stay where they are."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def split_videos(videos: VideoList, *, val_share: float, seed: int = 0, workers:
 
     Args:
         videos: What to split; one class each.
-        val_share: Share of each class that goes to validation, in (0, 1); at least one video and not all.
-        seed: Another seed draws others.
-        workers: Files read at a time, to see which have the same bytes: such stay in one part.
+        val_share: Share of each class that goes to validation, in (0, 1); at least one video, but never all.
+        seed: Another seed draws other videos.
+        workers: Files read at a time, to find those with the same bytes, which stay in one split.
 
     Returns:
         `train` and `val`, each in the order of `videos`.
 
     Raises:
-        DataError: If the videos have several labels each, or no class can give any.
+        DataError: If the videos have several labels each, or no class can spare one.
         ValueError: If `val_share` is out of range.
     """
     if not 0 < val_share < 1:

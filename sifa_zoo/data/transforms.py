@@ -1,7 +1,7 @@
-"""From decoded frames to model input: torchvision's v2 transforms, drawn once per clip, so the same for all frames.
+"""From decoded frames to model input: torchvision's v2 transforms, drawn once per clip and so alike for all frames.
 
-Everything random comes from torch's global generator. Mirroring is not here: it may change the label, so the dataset
-does it. Frames are cropped first and stay uint8 as long as they can, since both make all else cheap.
+Everything random comes from torch's global generator. Mirroring is not done here, because it may change the label; see
+`ClipCutter`. Frames are cropped first and stay uint8 as long as possible, which makes the rest cheap.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torchvision.transforms.v2 import functional as F
 
 from sifa_zoo.config import NUM_CROPS, AugmentConfig, ClipConfig
 
-_BLUR_REACH = 3  # deviations that the kernel covers on each side
+_BLUR_REACH = 3  # standard deviations that the kernel covers on each side
 _RAND_AUGMENT_BINS = 31  # magnitudes from 0 to 30, as in the paper and in SIFA's code
 
 
 def train_transform(clip: ClipConfig, augment: AugmentConfig | None = None) -> v2.Transform:
-    """Random resized crop, RandAugment, colour jitter, grayscale, blur and erasing, as far as they are turned on.
+    """Random resized crop, and those of RandAugment, colour jitter, grayscale, blur and erasing that are turned on.
 
     Args:
         clip: Size, mean and deviation of the model's input.
-        augment: How strong and how often; a `TrainConfig` is one. None takes the defaults: the crop alone.
+        augment: How strong and how often; a `TrainConfig` is one, too. None takes the defaults: the crop alone.
 
     Returns:
         A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised.
@@ -47,22 +47,22 @@ def train_transform(clip: ClipConfig, augment: AugmentConfig | None = None) -> v
         size = 2 * round(_BLUR_REACH * augment.blur_sigma[1]) + 1
         steps.append(v2.RandomApply([v2.GaussianBlur(size, augment.blur_sigma)], p=augment.blur_prob))
     if augment.erase_prob:
-        # The mean of the data set, which becomes 0.
+        # the mean, which normalisation makes 0
         value = [255 * mean for mean in clip.mean]
         steps.append(v2.RandomErasing(augment.erase_prob, value=value))
     return v2.Compose([*steps, *_to_input(clip)])
 
 
 def eval_transform(clip: ClipConfig, num_crops: int = 1) -> v2.Transform:
-    """Short side to `clip.short_side` (frames that have it already pass untouched), then one crop or three.
+    """Resizes the short side to `clip.short_side` (frames that have it are untouched), then takes one crop or three.
 
     Args:
         clip: Sizes, mean and deviation of the model's input.
-        num_crops: 1 is the centre; 3 are the two ends and the middle of the longer side, as in SlowFast.
+        num_crops: 1 for the centre; 3 for both ends and the middle of the longer side, as in SlowFast.
 
     Returns:
-        A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised; with three crops
-        `(3, C, T, img_size, img_size)`, from left to right or top to bottom.
+        A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised; with three crops to
+        `(3, C, T, img_size, img_size)`, from left to right or from top to bottom.
 
     Raises:
         ValueError: If `num_crops` is neither.

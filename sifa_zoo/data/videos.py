@@ -1,4 +1,4 @@
-"""Labelled videos: paths, labels and class names of a data set, small in memory however long it is."""
+"""Labelled videos: the paths, labels and class names of a data set, small in memory however long it is."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ _MOST_LISTED = 20
 
 
 class DataError(ValueError):
-    """Videos or labels that cannot be used as they are; the message names them and says what to do."""
+    """Videos or labels that cannot be used; the message names them and says what to do."""
 
 
 class VideoList:
-    """Videos with labels, as arrays: a million rows are about 60 MB and shared by the processes that decode.
+    """Videos with labels, as arrays: a million rows take about 60 MB, which the processes that decode share.
 
     Args:
         paths: Video files, or folders of pictures.
-        labels: Integers `(N,)`, places in `class_names`; or, where a video may have several or no classes, booleans
-            `(N, num_classes)`.
-        class_names: The classes in the order of the model's head.
+        labels: Integers `(N,)`, places in `class_names`; or booleans `(N, num_classes)` where a video may have several
+            classes or none.
+        class_names: The classes, in the order of the model's head.
         format: What the videos were read from, in words.
-        missing: What the data set names but does not have, left out on request.
+        missing: Videos that the data set names but lacks, left out on request.
 
     Raises:
-        ValueError: If there are not labels in range for each path.
+        DataError: If a path is not in UTF-8.
+        ValueError: If a path has no label, or a label is out of range.
     """
 
     def __init__(
@@ -60,12 +61,12 @@ class VideoList:
 
     @property
     def num_missing(self) -> int:
-        """Videos that the data set names but does not have."""
+        """Number of videos that the data set names but lacks."""
         return len(self.missing)
 
     @property
     def multi_label(self) -> bool:
-        """A video may have several classes or none."""
+        """Whether a video may have several classes or none."""
         return self.labels.ndim == 2
 
     @property
@@ -76,17 +77,17 @@ class VideoList:
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def subset(self, chosen: np.ndarray) -> VideoList:
-        """The videos at the places, or under the booleans, of an array."""
+        """The videos that an array of places or booleans selects."""
         return VideoList(self.paths[chosen], self.labels[chosen], self.class_names, format=self.format)
 
     def without(self, paths: Set[str]) -> VideoList:
-        """The videos but those, which count as missing then."""
+        """All videos but these, which then count as missing."""
         keep = np.array([path not in paths for path in self.paths], dtype=bool)
-        left, missing = self.subset(keep), [*self.missing, *self.paths[~keep].tolist()]
-        return VideoList(left.paths, left.labels, left.class_names, format=left.format, missing=missing)
+        missing = [*self.missing, *self.paths[~keep].tolist()]
+        return VideoList(self.paths[keep], self.labels[keep], self.class_names, format=self.format, missing=missing)
 
     def with_classes(self, class_names: Sequence[str]) -> VideoList:
-        """The same videos, the same classes in another order."""
+        """The same videos, with the same classes in another order."""
         order = [self.class_names.index(name) for name in class_names]
         labels = self.labels[:, order] if self.multi_label else np.argsort(order)[self.labels]
         return VideoList(self.paths, labels, class_names, format=self.format, missing=self.missing)
@@ -104,7 +105,7 @@ class VideoList:
 
 
 def check_trainable(videos: VideoList) -> None:
-    """Refuses videos of which there is nothing to learn.
+    """Refuses videos that there is nothing to learn from.
 
     Raises:
         DataError: If they are of fewer than two classes.
@@ -116,6 +117,6 @@ def check_trainable(videos: VideoList) -> None:
 
 
 def few(items: Sequence[str]) -> str:
-    """The items, at most twenty of them, and how many are left out."""
+    """The first twenty items, and how many more there are."""
     more = f" and {len(items) - _MOST_LISTED} more" if len(items) > _MOST_LISTED else ""
     return ", ".join(items[:_MOST_LISTED]) + more

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from sifa_zoo.config import ClipConfig, EvalConfig, ReadConfig
 from sifa_zoo.data.datasets import ClipDataset
-from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
+from sifa_zoo.data.reading import read_videos_or_shards
+from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.shards import ShardDataset
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.data.videos import DataError, VideoList

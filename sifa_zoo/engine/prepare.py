@@ -20,7 +20,8 @@ from sifa_zoo.config import ClipConfig, ReadConfig, RunConfig, TrainConfig, Weig
 from sifa_zoo.data.check import find_undecodable
 from sifa_zoo.data.formats import BY_INDEX
 from sifa_zoo.data.formats.files import real_paths
-from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
+from sifa_zoo.data.reading import read_videos_or_shards
+from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.videos import DataError, VideoList, check_trainable
 from sifa_zoo.engine.checkpoint import clip_config, read_info
 from sifa_zoo.engine.distributed import gather_rows, on_writer, rank, say, world_size

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from sifa_zoo.data.shard_list import ShardList
-from sifa_zoo.data.shards import Part, ShardDataset
+from sifa_zoo.data.shards import Reader, ShardDataset
 from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine.distributed import is_writer, rank, world_size
 from sifa_zoo.engine.loader import Batch, collate, leave_signals_to_parent
@@ -70,11 +70,11 @@ class ShardStream(IterableDataset):
     def __init__(self, dataset: ShardDataset, *, batch_size: int) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
-        self.part = Part(rank=rank(), num_replicas=world_size())
-        self.steps = len(dataset) // self.part.num_replicas // batch_size
+        self.reader = Reader(rank=rank(), num_replicas=world_size())
+        self.steps = len(dataset) // self.reader.num_replicas // batch_size
         if dataset.seed is not None and not self.steps:
             raise DataError(
-                f"{len(dataset)} samples do not make a batch of {batch_size} for each of {self.part.num_replicas} "
+                f"{len(dataset)} samples do not make a batch of {batch_size} for each of {self.reader.num_replicas} "
                 "processes; take a smaller batch size"
             )
         self._start = torch.zeros((), dtype=torch.int64).share_memory_()  # as the dataset's epoch
@@ -91,15 +91,15 @@ class ShardStream(IterableDataset):
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
-        part = self.part._replace(worker=worker, num_workers=num_workers)
+        reader = self.reader._replace(worker=worker, num_workers=num_workers)
         limits = {}
         if self.dataset.seed is not None:
             start = int(self._start)
             role = (worker + start) % num_workers
             done, all_of_it = (len(range(role, stop, num_workers)) * self.batch_size for stop in (start, self.steps))
-            part, limits = part._replace(worker=role), {"start": done, "stop": all_of_it}
+            reader, limits = reader._replace(worker=role), {"start": done, "stop": all_of_it}
         try:
-            yield from self.dataset.named(part, **limits)
+            yield from self.dataset.named(reader, **limits)
         except DataError as error:
             yield "", error
 

@@ -142,6 +142,10 @@ def test_all_findings_of_a_data_set_as_csv(videos, not_videos, tmp_path):
     assert {row["path"] for row in rows} == {"", "gone.mp4", str(videos["rotated"]), str(not_videos["text"])}
 
 
+def test_no_findings_as_csv():
+    assert findings_csv([]) == b"split,path,kind,detail,stops_training\n"
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_undecodable_videos_are_named_in_order(videos, not_videos, workers):
     paths = (videos["short_gop"], not_videos["text"], videos["gif"], not_videos["empty"])

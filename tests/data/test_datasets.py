@@ -161,9 +161,9 @@ def test_views_are_clips_times_crops(video_list):
     assert (views.shape, label, index) == ((6, 3, 4, 32, 32), 1, 0)
     assert torch.equal(views[1::3], one[0][0])  # the middle crop of each clip
     assert not torch.equal(views[0], views[1])
-    with pytest.raises(ValueError, match="the transform gives 1 crops, but num_crops is 3"):
+    with pytest.raises(ValueError, match="num_crops must be that of the transform, 1, got 3"):
         ClipDataset(video_list, CLIP, eval_transform(CLIP), num_crops=3)[0]
-    with pytest.raises(ValueError, match="the transform gives 3 crops, but num_crops is 1"):
+    with pytest.raises(ValueError, match="num_crops must be that of the transform, 3, got 1"):
         ClipDataset(video_list, CLIP, eval_transform(CLIP, 3))[0]
 
 

@@ -197,7 +197,7 @@ def test_held_clips_move_between_groups_only():
 def test_held_clips_are_another_data_set(tmp_path):
     root = write_motion_clips(tmp_path / "motion", num_train=8, num_val=8, hold=4, progress=False)
     assert write_motion_clips(root, num_train=8, num_val=8, hold=4, progress=False) == root
-    with pytest.raises(ValueError, match="were asked for"):
+    with pytest.raises(ValueError, match="holds the motion clips of .*, not of "):
         write_motion_clips(root, num_train=8, num_val=8, progress=False)
 
 
@@ -240,10 +240,10 @@ def test_write_errors(arguments, message, tmp_path):
 
 
 def test_folders_that_hold_anything_else_are_refused(clips_folder, tmp_path):
-    with pytest.raises(ValueError, match="seed.*were asked for; name another folder"):
+    with pytest.raises(ValueError, match="seed.*, not of .*; name another folder"):
         write_motion_clips(clips_folder, num_train=16, num_val=8, seed=1)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="must be a folder"):
+    with pytest.raises(ValueError, match="expected a folder, got a file"):
         write_motion_clips(tmp_path / "file", num_train=8, num_val=8)
     with pytest.raises(ValueError, match="not generated motion clips"):
         write_motion_clips(tmp_path, num_train=8, num_val=8)

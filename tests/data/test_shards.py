@@ -14,7 +14,9 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.formats import read_videos
-from sifa_zoo.data.shards import ShardDataset, count_samples, find_shards
+from sifa_zoo.data.reading import read_videos_or_shards
+from sifa_zoo.data.shard_list import ShardList, count_samples, find_shards
+from sifa_zoo.data.shards import ShardDataset
 from sifa_zoo.data.transforms import eval_transform
 from sifa_zoo.data.videos import DataError, VideoList
 
@@ -49,8 +51,8 @@ def folder(tmp_path_factory, videos) -> Path:
     return root
 
 
-def dataset(shards, **settings) -> ShardDataset:
-    return ShardDataset(shards, CLIP, eval_transform(CLIP), **settings)
+def dataset(shards, class_names=None, *, remap=None, **settings) -> ShardDataset:
+    return ShardDataset(ShardList(shards, class_names, remap=remap), CLIP, eval_transform(CLIP), **settings)
 
 
 def first(items):
@@ -140,8 +142,17 @@ def test_folders_with_splits(tmp_path, videos):
     assert (len(load(train)), count_samples([str(train), str(val)])) == (2, 3)
     with pytest.raises(DataError, match="no shards .* in .*; where it has splits, name one"):
         find_shards(tmp_path)
-    with pytest.raises(DataError, match="holds shards, which are no list of videos but a stream"):
+    with pytest.raises(DataError, match="holds shards, which are a stream, not a list of videos"):
         read_videos(tmp_path, "train")
+
+
+@pytest.mark.parametrize("val", ["val", "validation", "validate", "test"])
+def test_validation_shards_by_any_name(tmp_path, videos, val):
+    shard = write_shard(tmp_path / val / "a.tar", {"mp4": videos[0].read_bytes(), "cls": "0"})
+    (tmp_path / "classes.txt").write_text("jump\n")
+    found = read_videos_or_shards(tmp_path, "val")
+    assert isinstance(found, ShardList)
+    assert (found.shards, found.class_names) == ([str(shard)], ("jump",))
 
 
 def test_shards_that_cannot_be_found(tmp_path, folder):

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from tiny_videos import CLASSES, write_video
 
 from sifa_zoo.config import ClipConfig, ReadConfig, RunConfig, TrainConfig
-from sifa_zoo.data.shard_list import ShardList, read_videos_or_shards
+from sifa_zoo.data.reading import read_videos_or_shards
+from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.shards import ShardDataset
 from sifa_zoo.data.transforms import train_transform
 from sifa_zoo.data.videos import DataError, VideoList

@@ -1,4 +1,4 @@
-"""Labelled videos from data sets as people have them; a module per format, and `read` to tell them apart."""
+"""Labelled videos from data sets as people have them: a module per format, and `read`, which recognises them."""
 
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
 from sifa_zoo.data.formats.read import FORMATS, read_splits, read_videos

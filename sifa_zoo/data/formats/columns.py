@@ -1,4 +1,4 @@
-"""CSV files with a header, read into columns that are found by their names."""
+"""CSV files with a header, read into columns that are looked up by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK = 10_000
 
 @dataclass(frozen=True)
 class Columns:
-    """The cells of a CSV file by column, without white space around them; `header` is as written."""
+    """The cells of a CSV file by column, without white space around them; `header` is as written in the file."""
 
     file: Path
     header: tuple[str, ...]
@@ -26,15 +26,15 @@ class Columns:
     cells: Sequence[Sequence[str]]
 
     def place(self, names: Iterable[str]) -> int | None:
-        """Where the column is that has the first of these names which is there; upper and lower case are the same."""
+        """The place of the column with the first of these names that is there, in upper or lower case."""
         lower = [name.lower() for name in self.header]
         return next((lower.index(name) for name in names if name in lower), None)
 
     def column(self, names: Sequence[str]) -> Sequence[str]:
-        """The cells of a column.
+        """The cells of the column with the first of these names that is there.
 
         Raises:
-            DataError: If there is no such column; those that are there are named.
+            DataError: If there is no such column; the message names the columns of the file.
         """
         place = self.place(names)
         if place is None:
@@ -42,7 +42,7 @@ class Columns:
         return self.cells[place]
 
     def of_split(self, split: str | None) -> Columns:
-        """The rows that a column `split` gives to a split; all, where it is missing or says the same everywhere.
+        """The rows of a split, as a column `split` says; all rows where it is missing or says the same everywhere.
 
         Raises:
             DataError: If there are none, or there are several splits and none is named.
@@ -56,10 +56,10 @@ class Columns:
 
 
 def read_columns(file: Path) -> Columns:
-    """Reads a CSV file, whose delimiter is found from its first line.
+    """Reads a CSV file; its first line shows the delimiter.
 
     Raises:
-        DataError: If it has no rows, two columns of one name, or rows with other than as many cells as the header.
+        DataError: If it has no rows, two columns of one name, or rows with more or fewer cells than the header.
     """
     rows = read_cells(file, sniff_delimiter(read_first_line(file)))
     _, first = next(rows, (0, []))

@@ -1,4 +1,4 @@
-"""Videos on the disk: files and folders of pictures, found by looking at each folder once."""
+"""Videos on disk, files and folders of pictures, found with one look at each folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob"),
     *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".gif", ".h264", ".h265", ".divx"),
 )
-# So many files of one folder are asked for one by one; for more of them the folder is read, which may be large.
+# Up to so many files of a folder are looked up one by one; for more, the whole folder is read, which may be large.
 _FEW = 64
 
 
 def entries_of(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    """What a folder holds, hidden entries left out, by name.
+    """The entries of a folder by name, without hidden ones.
 
     Raises:
         DataError: If it cannot be read.
@@ -31,7 +31,7 @@ def entries_of(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads nowhere or in a circle is not."""
+    """Whether an entry is a folder or a link to one; a link that leads nowhere, or in a circle, is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -46,7 +46,7 @@ def is_video(entry: os.DirEntry[str]) -> bool:
 
 
 def holds_pictures(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder has pictures but no video files: then its pictures are the frames of one video."""
+    """Whether a folder has pictures and no video files, so that its pictures are the frames of one video."""
     try:
         names = [name.lower() for name in os.listdir(folder) if not name.startswith(".")]
     except OSError:
@@ -56,7 +56,7 @@ def holds_pictures(folder: str | os.PathLike[str]) -> bool:
 
 
 def walk_videos(folder: str | os.PathLike[str], *, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Paths of all videos below a folder, however deep; links are followed, but not in circles."""
+    """Paths of all videos below a folder, at any depth; links are followed, but not in circles."""
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
     if here in above:
@@ -68,10 +68,10 @@ def walk_videos(folder: str | os.PathLike[str], *, above: frozenset[tuple[int, i
             yield from walk_videos(entry.path, above=above | {here})
 
 
-def find_videos(paths: Sequence[str]) -> list[str | None]:
-    """The path of each video as the disk spells it, None where there is none.
+def existing_videos(paths: Sequence[str]) -> list[str | None]:
+    """The path of each video as it is spelt on disk; None where there is no such video.
 
-    Names that differ only in how Unicode composes their letters (NFC, NFD) are the same.
+    Names that differ only in how Unicode composes their letters (NFC, NFD) count as the same.
     """
     folders: dict[str, list[int]] = {}
     for place, path in enumerate(paths):
@@ -81,18 +81,18 @@ def find_videos(paths: Sequence[str]) -> list[str | None]:
         places.append(place)
     found: list[str | None] = [None] * len(paths)
     for folder, places in folders.items():
-        there = _names_in(folder) if len(places) > _FEW else frozenset()
+        names = _names_in(folder) if len(places) > _FEW else frozenset()
         start = len(folder) + 1
         for place in places:
             path = paths[place]
-            found[place] = path if path[start:] in there or _exists(path) else _respelt(path)
+            found[place] = path if path[start:] in names or _exists(path) else _respelt(path)
     return found
 
 
 def real_paths(paths: Sequence[str]) -> list[str]:
-    """The videos by paths that compare: without links or `..` in their folders. Links to videos stay links.
+    """Paths that can be compared: without links or `..` in their folders. Links to videos stay links.
 
-    The disk is asked once for each folder.
+    Each folder is resolved once.
     """
     folders = dict.fromkeys(path.rpartition("/")[0] for path in paths)
     real = {folder: os.path.realpath(folder or "/").rstrip("/") for folder in folders}
@@ -102,7 +102,7 @@ def real_paths(paths: Sequence[str]) -> list[str]:
 
 
 def _names_in(folder: str) -> frozenset[str]:
-    """Names of the files in a folder; empty if there is no such folder."""
+    """Names of the files in a folder; none if there is no such folder."""
     try:
         with os.scandir(folder or "/") as entries:
             return frozenset([entry.name for entry in entries if _is_file(entry)])
@@ -111,7 +111,8 @@ def _names_in(folder: str) -> frozenset[str]:
 
 
 def _respelt(path: str) -> str | None:
-    other = None if path.isascii() else _respell(path)
+    """The video under the spelling that the disk has for its path."""
+    other = None if path.isascii() else _spelling_on_disk(path)
     return other if other and _exists(other) else None
 
 
@@ -119,12 +120,12 @@ def _exists(path: str) -> bool:
     return os.path.isfile(path) or (os.path.isdir(path) and holds_pictures(path))
 
 
-def _respell(path: str) -> str | None:
-    """The path with each name composed as on the disk."""
+def _spelling_on_disk(path: str) -> str | None:
+    """The path with each name composed as it is on disk."""
     if os.path.exists(path):
         return path
     folder, _, name = path.rpartition("/")
-    parent = _respell(folder) if folder else "/"
+    parent = _spelling_on_disk(folder) if folder else "/"
     if parent is None:
         return None
     wanted = unicodedata.normalize("NFC", name)

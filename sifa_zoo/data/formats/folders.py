@@ -1,4 +1,4 @@
-"""Class folders: `CLASS/VIDEO`, with or without `train` and `val` above them."""
+"""Class folders: `CLASS/VIDEO`, with or without folders `train` and `val` above them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from sifa_zoo.data.formats.files import VIDEO_SUFFIXES, entries_of, holds_pictures, is_folder, is_video
 from sifa_zoo.data.formats.labels import composed
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.data.formats.splits import SPLITS, pick_split
+from sifa_zoo.data.formats.splits import SPLIT_NAMES, SPLITS, pick_split
 from sifa_zoo.data.videos import DataError, VideoList, few
 
 
 def split_folders(data: Path) -> dict[str, Path]:
-    """Folders by split; a folder of videos is a class, even if it is called like a split."""
+    """Folders by split. A folder of videos is a class, even if it has the name of a split."""
     found = {}
     for split, names in SPLITS.items():
         folders = (data / name for name in names if (data / name).is_dir())
@@ -25,8 +25,8 @@ def split_folders(data: Path) -> dict[str, Path]:
 class ClassFolders:
     """A folder per class with its videos directly inside: files, or folders of pictures.
 
-    Classes are sorted by name, videos by path; other files are passed over. A folder `train` without folders inside
-    is no split, but a class of that name.
+    Classes are sorted by name, videos by path; other files are ignored. A folder `train` without folders inside is a
+    class of that name, not a split.
     """
 
     name = "folders"
@@ -34,31 +34,35 @@ class ClassFolders:
     expected = "CLASS/VIDEO, or train/CLASS/VIDEO and val/CLASS/VIDEO"
 
     def recognise(self, data: Path) -> bool:
-        """Whether some folder inside holds videos, by itself or as a split."""
+        """Whether a folder inside, or inside a split, holds videos."""
         if not data.is_dir():
             return False
-        parts = [data, *(data / name for names in SPLITS.values() for name in names if (data / name).is_dir())]
-        folders = (entry for part in parts for entry in entries_of(part) if is_folder(entry))
+        roots = [data, *_named_like_splits(data)]
+        folders = (entry for root in roots for entry in entries_of(root) if is_folder(entry))
         return any(any(map(is_video, entries_of(folder.path))) for folder in folders)
 
     def read(self, data: Path, wish: Wish) -> VideoList:
         """Reads the folders.
 
         Raises:
-            DataError: If there are no class folders, one has no videos, or one is not among the classes wanted.
+            DataError: If there are no class folders, one has no videos, or one is not among the given classes.
         """
         if not data.is_dir():
             raise DataError(f"no such folder: {data}")
         found = split_folders(data)
-        flat = [data / name for names in SPLITS.values() for name in names if (data / name).is_dir()]
-        if not found and flat and all(path in flat for path in data.iterdir() if path.is_dir()):
-            raise DataError(f"{flat[0]} holds no class folders; expected {flat[0]}/CLASS/VIDEO")
+        named = _named_like_splits(data)
+        if not found and named and all(path in named for path in data.iterdir() if path.is_dir()):
+            raise DataError(f"{named[0]} holds no class folders; expected {named[0]}/CLASS/VIDEO")
         if not found:
             return _read(data, wish)
         missing = () if wish.split is None or wish.split in found else SPLITS[wish.split]
-        if bare := [path for path in flat if path.name in missing]:
+        if bare := [path for path in named if path.name in missing]:
             raise DataError(f"{bare[0]} holds no class folders; expected {bare[0]}/CLASS/VIDEO")
         return _read(pick_split(data, found, wish.split), wish)
+
+
+def _named_like_splits(data: Path) -> list[Path]:
+    return [data / name for name in SPLIT_NAMES if (data / name).is_dir()]
 
 
 def _holds_class_folders(folder: Path) -> bool:
@@ -88,7 +92,7 @@ def _read(root: Path, wish: Wish) -> VideoList:
 
 
 def _refuse_names(root: Path, names: list[str]) -> None:
-    """Refuses names of classes that a list would change: no line could hold them, or two would be one."""
+    """Refuses class names that a list could not hold, or that a list would make one of two."""
     if wrong := [name for name in names if name != name.strip() or set(name) & set("\n\r\t")]:
         listed = few([repr(name) for name in wrong])
         raise DataError(

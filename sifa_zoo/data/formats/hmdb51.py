@@ -1,4 +1,4 @@
-"""HMDB51: a file `CLASS_test_split1.txt` per class and fold, and videos `CLASS/NAME.avi`."""
+"""HMDB51: a file `CLASS_test_split1.txt` per class and fold; videos `CLASS/NAME.avi`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from sifa_zoo.data.formats.text import read_lines, refuse_lines
 from sifa_zoo.data.videos import DataError, VideoList
 
 _USE = {"train": "1", "val": "2", "test": "2"}  # 0: in neither
+_USES = ("0", "1", "2")
 
 
 class Hmdb51:
-    """The three official folds, one file per class with lines `NAME.avi 0`, `1` (training) or `2` (test)."""
+    """The three official folds: a file per class with lines `NAME.avi 0`, `1` (training) or `2` (test)."""
 
     name = "hmdb51"
     title = "HMDB51"
@@ -34,16 +35,17 @@ class Hmdb51:
         files = _files(data, wish.how.fold)
         if not files:
             raise DataError(f"{data} has no files CLASS_test_split{wish.how.fold}.txt")
-        there = videos_by_stem(data)
+        by_stem = videos_by_stem(data)
         paths, labels, names = [], [], []
         for file in files:
             label = file.name[: -len(f"_test_split{wish.how.fold}.txt")]
             for name in _read(file, _USE[wish.split]):
-                paths.append(find_in_class(there, label, name.rpartition(".")[0]))
+                paths.append(find_in_class(by_stem, label, name.rpartition(".")[0]))
                 labels.append(label)
                 names.append(f"{label}/{name}")
-        rows = Rows(files[0].parent, range(1, len(paths) + 1), paths, labels, names=names, checked=True, unit="video")
-        rows.are_names = True
+        numbers = range(1, len(paths) + 1)
+        folder = files[0].parent
+        rows = Rows(folder, numbers, paths, labels, names=names, checked=True, are_names=True, unit="video")
         return make_videos(rows, wish, format=f"{self.title}, fold {wish.how.fold}")
 
 
@@ -53,13 +55,14 @@ def _files(data: Path, fold: int) -> list[Path]:
 
 
 def _read(file: Path, use: str) -> list[str]:
-    """Names of the videos of a use."""
-    fields = [line.rsplit(None, 1) for _, line in read_lines(file)]
-    faults = [
-        (number, f"expected `NAME.avi` and 0, 1 or 2, got {line!r}")
-        for (number, line), field in zip(read_lines(file), fields, strict=True)
-        if len(field) != 2 or field[1] not in ("0", "1", "2")
-    ]
+    """Names of the videos that have this use."""
+    names, faults = [], []
+    for number, line in read_lines(file):
+        field = line.rsplit(None, 1)
+        if len(field) != 2 or field[1] not in _USES:
+            faults.append((number, f"expected `NAME.avi` and 0, 1 or 2, got {line!r}"))
+        elif field[1] == use:
+            names.append(field[0])
     if faults:
         refuse_lines(file, faults)
-    return [name for name, number in fields if number == use]
+    return names

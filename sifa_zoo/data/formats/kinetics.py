@@ -1,4 +1,4 @@
-"""Kinetics 400, 600 and 700: a CSV with label, youtube_id, time_start and time_end, and videos named after them."""
+"""Kinetics 400, 600 and 700: CSV files of label, youtube_id, time_start and time_end; videos named after them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from sifa_zoo.data.formats.columns import read_columns
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.search import videos_by_stem
 from sifa_zoo.data.formats.splits import SPLITS, annotation_files, beside, pick_split
-from sifa_zoo.data.formats.text import read_first_line
+from sifa_zoo.data.formats.text import read_first_line, refuse_lines
 from sifa_zoo.data.videos import VideoList
 
 _ID, _START, _END = ("youtube_id",), ("time_start",), ("time_end",)
 
 
 class Kinetics:
-    """The official CSV files, and videos `ID_000010_000020.mp4` or `ID.mp4`, of any suffix, at any depth beside them.
+    """The official CSV files, and videos `ID_000010_000020.mp4` or `ID.mp4`, with any suffix, at any depth beside them.
 
-    Of several files of one name that of the split's own folder is taken, then the first by path.
+    Of several videos of one name, the one in a folder named after the split is taken, otherwise the first by path.
     """
 
     name = "kinetics"
@@ -34,7 +34,7 @@ class Kinetics:
         """Reads the file of a split, or the file itself.
 
         Raises:
-            DataError: If a column is missing, rows cannot be used, or videos are missing, which is usual here.
+            DataError: If a column is missing, rows cannot be used, or videos are missing, as some usually are.
         """
         file = pick_split(data, annotation_files(data, "*.csv"), wish.split) if data.is_dir() else data
         columns = read_columns(file).of_split(wish.split)
@@ -46,9 +46,11 @@ class Kinetics:
             if name is None:
                 faults.append((number, f"expected an id and times in seconds, got {', '.join(cells)}"))
         faults += [(n, "the label is missing") for n, label in zip(columns.numbers, labels, strict=True) if not label]
-        there = videos_by_stem(beside(data)) if not faults else {}
-        paths = [_choose(there, (name, id_), wish.split) for name, id_ in zip(names, ids, strict=True)]
-        rows = Rows(file, columns.numbers, paths, labels, names=names, checked=True, faults=sorted(faults))
+        if faults:
+            refuse_lines(file, sorted(faults))
+        by_stem = videos_by_stem(beside(data))
+        paths = [_choose(by_stem, (name, id_), wish.split) for name, id_ in zip(names, ids, strict=True)]
+        rows = Rows(file, columns.numbers, paths, labels, names=names, checked=True)
         return make_videos(rows, wish, format=self.title)
 
 
@@ -64,8 +66,8 @@ def _file_name(id_: str, start: str, end: str) -> str | None:
         return None
 
 
-def _choose(there: Mapping[str, Sequence[str]], stems: Sequence[str], split: str | None) -> str | None:
-    paths = next((there[stem] for stem in stems if stem in there), None)
+def _choose(by_stem: Mapping[str, Sequence[str]], stems: Sequence[str], split: str | None) -> str | None:
+    paths = next((by_stem[stem] for stem in stems if stem in by_stem), None)
     if paths is None:
         return None
     own = (path for path in paths if split and not set(Path(path).parts).isdisjoint(SPLITS[split]))

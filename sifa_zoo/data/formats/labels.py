@@ -1,4 +1,4 @@
-"""Labels are names: what a data set's labels are called, and lists of classes that lie beside it."""
+"""The names that a data set's labels stand for, and the class lists that lie beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLASS_LISTS = ("classes.txt", "classInd.txt")
 
 @dataclass(frozen=True)
 class ClassList:
-    """The classes of a data set in their order, and what the numbers stand for that may be labels in their place."""
+    """The classes of a data set in order, and the class that each number stands for where labels are numbers."""
 
     file: Path | str
     names: tuple[str, ...]
@@ -23,12 +23,12 @@ class ClassList:
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC), in which names are compared."""
+    """A name in Unicode's composed form (NFC), the form in which names are compared."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def find_class_list(folder: Path) -> ClassList | None:
-    """The class list in a folder: `classes.txt`, a name per line, or `classInd.txt`, number and name per line.
+    """The class list in a folder: `classes.txt` (a name per line) or `classInd.txt` (number and name per line).
 
     Raises:
         DataError: If it cannot be used.
@@ -38,7 +38,7 @@ def find_class_list(folder: Path) -> ClassList | None:
 
 
 def read_class_list(file: Path) -> ClassList:
-    """Reads a class list: a name per line, in order, numbered from 0; or, in `classInd.txt`, number and name.
+    """Reads a class list: a name per line, numbered from 0 in their order; in `classInd.txt` number and name.
 
     Raises:
         DataError: If a line cannot be used or a class comes twice.
@@ -68,9 +68,9 @@ def parse_class_list(lines: Iterable[tuple[int, str]], *, file: Path | str, numb
 
 @dataclass(frozen=True)
 class Naming:
-    """What labels are called: the name for each label that has one, what is wrong with the others, all names in order.
+    """The names of labels: that of each label that has one, what is wrong with the others, and all names in order.
 
-    `by_number` says that the names are but the numbers that stand in the data set.
+    `by_number` says that the data set has nothing but numbers, so that these are the names.
     """
 
     names: dict[str, str]
@@ -80,10 +80,10 @@ class Naming:
 
 
 def name_labels(labels: Iterable[str], class_list: ClassList | None, *, are_names: bool = False) -> Naming:
-    """Finds the names of the different labels of a data set.
+    """Finds the name of each label of a data set.
 
-    Numbers are places in the class list; without one they are their own names, `0`, `1` and so on up to the highest.
-    Where labels `are_names`, as those of folders, numbers are names like others.
+    Numbers are looked up in the class list; without one the names are `0`, `1` and so on up to the highest number.
+    Where labels `are_names`, as those of folders are, numbers are names like any other.
     """
     different = {label: composed(label) for label in dict.fromkeys(labels)}
     all_numbers = bool(different) and not are_names and all(label.isdecimal() for label in different)

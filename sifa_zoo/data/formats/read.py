@@ -1,4 +1,4 @@
-"""Reads whatever a user names as data: finds out what it is, or takes his word for it."""
+"""Reads whatever a user names as data, in the format that it is found, or said, to have."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from sifa_zoo.data.formats.kinetics import Kinetics
 from sifa_zoo.data.formats.lists import ListFile
 from sifa_zoo.data.formats.rows import Wish
 from sifa_zoo.data.formats.something import SomethingV1, SomethingV2
-from sifa_zoo.data.formats.splits import LIST_SUFFIXES, SPLITS
+from sifa_zoo.data.formats.splits import LIST_SUFFIXES, SPLIT_NAMES, SPLITS
 from sifa_zoo.data.formats.table import Table
 from sifa_zoo.data.formats.ucf101 import Ucf101
 from sifa_zoo.data.videos import DataError, VideoList
 
 
 class Format(Protocol):
-    """A way in which data sets lie on a disk."""
+    """A way of laying out a data set on disk."""
 
-    name: str  # for the user to name it
-    title: str  # what it is, in words
-    expected: str  # the files that belong to it
+    name: str  # for --format
+    title: str  # for messages
+    expected: str  # the files that belong to it, in words
 
     def recognise(self, data: Path) -> bool:
-        """Whether the data is of this format, from names and first lines alone."""
+        """Whether the data has this format, judged by names and first lines alone."""
 
     def read(self, data: Path, wish: Wish) -> VideoList:
-        """Reads it.
+        """Reads the data.
 
         Raises:
             DataError: If it cannot be used.
@@ -59,16 +59,17 @@ def read_videos(
 
     Args:
         data: A folder or file in one of the formats.
-        split: `train`, `val`, `test`, or None where `data` has no splits. Where there is no `val`, `test` serves.
-        class_names: The classes that labels must belong to, in order, as when weights bring them. None: taken from
+        split: `train`, `val` or `test`; None where `data` has no splits. Where there is no `val`, `test` takes its
+            place.
+        class_names: The classes that labels must belong to, in order, as when weights bring them. None takes those of
             the data.
-        how: The format (one of `FORMATS`; None: found out from the files), the remap of labels (`index`: labels are
-            places in `class_names`; or a file of `label of the data set,class of the weights`), whether rows whose
-            video does not exist are left out with a warning, and the fold of UCF101 and HMDB51.
+        how: The format (one of `FORMATS`; None recognises it from the files), the remap of labels (`index`: labels
+            are places in `class_names`; or a file of `label of the data set,class of the weights`), whether rows
+            whose video does not exist are left out with a warning, and the fold of UCF101 and HMDB51.
 
     Raises:
-        DataError: If there is no such path or split, or no permission to read it, none or two formats fit, or the data
-            cannot be used.
+        DataError: If there is no such path or split, or no permission to read it, if no format fits or two do, or if
+            the data cannot be used.
         ValueError: If an argument is out of range.
     """
     if split not in (*SPLITS, None):
@@ -81,28 +82,28 @@ def read_videos(
     if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
         raise DataError(f"no permission to read {path}")
     names = None if class_names is None else tuple(class_names)
-    with _collector_at_rest():
+    with _without_garbage_collection():
         return _choose(path, how.format).read(path, Wish(split, names, how))
 
 
 def has_shards(data: str | os.PathLike[str]) -> bool:
-    """Whether these are WebDataset shards: a tar file, a pattern, a URL, or a folder of tar files and of no format."""
+    """Whether this names WebDataset shards: a tar file, a pattern, a URL, or a folder of them in no other format."""
     name = os.fspath(data)
     if is_pattern(name) or name.endswith(".tar"):
         return True
     folder = Path(name)
-    parts = ("", "train/", "val/", "validation/", "test/")
-    return any(any(folder.glob(f"{part}*.tar")) for part in parts) and _fitting(folder) is None
+    places = (folder, *(folder / name for name in SPLIT_NAMES))
+    return any(any(place.glob("*.tar")) for place in places) and _fitting(folder) is None
 
 
 def is_pattern(data: str) -> bool:
-    """Whether this names shards that no path does: a URL, or a pattern with braces."""
+    """Whether this names shards but is no path: a URL, or a pattern with braces."""
     return "://" in data or data.startswith("pipe:") or ("{" in data and not os.path.exists(data))
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Millions of rows would make Python look for cycles again and again, which takes longer than to read them."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Looking for cycles among millions of new rows takes Python longer than reading them."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -119,16 +120,16 @@ def read_splits(
     class_names: Sequence[str] | None = None,
     how: ReadConfig = ReadConfig(),
 ) -> dict[str, VideoList]:
-    """The splits `train` and `val` of a data set; all of it as `videos` where it has no splits.
+    """The splits `train` and `val` of a data set; or all of it as `videos` where it has no splits.
 
     Args:
         data: As for `read_videos`.
         val: Where the validation videos are, if not in `data`.
         class_names: As for `read_videos`.
-        how: As for `read_videos`; its format is that of `data` alone.
+        how: As for `read_videos`; the format is that of `data`, not of `val`.
 
     Raises:
-        DataError: As `read_videos` does, and where there is one split but not the other.
+        DataError: As from `read_videos`; and if there is one split but not the other.
     """
     train = read_videos(data, "train", class_names, how)
     if val is None:
@@ -141,10 +142,10 @@ def read_splits(
 
 
 def _choose(data: Path, name: str | None) -> Format:
-    """The format that is named, or the only one that fits.
+    """The format of this name, or the only one that fits.
 
-    Known data sets have names and headers of their own, so they come first. Beside lists, or a single CSV file with a
-    header, folders of videos are but where the videos lie, unless they are named train and val.
+    Known data sets have file names and headers of their own, so they come first. Beside lists, or a single CSV file
+    with a header, folders merely hold the videos, unless they are named train and val.
     """
     if name is not None:
         format = FORMATS[name]
@@ -154,10 +155,10 @@ def _choose(data: Path, name: str | None) -> Format:
     if fitting := _fitting(data):
         return fitting
     if has_shards(data):
-        raise DataError(f"{data} holds shards, which are no list of videos but a stream: read them with ShardDataset")
+        raise DataError(f"{data} holds shards, which are a stream, not a list of videos: read them with ShardDataset")
     if data.is_file() and data.suffix.lower() not in LIST_SUFFIXES:
-        raise DataError(f"{data} is in none of the known formats: {_known()}")
-    return FORMATS["list" if data.is_file() else "folders"]  # whose error tells what is missing
+        raise DataError(f"{data} has none of the known formats: {_known()}")
+    return FORMATS["list" if data.is_file() else "folders"]  # whose error says what is missing
 
 
 def _fitting(data: Path) -> Format | None:

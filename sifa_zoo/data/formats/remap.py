@@ -1,4 +1,4 @@
-"""From the names that a data set gives its classes to the places that a model gives them."""
+"""From the names of a data set's classes to their places in the classes of a model."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from sifa_zoo.data.videos import DataError, few
 BY_INDEX = "index"
 
 
-class StrangeLabels(DataError):
-    """Labels whose classes the model does not have: `labels` by name of the class."""
+class UnknownLabels(DataError):
+    """Labels whose classes the model lacks; `labels` maps each to the name of its class."""
 
     def __init__(self, labels: dict[str, str], text: str, places: Mapping[str, str] | None = None) -> None:
         found = {name: (places or {}).get(label) for label, name in labels.items()}
         named = [f"{name} ({place})" if place else name for name, place in sorted(found.items())]
-        super().__init__(f"{text}: {few(named)}; leave them out, or say with --remap FILE which classes they are")
+        super().__init__(f"{text}: {few(named)}; leave them out, or map them to classes with --remap FILE")
         self.labels = labels
         self.text = text
 
-    def located(self, places: Mapping[str, str]) -> StrangeLabels:
+    def located(self, places: Mapping[str, str]) -> UnknownLabels:
         """The same error, saying where each label comes first."""
-        return StrangeLabels(self.labels, self.text, places)
+        return UnknownLabels(self.labels, self.text, places)
 
 
 def place_labels(
     naming: Naming, class_names: Sequence[str] | None, remap: str | None, *, source: Path | str
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """The place of each label, and the names that places are counted in: `class_names`, or else the data set's own.
+    """The place of each label, and the class names that it is a place in: `class_names`, or else the data set's own.
 
     Args:
-        naming: What the labels are called.
-        class_names: The classes that they must belong to, as of weights.
+        naming: The names of the labels.
+        class_names: The classes that they must belong to, as when weights bring them.
         remap: None, `index`, or a file of `label of the data set,class of the weights`.
-        source: The data set, for errors.
+        source: The data set, for error messages.
 
     Raises:
         DataError: If classes are not among `class_names`, or `remap` does not fit.
@@ -53,19 +53,19 @@ def place_labels(
     elif class_names is not None and _only_numbered(naming, class_names):
         raise DataError(
             f"the labels of {source} are numbers ({few(sorted(set(names.values()), key=int))}), but the classes are "
-            f"names ({few(class_names)}), and numbers do not say which is which: put their names into a classes.txt "
-            f"beside the list; or give --remap {BY_INDEX} if they are places in that order, from 0, or --remap FILE "
-            "with lines `number,class`"
+            f"names ({few(class_names)}), so nothing says which is which: put the names into a classes.txt beside the "
+            f"list; or give --remap {BY_INDEX} if the numbers count these classes from 0, or --remap FILE with lines "
+            "`number,class`"
         )
     class_names = own if class_names is None else tuple(class_names)
     places = {composed(name): place for place, name in enumerate(class_names)}
-    if strangers := {label: name for label, name in names.items() if name not in places}:
-        raise StrangeLabels(strangers, f"{source} has classes that are not among the {_classes(class_names)}")
+    if unknown := {label: name for label, name in names.items() if name not in places}:
+        raise UnknownLabels(unknown, f"{source} has classes that are not among the {_classes(class_names)}")
     return {label: places[name] for label, name in names.items()}, class_names
 
 
 def read_remap(file: Path, class_names: Sequence[str] | None) -> dict[str, str]:
-    """Reads `label of the data set,class of the weights`: CSV (or lines with a tab), or a JSON object.
+    """Reads lines `label of the data set,class of the weights` (with a comma, semicolon or tab), or a JSON object.
 
     Raises:
         DataError: If the file cannot be used, a label comes twice, or a class is unknown.
@@ -98,7 +98,7 @@ def read_remap(file: Path, class_names: Sequence[str] | None) -> dict[str, str]:
 
 
 def _only_numbered(naming: Naming, class_names: Sequence[str]) -> bool:
-    """Whether the data set knows but numbers where the classes have names."""
+    """Whether the data set has nothing but numbers where the classes have names."""
     numbers = set(naming.names.values())
     return naming.by_number and not numbers <= set(class_names) and not all(n.isdecimal() for n in class_names)
 
@@ -109,7 +109,7 @@ def _classes(names: Sequence[str]) -> str:
 
 def _by_index(naming: Naming, class_names: Sequence[str] | None, *, source: Path | str) -> dict[str, str]:
     if class_names is None:
-        raise DataError(f"--remap {BY_INDEX} needs weights with class names, which the numbers are places among")
+        raise DataError(f"--remap {BY_INDEX} needs weights with class names, which the numbers count")
     if words := [label for label in naming.names if not label.isdecimal()]:
         raise DataError(f"--remap {BY_INDEX} needs numbers as labels, but {source} has {few(sorted(words))}")
     if high := [label for label in naming.names if int(label) >= len(class_names)]:

@@ -1,48 +1,47 @@
-"""From rows of path and label, as all formats but class folders have them, to a list of videos that exist."""
+"""From rows of path and label, which every format comes down to, to a list of videos that exist."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from sifa_zoo.config import ReadConfig
-from sifa_zoo.data.formats.files import find_videos, real_paths
+from sifa_zoo.data.formats.files import existing_videos, real_paths
 from sifa_zoo.data.formats.labels import ClassList, name_labels
-from sifa_zoo.data.formats.remap import StrangeLabels, place_labels
+from sifa_zoo.data.formats.remap import UnknownLabels, place_labels
 from sifa_zoo.data.formats.text import refuse_lines
 from sifa_zoo.data.videos import DataError, VideoList, few
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the caller of `read_videos` wants; see there."""
+    """The arguments of `read_videos` that a format needs; see there."""
 
     split: str | None
     class_names: tuple[str, ...] | None
     how: ReadConfig
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rows:
-    """Rows of a data set, as columns of the same length.
+    """The rows of a data set, as columns of equal length.
 
     Args:
-        file: Where they stand.
-        numbers: Line numbers, or those of `unit`.
-        paths: Videos, relative to where the file lies or absolute; None where a search has not found the video.
-        labels: A label per row; or, where videos may have several or none, a tuple of them.
-        names: What the file calls the videos, for errors, where that is not their path.
+        file: The file that holds them.
+        numbers: Line numbers, or whatever `unit` says is numbered.
+        paths: Videos, absolute or relative to the folder of `file`; None where a search did not find the video.
+        labels: A label per row, or a tuple of them where videos may have several or none.
+        names: What the file calls the videos, for error messages, where that is not their path.
         class_list: The classes of the data set, where it has a list of them.
-        checked: The videos are known to exist.
-        are_names: Labels are names even where they are all numbers, as those of folders are.
-        unit: What is numbered; nothing for rows that stand in no file.
-        faults: Number and reason of the rows that cannot be used.
+        checked: The paths come from a search, so they need not be looked up again.
+        are_names: Labels are names even if all of them are numbers, as the names of folders may be.
+        unit: What `numbers` count; empty for rows that come from no file.
     """
 
     file: Path
@@ -54,25 +53,27 @@ class Rows:
     checked: bool = False
     are_names: bool = False
     unit: str = "line"
-    faults: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each row has a tuple of labels."""
+        return bool(self.labels) and isinstance(self.labels[0], tuple)
 
 
 def make_videos(rows: Rows, wish: Wish, *, format: str) -> VideoList:
-    """Numbers the labels and finds the videos.
+    """Turns labels into places among the classes, and finds the videos.
 
     Raises:
-        DataError: If labels are unknown, videos are missing, or one video has two labels; every line is named.
+        DataError: If there are no rows, labels are unknown, videos are missing, or one video has two labels.
     """
-    if not rows.paths and not rows.faults:
+    if not rows.paths:
         raise DataError(f"no videos in the list {rows.file}; expected lines of path and label")
-    if rows.faults:
-        refuse_lines(rows.file, rows.faults, unit=rows.unit)
     labels, class_names = _number_labels(rows, wish)
-    found = rows.paths if rows.checked else find_videos(_absolute(rows))
-    there = [path is not None for path in found]
-    missing = _report_missing(rows, there, wish) if not all(there) else []
+    found = rows.paths if rows.checked else existing_videos(_absolute(rows))
+    exists = [path is not None for path in found]
+    missing = _report_missing(rows, exists, wish) if not all(exists) else []
     paths = [path for path in found if path is not None]
-    labels = labels[there] if missing else labels
+    labels = labels[exists] if missing else labels
     real = real_paths(paths)
     if len(set(real)) < len(real):
         _check_repeated(rows.file, real, labels)
@@ -80,19 +81,18 @@ def make_videos(rows: Rows, wish: Wish, *, format: str) -> VideoList:
 
 
 def _number_labels(rows: Rows, wish: Wish) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Places `(N,)`, or booleans `(N, num_classes)` for rows with several labels each."""
-    several = bool(rows.labels) and isinstance(rows.labels[0], tuple)
-    flat: Iterable[str] = chain.from_iterable(rows.labels) if several else rows.labels  # type: ignore[assignment]
+    """Places `(N,)`, or booleans `(N, num_classes)` for rows with several labels each; and the class names."""
+    flat: Iterable[str] = chain.from_iterable(rows.labels) if rows.multi_label else rows.labels  # type: ignore[assignment]
     naming = name_labels(flat, rows.class_list, are_names=rows.are_names)
     if naming.faults:
-        wrong = _lines_with(rows, naming.faults, several=several)
+        wrong = _lines_with(rows, naming.faults)
         refuse_lines(rows.file, [(number, naming.faults[label]) for number, label in wrong], unit=rows.unit)
     try:
         places, class_names = place_labels(naming, wish.class_names, wish.how.remap, source=rows.file)
-    except StrangeLabels as error:
-        first = dict(reversed([(label, number) for number, label in _lines_with(rows, error.labels, several=several)]))
+    except UnknownLabels as error:
+        first = dict(reversed([(label, number) for number, label in _lines_with(rows, error.labels)]))
         raise error.located({label: f"{rows.unit} {number}" for label, number in first.items() if rows.unit}) from None
-    if not several:
+    if not rows.multi_label:
         numbers = np.fromiter(map(places.__getitem__, rows.labels), np.int64, len(rows.labels))  # type: ignore[arg-type]
         return numbers, class_names
     table = np.zeros((len(rows.labels), len(class_names)), bool)
@@ -101,15 +101,16 @@ def _number_labels(rows: Rows, wish: Wish) -> tuple[np.ndarray, tuple[str, ...]]
     return table, class_names
 
 
-def _lines_with(rows: Rows, labels: Iterable[str], *, several: bool) -> list[tuple[int, str]]:
+def _lines_with(rows: Rows, labels: Iterable[str]) -> list[tuple[int, str]]:
+    """Number and label of each row that has one of these labels."""
     wanted = set(labels)
-    cells = rows.labels if several else ((label,) for label in rows.labels)
+    cells = rows.labels if rows.multi_label else ((label,) for label in rows.labels)
     pairs = zip(rows.numbers, cells, strict=True)
     return [(number, label) for number, cell in pairs for label in cell if label in wanted]  # type: ignore[union-attr]
 
 
 def _absolute(rows: Rows) -> list[str]:
-    """Paths from the root; those that begin there stay as they are, but for `..`, which may lead out of a link."""
+    """Absolute paths. Links are resolved only where `..` follows, because it may lead out of one."""
     folder = os.path.abspath(rows.file.parent).rstrip("/") + "/"
     paths = [path if path.startswith("/") else folder + path for path in rows.paths if path is not None]
     paths = [os.fspath(Path(path)) if "/./" in path or "//" in path else path for path in paths]
@@ -121,27 +122,29 @@ def _absolute(rows: Rows) -> list[str]:
     return paths
 
 
-def _report_missing(rows: Rows, there: Sequence[bool], wish: Wish) -> list[str]:
-    """Says which videos are missing, in an error, or in a warning if the caller allows it; returns their names."""
+def _report_missing(rows: Rows, exists: Sequence[bool], wish: Wish) -> list[str]:
+    """Names the missing videos in an error, or in a warning if the caller allows them; returns their names."""
     names = rows.names if rows.names is not None else rows.paths
-    missing = [place for place, is_there in enumerate(there) if not is_there]
+    missing = [place for place, is_there in enumerate(exists) if not is_there]
     some = few([f"{rows.unit} {rows.numbers[place]}: {names[place]}" for place in missing])
-    text = f"{len(missing)} of {len(there)} videos in {rows.file} do not exist: {some}"
-    if not wish.how.allow_missing or len(missing) == len(there):
+    text = f"{len(missing)} of {len(exists)} videos in {rows.file} do not exist: {some}"
+    if not wish.how.allow_missing or len(missing) == len(exists):
         raise DataError(text + ("" if wish.how.allow_missing else "; --allow-missing leaves them out"))
     print(f"warning: {text}; they are left out", file=sys.stderr)
     return [str(names[place]) for place in missing]
 
 
 def _check_repeated(file: Path, paths: Sequence[str], labels: np.ndarray) -> None:
-    """Refuses a video with two labels; warns of one that comes twice with the same."""
+    """Refuses a video that comes twice with different labels; warns of one that comes twice with the same."""
     first: dict[str, int] = {}
     repeated: list[str] = []
-    torn: list[str] = []
+    contradictory: list[str] = []
     for place, path in enumerate(paths):
         before = first.setdefault(path, place)
         if before != place:
-            (repeated if np.array_equal(labels[before], labels[place]) else torn).append(path)
-    if torn:
-        raise DataError(f"{len(torn)} videos in {file} come twice, with different labels: {few(torn)}")
+            (repeated if np.array_equal(labels[before], labels[place]) else contradictory).append(path)
+    if contradictory:
+        raise DataError(
+            f"{len(contradictory)} videos in {file} come twice, with different labels: {few(contradictory)}"
+        )
     print(f"warning: {len(repeated)} rows of {file} repeat a video, such as {repeated[0]}", file=sys.stderr)

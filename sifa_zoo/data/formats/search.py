@@ -1,4 +1,4 @@
-"""Videos that a data set knows by name but not by path."""
+"""Videos that a data set names without saying where they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sifa_zoo.data.formats.labels import composed
 
 
 def videos_by_stem(folder: Path) -> dict[str, list[str]]:
-    """All videos below a folder by their name without suffix, in Unicode's composed form."""
+    """Paths of all videos below a folder, by file name without suffix, in Unicode's composed form."""
     found: dict[str, list[str]] = {}
     for path in walk_videos(os.path.abspath(folder)):
         name = path.rpartition("/")[2]
@@ -20,7 +20,7 @@ def videos_by_stem(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def find_in_class(there: Mapping[str, Sequence[str]], class_name: str, stem: str) -> str | None:
-    """The video of a name that lies in the folder of a class, whatever its suffix."""
-    paths = there.get(composed(stem), ())
+def find_in_class(by_stem: Mapping[str, Sequence[str]], class_name: str, stem: str) -> str | None:
+    """The video of this name, with any suffix, in the folder of a class."""
+    paths = by_stem.get(composed(stem), ())
     return next((path for path in paths if path.rpartition("/")[0].rpartition("/")[2] == class_name), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ from sifa_zoo.data.videos import DataError, VideoList, few
 class SomethingV1:
     """CSV files `*-v1-train.csv` and `*-v1-validation.csv` (`id;label`), and folders of pictures named by id.
 
-    Files of such names that are not the official ones must begin with a line `id;label`, the id a number.
-
-    Classes are in the order of `*-v1-labels.csv`, if that is there, or else sorted.
+    Files whose names begin otherwise than the official ones must have `id;label`, with a number as id, in their first
+    line. Classes are in the order of `*-v1-labels.csv`, or sorted where there is no such file.
     """
 
     name = "something-v1"
@@ -48,17 +47,19 @@ class SomethingV1:
         ]
         if faults:
             refuse_lines(file, faults)
+        numbers = [number for number, _ in lines]
+        ids, labels = ([cells[column] for _, cells in lines] for column in (0, 1))
         listed = next(iter(sorted(file.parent.glob("*-v1-labels.csv"))), None)
-        rows = Rows(file, [n for n, _ in lines], (), [cells[1] for _, cells in lines])
-        rows.class_list = read_class_list(listed) if listed else None
-        return _find(rows, [cells[0] for _, cells in lines], wish, data=data, title=self.title)
+        class_list = read_class_list(listed) if listed else None
+        rows = Rows(file, numbers, _find(data, ids), labels, names=ids, class_list=class_list, checked=True)
+        return make_videos(rows, wish, format=self.title)
 
 
 class SomethingV2:
-    """JSON files `*train.json` and `*validation.json`, and videos `ID.webm` (or of another suffix).
+    """JSON files `*train.json` and `*validation.json`, and videos `ID.webm` (or with another suffix).
 
-    A video's class is its template without the brackets around [something]; classes are in the order of the numbers
-    in `*labels.json`, if that is there, or else sorted.
+    The class of a video is its template without the brackets around [something]. Classes are in the order of the
+    numbers in `*labels.json`, or sorted where there is no such file.
     """
 
     name = "something-v2"
@@ -87,11 +88,15 @@ class SomethingV2:
         if faults:
             refuse_lines(file, faults, unit="entry")
         labels = [entry["template"].replace("[", "").replace("]", "").strip() for entry in entries]
-        rows = Rows(file, range(1, len(entries) + 1), (), labels, class_list=_labels_json(file.parent), unit="entry")
-        return _find(rows, [str(entry["id"]) for entry in entries], wish, data=data, title=self.title)
+        ids = [str(entry["id"]) for entry in entries]
+        numbers, class_list = range(1, len(ids) + 1), _labels_json(file.parent)
+        rows = Rows(
+            file, numbers, _find(data, ids), labels, names=ids, class_list=class_list, checked=True, unit="entry"
+        )
+        return make_videos(rows, wish, format=self.title)
 
 
-_TEST_HINT = " (the test part has no labels)"
+_TEST_HINT = " (the test split has no labels)"
 
 
 def _test_hint(entry: Any) -> str:
@@ -108,12 +113,10 @@ def _has_templates(file: Path) -> bool:
         return b'"template"' in opened.read(65536)
 
 
-def _find(rows: Rows, ids: list[str], wish: Wish, *, data: Path, title: str) -> VideoList:
-    there = videos_by_stem(beside(data))
-    rows.names = ids
-    rows.paths = [there.get(composed(id_), [None])[0] for id_ in ids]
-    rows.checked = True
-    return make_videos(rows, wish, format=title)
+def _find(data: Path, ids: Sequence[str]) -> list[str | None]:
+    """The video of each id; None where there is none."""
+    by_stem: Mapping[str, Sequence[str | None]] = videos_by_stem(beside(data))
+    return [by_stem.get(composed(id_), [None])[0] for id_ in ids]
 
 
 def _labels_json(folder: Path) -> ClassList | None:

@@ -1,25 +1,27 @@
-"""Parts of a data set: files, folders and rows named train, val or test."""
+"""The splits of a data set: files, folders and rows named train, val or test."""
 
 from __future__ import annotations
 
 import fnmatch
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from sifa_zoo.data.videos import DataError
 
-# What a split may be called where it lies; the first that is there is taken.
+# Names that each split may have on disk, in the order in which they are looked for.
 SPLITS = {"train": ("train",), "val": ("val", "validation", "validate", "test"), "test": ("test",)}
+SPLIT_NAMES = tuple(dict.fromkeys(chain.from_iterable(SPLITS.values())))
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
 _ANNOTATIONS = ("annotations", "labels")
 
 
 def split_files(folder: Path, pattern: str) -> dict[str, Path]:
-    """Files of a folder by the split that is or ends their name, such as `kinetics_train.csv` for `*.csv`.
+    """Files of a folder by split, whose name is or ends theirs, such as `kinetics_train.csv` for `*.csv`.
 
     Raises:
-        DataError: If two could be meant.
+        DataError: If two files could be meant.
     """
     names = sorted(name for name in fnmatch.filter(os.listdir(folder), pattern) if not name.startswith("."))
     files = [folder / name for name in names if (folder / name).is_file()]
@@ -31,7 +33,7 @@ def split_files(folder: Path, pattern: str) -> dict[str, Path]:
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """Lists by split. Among several of a split the first by suffix is taken, so .txt before .csv."""
+    """Lists by split. Of several for one split the first by suffix is taken, so .txt before .csv."""
     found: dict[str, Path] = {}
     for suffix in LIST_SUFFIXES:
         found = {**split_files(folder, f"*{suffix}"), **found}
@@ -47,27 +49,27 @@ def _find_file(files: Sequence[Path], split: str) -> Path | None:
 
 
 def annotation_files(data: Path, pattern: str) -> dict[str, Path]:
-    """Files by split as in `split_files`, in the folder or in one of those in it where annotations usually lie."""
+    """Files by split, as from `split_files`, in the folder or where annotations usually lie below it."""
     folders = (data, *(data / name for name in _ANNOTATIONS if (data / name).is_dir()))
     return next(filter(None, (split_files(folder, pattern) for folder in folders)), {})
 
 
 def beside(data: Path) -> Path:
-    """The folder that holds the videos of annotations: `data` itself, or where the file `data` lies."""
+    """The folder with the videos of annotations: `data` itself, or the one that the file `data` belongs to."""
     if data.is_dir():
         return data
     return data.parent.parent if data.parent.name in _ANNOTATIONS else data.parent
 
 
 def pick_split(data: Path, found: Mapping[str, Path], split: str | None) -> Path:
-    """The part of a data set that is asked for.
+    """The file or folder of a split.
 
     Raises:
-        DataError: If it is not among those that are there, or none is named.
+        DataError: If the split is not there, or none is named.
     """
     if split is None:
-        parts = ", ".join(str(path) for path in dict.fromkeys(found.values()))
-        raise DataError(f"{data} has splits, name one of them: {parts}")
+        paths = ", ".join(str(path) for path in dict.fromkeys(found.values()))
+        raise DataError(f"{data} has splits, name one of them: {paths}")
     if split not in found:
         there = next(iter(found.values())).name
         way_out = "name the training videos themselves" if split == "train" else "give validation videos with --val"
@@ -76,17 +78,19 @@ def pick_split(data: Path, found: Mapping[str, Path], split: str | None) -> Path
 
 
 def rows_of_split(cells: Sequence[str], split: str | None, *, file: Path) -> Iterable[bool]:
-    """Which rows of a file belong to a split, by what a column says; if it says the same everywhere, all to any.
+    """Which rows of a file belong to a split, as a column says; where it says the same everywhere, all to any split.
 
     Raises:
         DataError: If no row does, or there are several splits and none is named.
     """
-    said = {cell.strip().lower() for cell in cells}
-    if len(said) < 2:
+    found = {cell.strip().lower() for cell in cells}
+    if len(found) < 2:
         return [True] * len(cells)
     if split is None:
-        raise DataError(f"{file} has splits, name one of them: {', '.join(sorted(said))}")
-    name = next((name for name in SPLITS[split] if name in said), None)
+        raise DataError(f"{file} has splits, name one of them: {', '.join(sorted(found))}")
+    name = next((name for name in SPLITS[split] if name in found), None)
     if name is None:
-        raise DataError(f"no row of the {split} split, the column of splits says only {', '.join(sorted(said))}")
+        raise DataError(
+            f"{file} has no row of the {split} split; its column of splits says only {', '.join(sorted(found))}"
+        )
     return [cell.strip().lower() == name for cell in cells]

@@ -1,12 +1,10 @@
-"""CSV files with a header: a column of paths, and one of labels or one of 0 and 1 per class."""
+"""CSV files with a header: a column of paths, and a column of labels or one of 0 and 1 per class."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,11 @@ from sifa_zoo.data.formats.folders import split_folders
 from sifa_zoo.data.formats.labels import ClassList, composed, find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.splits import list_files, pick_split, split_files
-from sifa_zoo.data.formats.text import read_first_line, sniff_delimiter, split_cells
+from sifa_zoo.data.formats.text import read_first_line, refuse_lines, sniff_delimiter, split_cells
 from sifa_zoo.data.videos import DataError, VideoList
-from sifa_zoo.files import write_files
+from sifa_zoo.files import csv_bytes, write_files
 
-# In the order in which they are preferred, should a file have several; names of classes come before numbers.
+# In order of preference, should a file have several; names of classes come before numbers.
 PATH_COLUMNS = (
     *("path", "video_path", "file_path", "filepath", "video", "file", "filename", "file_name", "video_name"),
     *("videos", "files", "clip"),
@@ -35,7 +33,7 @@ _BITS = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
 def has_header(file: Path) -> bool:
-    """Whether a CSV file begins with the names of columns: none is a video, for a class may be called like a column."""
+    """Whether a CSV file begins with names of columns. A line with a video does not, even one of a class `label`."""
     if file.suffix.lower() not in _SUFFIXES:
         return False
     line = read_first_line(file)
@@ -49,11 +47,11 @@ def has_header(file: Path) -> bool:
 
 
 class Table:
-    """A CSV file with a header, separated by commas, semicolons or tabs, cells quoted where need be.
+    """A CSV file with a header, with commas, semicolons or tabs, cells quoted where needed.
 
     Several labels in a cell are separated by `;` or `|`, or are a JSON list; then videos may have several classes or
-    none. So they may where, without a column of labels, every other column is a class and holds 0 and 1. Of rows with
-    a column `split` those of the split are taken. A folder may hold a single such file.
+    none. The same holds without a column of labels, when every other column is a class and holds 0 and 1. A column
+    `split` says which split a row belongs to. A folder may hold a single file of this kind for all splits.
     """
 
     name = "csv"
@@ -61,55 +59,57 @@ class Table:
     expected = "a .csv file whose first line names a column `path` and one `label`, or train.csv and val.csv"
 
     def recognise(self, data: Path) -> bool:
-        """Whether there are CSV files with a header, by split or a single one."""
+        """Whether there are CSV files with a header: one per split, or a single one."""
         files = [data] if data.is_file() else list(_tables_in(data).values())
         return all(has_header(file) for file in files) if files else _only_table(data) is not None
 
     def read(self, data: Path, wish: Wish) -> VideoList:
-        """Reads the file, or that of a split.
+        """Reads the file of a split, or the file itself.
 
         Raises:
             DataError: If a column is missing, or rows cannot be used.
         """
         file = data if data.is_file() else _only_table(data) or pick_split(data, _tables_in(data), wish.split)
         columns = read_columns(file).of_split(wish.split)
-        rows = Rows(file, columns.numbers, columns.column(PATH_COLUMNS), (), class_list=find_class_list(file.parent))
+        paths = columns.column(PATH_COLUMNS)
+        labels: Sequence[str] | Sequence[tuple[str, ...]]
         if columns.place(LABEL_COLUMNS) is None:
-            _read_bits(columns, rows)
+            labels, class_list, faults = _read_bits(columns)
         else:
-            _read_labels(columns, rows, known=wish.class_names)
-        several = bool(rows.labels) and isinstance(rows.labels[0], tuple)
-        rows.faults += [
-            (n, "the path is missing") for n, path in zip(rows.numbers, rows.paths, strict=True) if not path
-        ]
-        rows.faults.sort()
-        return make_videos(rows, wish, format=f"{self.title}{', several labels per video' if several else ''}")
+            class_list = find_class_list(file.parent)
+            known = {*(class_list.names if class_list else ()), *map(composed, wish.class_names or ())}
+            labels, faults = _read_labels(columns, known=known)
+        faults += [(n, "the path is missing") for n, path in zip(columns.numbers, paths, strict=True) if not path]
+        if faults:
+            refuse_lines(file, sorted(faults))
+        rows = Rows(file, columns.numbers, paths, labels, class_list=class_list)
+        return make_videos(rows, wish, format=f"{self.title}{', several labels per video' if rows.multi_label else ''}")
 
 
 def write_table(file: Path, videos: VideoList, paths: Sequence[str | os.PathLike[str]] | None = None) -> None:
-    """Writes a CSV file that reads as `videos`, and beside it `classes.txt`, which keeps the classes in their order.
+    """Writes a CSV file that is read as `videos`, and beside it `classes.txt`, which keeps the order of the classes.
 
     Args:
         file: Where to write.
         videos: What to write; several labels per video become a JSON list.
-        paths: Where the videos are, if not where `videos` says; stored relative to the folder of `file`.
+        paths: Where the videos are, if not where `videos` says; written relative to the folder of `file`.
 
     Raises:
         DataError: If a class name would not be read as it is written.
-        OSError: If the files cannot be written; what was there before is untouched.
+        OSError: If the files cannot be written; those that were there before are untouched.
     """
     if odd := [name for name in videos.class_names if composed(name.strip()) != name or "\n" in name]:
         raise DataError(f"class names that a list cannot hold, for white space around or within them: {odd}")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "labels" if videos.multi_label else "label"])
+    column = "labels" if videos.multi_label else "label"
     folder = os.path.realpath(file.parent)
+    rows = []
     for path, labels in zip(videos.paths if paths is None else paths, videos.labels, strict=True):
         where, name = os.path.split(path)
         cell = videos.class_names[labels] if not videos.multi_label else json.dumps(_names_of(videos, labels))
-        writer.writerow([os.path.join(os.path.relpath(os.path.realpath(where), folder), name), cell])
+        relative = os.path.join(os.path.relpath(os.path.realpath(where), folder), name)
+        rows.append({"path": relative, column: cell})
     classes = "\n".join(videos.class_names) + "\n"
-    write_files({file.with_name(CLASSES): classes.encode(), file: text.getvalue().encode()})
+    write_files({file.with_name(CLASSES): classes.encode(), file: csv_bytes(rows, columns=("path", column))})
 
 
 def _names_of(videos: VideoList, labels: np.ndarray) -> list[str]:
@@ -121,9 +121,9 @@ def _tables_in(folder: Path) -> dict[str, Path]:
 
 
 def _only_table(folder: Path) -> Path | None:
-    """The one table of a folder, where nothing else is named by split and its columns are of videos and classes.
+    """The only CSV file of a folder, if it has columns of videos and classes and nothing there is named after a split.
 
-    A table of other things beside class folders, such as of lengths, is none.
+    A table of something else beside class folders, such as lengths, does not count.
     """
     files = [Path(entry.path) for entry in entries_of(folder) if entry.name.lower().endswith(_SUFFIXES)]
     if len(files) != 1 or not has_header(files[0]) or list_files(folder) or split_folders(folder):
@@ -134,20 +134,8 @@ def _only_table(folder: Path) -> Path | None:
     return files[0] if has_classes and not names.isdisjoint(PATH_COLUMNS) else None
 
 
-def _read_labels(columns: Columns, rows: Rows, *, known: Sequence[str] | None) -> None:
-    """One label per cell, or several in all, should any cell have several."""
-    cells = columns.column(LABEL_COLUMNS)
-    different = set(cells)
-    names = set(rows.class_list.names if rows.class_list else ()) | set(map(composed, known or ()))
-    parts = {cell: (cell,) if composed(cell) in names else _split_labels(cell) for cell in different}
-    if all(parts[cell] == (cell,) for cell in different if cell):
-        rows.labels = cells
-        rows.faults += [(n, "the label is missing") for n, cell in zip(rows.numbers, cells, strict=True) if not cell]
-    else:
-        rows.labels = [parts[cell] for cell in cells]
-
-
-def _split_labels(cell: str) -> tuple[str, ...]:
+def split_labels(cell: str) -> tuple[str, ...]:
+    """The labels in a cell: separated by `;` or `|`, or a JSON list."""
     if cell.startswith("["):
         try:
             labels = json.loads(cell)
@@ -155,23 +143,36 @@ def _split_labels(cell: str) -> tuple[str, ...]:
             labels = None
         if isinstance(labels, list):
             return tuple(str(label).strip() for label in labels)
-    return tuple(part.strip() for part in cell.replace(";", "|").split("|") if part.strip())
+    return tuple(label.strip() for label in cell.replace(";", "|").split("|") if label.strip())
 
 
-def _read_bits(columns: Columns, rows: Rows) -> None:
-    """A class per column other than path and split, 1 where the video has it."""
+def _read_labels(
+    columns: Columns, *, known: Set[str]
+) -> tuple[Sequence[str] | Sequence[tuple[str, ...]], list[tuple[int, str]]]:
+    """One label per cell, or a tuple of them in all cells if any has several; and the faults."""
+    cells = columns.column(LABEL_COLUMNS)
+    different = set(cells)
+    labels = {cell: (cell,) if composed(cell) in known else split_labels(cell) for cell in different}
+    if any(labels[cell] != (cell,) for cell in different if cell):
+        return [labels[cell] for cell in cells], []
+    return cells, [(n, "the label is missing") for n, cell in zip(columns.numbers, cells, strict=True) if not cell]
+
+
+def _read_bits(columns: Columns) -> tuple[list[tuple[str, ...]], ClassList | None, list[tuple[int, str]]]:
+    """A class per column other than path and split, with 1 where the video has it; also the classes and the faults."""
     skip = (columns.place(PATH_COLUMNS), columns.place(SPLIT_COLUMNS))
     classes = {composed(name): columns.cells[place] for place, name in enumerate(columns.header) if place not in skip}
     if not any(set(cells) <= _BITS.keys() for cells in classes.values()):
         columns.column(LABEL_COLUMNS)  # which is missing: the error says so
     wrong = {name: cells for name, cells in classes.items() if not set(cells) <= _BITS.keys()}
-    rows.faults += [
-        (number, f"expected 0 or 1 for the class {name}, got {cell!r}")
-        for name, cells in wrong.items()
-        for number, cell in zip(columns.numbers, cells, strict=True)
-        if cell not in _BITS
-    ]
-    if not wrong:
-        places = [[name if _BITS[cell] else None for cell in cells] for name, cells in classes.items()]
-        rows.labels = [tuple(filter(None, names)) for names in zip(*places, strict=True)]
-        rows.class_list = ClassList(columns.file, tuple(classes), dict(enumerate(classes)))
+    if wrong:
+        faults = [
+            (number, f"expected 0 or 1 for the class {name}, got {cell!r}")
+            for name, cells in wrong.items()
+            for number, cell in zip(columns.numbers, cells, strict=True)
+            if cell not in _BITS
+        ]
+        return [], None, faults
+    names = [[name if _BITS[cell] else None for cell in cells] for name, cells in classes.items()]
+    labels = [tuple(filter(None, row)) for row in zip(*names, strict=True)]
+    return labels, ClassList(columns.file, tuple(classes), dict(enumerate(classes))), []

@@ -1,4 +1,4 @@
-"""Text files with one thing per line, and errors that name every line that is wrong."""
+"""Text files with one entry per line, and errors that name the lines that are wrong."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _DELIMITERS = ",;\t"
 
 @contextmanager
 def open_text(file: Path, *, newline: str | None = None) -> Iterator[TextIO]:
-    """Opens a file in UTF-8, with or without byte order mark.
+    """Opens a file in UTF-8, with or without a byte order mark.
 
     Raises:
-        DataError: If it cannot be read, or is of another encoding.
+        DataError: If it cannot be read, or has another encoding.
     """
     try:
         with open(file, encoding="utf-8-sig", newline=newline) as opened:
@@ -32,7 +32,7 @@ def open_text(file: Path, *, newline: str | None = None) -> Iterator[TextIO]:
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbers, from 1, and texts of the lines that are not empty, without white space around them."""
+    """Number, from 1, and text of each line that is not empty, without white space around it."""
     with open_text(file) as opened:
         for number, line in enumerate(opened, 1):
             if stripped := line.strip():
@@ -40,7 +40,7 @@ def read_lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_first_line(file: Path) -> str:
-    """The first line with content, of the first 64 kB; nothing where the file is no text."""
+    """The first line that is not empty, within the first 64 kB; empty if there is none."""
     try:
         with open(file, "rb") as opened:
             text = opened.read(65536).decode("utf-8-sig", errors="ignore")
@@ -50,7 +50,7 @@ def read_first_line(file: Path) -> str:
 
 
 def sniff_delimiter(line: str) -> str | None:
-    """The most frequent of comma, semicolon and tab outside of quotes; None if there is none."""
+    """The most frequent of comma, semicolon and tab outside quotes; None if the line has none of them."""
     bare = "".join(line.split('"')[::2])
     counts = {delimiter: bare.count(delimiter) for delimiter in _DELIMITERS}
     best = max(_DELIMITERS, key=lambda delimiter: counts[delimiter])
@@ -63,7 +63,7 @@ def split_cells(line: str, delimiter: str | None) -> list[str]:
 
 
 def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of the rows of a CSV file that are not empty.
+    """Line number and cells of each row of a CSV file that is not empty.
 
     Raises:
         DataError: If the file cannot be read, or the csv module gives up on a line.
@@ -81,12 +81,12 @@ def read_cells(file: Path, delimiter: str | None) -> Iterator[tuple[int, list[st
 
 
 def _names_delimiter(line: str) -> bool:
-    """Whether a line is `sep=;` or the like, which Excel writes first: it is passed over, as the next line shows it."""
+    """Whether this is a line such as `sep=;`, which Excel writes first and which tells no more than the next line."""
     return line.rstrip("\r\n") in [f"sep={delimiter}" for delimiter in _DELIMITERS]
 
 
 def refuse_lines(file: Path | str, faults: Sequence[tuple[int, str]], *, unit: str = "line") -> NoReturn:
-    """Refuses a file for its faulty lines: the first twenty are named. Without a `unit` there is no number to name.
+    """Refuses a file and names its faulty lines, the first twenty of them; by number, unless `unit` is empty.
 
     Raises:
         DataError: Always.

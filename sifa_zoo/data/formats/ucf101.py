@@ -7,17 +7,17 @@ from pathlib import Path
 from sifa_zoo.data.formats.labels import find_class_list
 from sifa_zoo.data.formats.rows import Rows, Wish, make_videos
 from sifa_zoo.data.formats.search import find_in_class, videos_by_stem
-from sifa_zoo.data.formats.text import read_lines
+from sifa_zoo.data.formats.text import read_lines, refuse_lines
 from sifa_zoo.data.videos import DataError, VideoList
 
 _LISTS = "ucfTrainTestlist"
 
 
 class Ucf101:
-    """The three official folds, lists in `ucfTrainTestlist/`, videos of any suffix in folders named by class.
+    """The three official folds: lists in `ucfTrainTestlist/`, and videos with any suffix in folders named by class.
 
-    The class of a video is the folder that its list names; `classInd.txt` gives the order, and training lists must
-    agree with its numbers.
+    The class of a video is the folder that its list names. `classInd.txt` gives the order of the classes, and the
+    training lists must agree with its numbers.
     """
 
     name = "ucf101"
@@ -50,14 +50,15 @@ class Ucf101:
             elif class_list and len(field) == 2 and class_list.numbers.get(int(field[1])) != folder:
                 other = class_list.numbers.get(int(field[1]), "no class")
                 faults.append((number, f"{folder} has the number {field[1]}, which is {other} in {class_list.file}"))
+        if faults:
+            refuse_lines(file, faults)
         labels = [video.partition("/")[0] for video in videos]
-        there = videos_by_stem(data) if not faults else {}
+        by_stem = videos_by_stem(data)
         paths = [
-            find_in_class(there, label, video.rpartition("/")[2].rpartition(".")[0])
+            find_in_class(by_stem, label, video.rpartition("/")[2].rpartition(".")[0])
             for label, video in zip(labels, videos, strict=True)
         ]
-        rows = Rows(file, numbers, paths, labels, names=videos, class_list=class_list, checked=True, faults=faults)
-        rows.are_names = True
+        rows = Rows(file, numbers, paths, labels, names=videos, class_list=class_list, checked=True, are_names=True)
         return make_videos(rows, wish, format=f"{self.title}, fold {wish.how.fold}")
 
 

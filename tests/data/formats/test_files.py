@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sifa_zoo.data.formats.files import find_videos, walk_videos
+from sifa_zoo.data.formats.files import existing_videos, walk_videos
 from sifa_zoo.data.pictures import PICTURE_SUFFIXES
 
 
@@ -27,6 +27,6 @@ def test_find_looks_at_files_and_folders_of_pictures(disk):
     root = disk.touch("a.mp4", "frames/", "empty/notes.txt")
     names = ["a.mp4", "frames", "empty", "gone.mp4", "gone/b.mp4"]
     paths = [f"{root}/{name}" for name in names]
-    assert find_videos(paths) == [*paths[:2], None, None, None]
+    assert existing_videos(paths) == [*paths[:2], None, None, None]
     many = [f"{root}/{i}.mp4" for i in range(100)]  # for so many the folder is read
-    assert find_videos([*many, *paths]) == [None] * 100 + find_videos(paths)
+    assert existing_videos([*many, *paths]) == [None] * 100 + existing_videos(paths)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
@@ -132,6 +133,28 @@ def test_unusable_lists_are_refused(disk, text, class_names, messages):
         read_videos(disk.write("l.txt", text), class_names=class_names)
     for message in messages:
         error.match(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "label"),
+    [
+        ("l.csv", "a.mp4,red\nb.mp4,red|bright\n", "red|bright"),
+        ("l.csv", "a.mp4,12,red\nb.mp4,12,red;bright\n", "red;bright"),
+        ("l.csv", 'a.mp4,red\nb.mp4,"[""red"", ""bright""]"\n', '["red", "bright"]'),
+        ("l.csv", "a.mp4 red\nb.mp4 red|bright\n", "red|bright"),
+        ("l.txt", "a.mp4 red\nb.mp4 red|bright\n", "red|bright"),
+    ],
+)
+def test_several_labels_need_a_header(disk, rows, name, text, label):
+    disk.touch("a.mp4", "b.mp4")
+    file = disk.write(name, text)
+    message = rf"several in one: {re.escape(label)} \(line 2\); if they are, .* `path,labels`; if each .*classes.txt$"
+    with pytest.raises(DataError, match=message):
+        read_videos(file)
+    one_class = [("a.mp4", "red"), ("b.mp4", label)]
+    assert rows(read_videos(file, class_names=("red", label))) == one_class
+    disk.write("classes.txt", f"red\n{label}\n")
+    assert rows(read_videos(file)) == one_class
 
 
 def test_at_most_twenty_faults_are_named(disk):

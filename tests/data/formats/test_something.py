@@ -28,7 +28,7 @@ def test_v1(disk, rows):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1;Poking\n2\n", r"line 2: expected `id;label`, got '2' \(the test part has no labels\)"),
+        ("1;Poking\n2\n", r"line 2: expected `id;label`, got '2' \(the test split has no labels\)"),
         ("1;Poking\n2;\n", "line 2: expected `id;label`, got '2;'"),
         ("1;Poking\n4;Poking\n", "1 of 2 videos .* do not exist: line 2: 4; --allow-missing"),
         ("1;Pushing\n", "line 1: label Pushing is not in .*labels.csv"),
@@ -77,7 +77,7 @@ def test_v2(disk, rows, prefix):
         (
             '[{"id": "1", "template": "Turning [a]"}, {"id": "2"}]',
             {},
-            "entry 2: expected id and template, got .*test part",
+            "entry 2: expected id and template, got .*test split",
         ),
         ('[{"id": "1", "template": "Turning [a]"}, 5]', {}, "entry 2: expected id and template, got 5"),
         (entries(_1="Turning [a]", _4="Turning [a]"), {}, "1 of 2 videos .* do not exist: entry 2: 4; --allow-missing"),

@@ -66,7 +66,9 @@ def test_a_column_of_splits_chooses_rows(disk, rows):
         read_videos(file)
     assert {name: len(videos) for name, videos in read_splits(file).items()} == {"train": 2, "val": 1}
     file = disk.write("t.csv", "path,label,split\na.mp4,run,train\nb.mp4,run,extra\n")
-    with pytest.raises(DataError, match="no row of the val split, the column of splits says only extra, train"):
+    with pytest.raises(
+        DataError, match="t.csv has no row of the val split; its column of splits says only extra, train"
+    ):
         read_videos(file, "val")
 
 
