@@ -60,11 +60,15 @@ def test_missing_videos_stop_training_unless_allowed(data: Path, capsys: pytest.
     assert main([*call, "--allow-missing"]) == 0
 
 
-def test_a_model_says_what_it_consumes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("rate", "answer"), [(1e6, "keeps the model busy"), (1e-3, "the model would wait")])
+def test_a_model_says_what_it_consumes(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: float, answer: str
+) -> None:
+    monkeypatch.setattr("sifa_zoo.engine.speed.loading_rate", lambda *_: rate)
     assert main(["check", str(data), "--model", "sifa_net_nano", "--batch-size", "2", "--device", "cpu", *CLIP]) == 0
     out = capsys.readouterr().out
     assert "training: sifa_net_nano takes" in out
-    assert "keeps the model busy" in out or "the model would wait" in out
+    assert answer in out
 
 
 def test_unusable_data_and_flags_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
