@@ -77,7 +77,7 @@ def test_a_resumed_run_is_compared_with_its_start(tmp_path: Path, capsys: pytest
     assert "warning: the videos are not those that the run" in capsys.readouterr().err
     with pytest.raises(ValueError, match="has 2 processes, not 1: resume it with as many"):
         check_resumable(tmp_path, {**facts, "num_processes": 1})
-    with pytest.raises(DataError, match="has 8 training videos, not 7; start a new --output"):
+    with pytest.raises(DataError, match=r"has 8 training videos, not 7: bring back .* or start a new --output"):
         check_resumable(tmp_path, {**facts, "train_videos": 7})
-    with pytest.raises(DataError, match="has 4 validation videos, not 3; start a new --output"):
+    with pytest.raises(DataError, match=r"has 4 validation videos, not 3: bring back .* or start a new --output"):
         check_resumable(tmp_path, {**facts, "val_videos": 3})
