@@ -21,7 +21,7 @@ from sifa_zoo.engine.freezing import train_mode
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.loader import Batch
 from sifa_zoo.engine.loss import clip_loss
-from sifa_zoo.engine.progress import DataClock, progress_bar, show_step
+from sifa_zoo.engine.progress import DataClock, progress_bar, show_update
 from sifa_zoo.engine.shard_loader import ShardStream
 
 
@@ -75,12 +75,12 @@ def train_epoch(
         VideoError: If a video cannot be decoded, unless such are to be skipped.
     """
     train, steps, epoch = learner.train, len(loader), position.epoch
-    total = min(_begin(loader, position, batch_size=train.batch_size), steps * train.batch_size)
+    own_clips = min(_begin(loader, position, batch_size=train.batch_size), steps * train.batch_size)
     train_mode(learner.model)
     clock, group = DataClock(), _Group()
     per_step = train.batch_size * world_size()
-    title = {"epochs": train.epochs, "clips": total * world_size(), "done": position.step * per_step}
-    with progress_bar(epoch + 1, **title, show=is_writer()) as bar:
+    total, done = own_clips * world_size(), position.step * per_step
+    with progress_bar(epoch + 1, epochs=train.epochs, clips=total, done=done, show=is_writer()) as bar:
         for step, batch in enumerate(clock.watch(loader), start=position.step):
             first = step - step % train.accumulation_steps
             size = min(train.accumulation_steps, steps - first)  # of this group
@@ -95,8 +95,8 @@ def train_epoch(
             if last:
                 scalars = _update(learner, group, position=position, clock=clock)
                 position.step = step + 1
-                show = {"loss": position.loss / max(1, position.clips), "lr": position.lr}
-                show_step(bar, clips=per_step * group.batches, **show, data_wait=clock.data_wait)
+                shown, mean_loss = per_step * group.batches, position.loss / max(1, position.clips)
+                show_update(bar, clips=shown, loss=mean_loss, lr=position.lr, data_wait=clock.data_wait)
                 group = _Group()
                 after_update(scalars)
 
@@ -177,8 +177,12 @@ def _loss(learner: Learner, batch: Batch, *, mixer: BatchMixer, place: tuple[int
     device = learner.device
     clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
     clips, targets = mixer(clips, labels, epoch=place[0], step=place[1])
-    smoothing, multi_label = learner.train.label_smoothing, batch.labels.ndim == 2
-    return clip_loss(learner.logits(clips), targets, label_smoothing=smoothing, multi_label=multi_label)
+    return clip_loss(
+        learner.logits(clips),
+        targets,
+        label_smoothing=learner.train.label_smoothing,
+        multi_label=batch.labels.ndim == 2,
+    )
 
 
 def _refuse_infinite(value: Tensor, what: str, *, group: _Group, epoch: int) -> None:

@@ -31,7 +31,7 @@ from sifa_zoo.registry import create_model, is_model
 from sifa_zoo.run_files import CONFIG, LAST, STATE
 from sifa_zoo.weights import SCHEMES, find_entry, locate_weights
 
-_SETTLED = {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}  # elsewhere
+_SETTLED = {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}  # by other settings
 _FREE = ("workers", "save_every", "save_minutes")  # settings that do not change what a run comes to
 
 
@@ -103,6 +103,14 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     return RunConfig(**{name: value for name, value in {**given, **chosen}.items() if value is not None})
 
 
+def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
+    """How clips are cut for a model, or for its weights."""
+    if pretrained:
+        return find_entry(model)[1].clip_config
+    with torch.device("meta"):
+        return clip_config(create_model(model))
+
+
 def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, VideoList | ShardList]:
     """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones.
 
@@ -123,46 +131,8 @@ def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, V
         if isinstance(val_videos, ShardList):
             raise DataError("training videos may have several labels each, but videos in shards have one")
         val_videos = val_videos.as_multi_label()
-    _compare_parts(config, train_videos, val_videos)
+    _compare_splits(config, train_videos, val_videos)
     return train_videos, val_videos
-
-
-def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
-    """Refuses what cannot be trained on; of shards no more is known than classes and the number of samples."""
-    if isinstance(videos, VideoList):
-        check_trainable(videos)
-        _warn_of_small_epochs(config.train, num_clips=len(videos) * config.train.repeats)
-        if idle := [name for name, count in zip(videos.class_names, videos.counts, strict=True) if not count]:
-            print(f"warning: classes without a training video: {', '.join(idle[:20])}", file=sys.stderr)
-        return
-    if len(videos.class_names) < 2:
-        raise DataError(f"training needs at least two classes, got {', '.join(videos.class_names)}")
-    if config.train.balance or config.train.repeats > 1:
-        raise ValueError(
-            f"balance and repeats need a list of all videos, which shards do not have; leave them out, got "
-            f"balance = {config.train.balance}, repeats = {config.train.repeats}"
-        )
-
-
-def _warn_of_small_epochs(train: TrainConfig, *, num_clips: int) -> None:
-    """Says that updates have fewer clips than the settings mean, for which rates may have been scaled."""
-    batch = global_batch(train, num_replicas=world_size())
-    if batch > num_clips:
-        rates = f"; the rates are scaled to {batch}, take a smaller batch" if train.lr_batch else ""
-        print(f"warning: an epoch has {num_clips} clips, fewer than the {batch} of an update{rates}", file=sys.stderr)
-
-
-def _compare_parts(config: RunConfig, *parts: VideoList | ShardList) -> None:
-    """Refuses validation on nothing but training videos, and warns of some; of shards it is the files that count."""
-    kind = "shards" if isinstance(parts[1], ShardList) else "videos"
-    train, val = (set(of.shards if isinstance(of, ShardList) else real_paths(of.paths.tolist())) for of in parts)
-    shared = train & val
-    if len(shared) == len(val):
-        raise DataError(f"{config.data} has no validation {kind} besides the training {kind}; name some with --val")
-    if shared:
-        print(f"warning: {len(shared)} validation {kind} are in training too, such as {min(shared)}", file=sys.stderr)
-    for videos in parts:
-        len(videos)  # of shards it is counted now, once for all processes
 
 
 def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -> nn.Module:
@@ -219,16 +189,6 @@ def leave_out(
     return train, val
 
 
-def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
-    for line in bad:
-        print(line, file=sys.stderr)
-    counts = f"{len(bad)} of {total} videos cannot be used (listed above)"
-    if bad and not skip_bad:
-        raise DataError(f"{counts}; mend or remove them to train, or leave them out with --skip-bad")
-    if bad:
-        print(f"warning: {counts} and will be skipped", file=sys.stderr)
-
-
 def _absolute(name: str) -> str:
     """A path that means the same from another folder; names that are no paths stay as they are."""
     is_path = not name.startswith((*SCHEMES, "pipe:", "{")) and "://" not in name
@@ -238,6 +198,19 @@ def _absolute(name: str) -> str:
 def _override(given: Any, base: Any) -> Any:
     """`given` if it is a whole dataclass, or else `base` with the fields that `given` names."""
     return given if dataclasses.is_dataclass(given) else dataclasses.replace(base, **(given or {}))
+
+
+def _as_saved(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the model's constructor as JSON keeps them, so that those of a resumed run compare."""
+    if settled := _SETTLED & model_args.keys():
+        raise ValueError(
+            f"model_args must not name {', '.join(sorted(settled))}: the data or other settings decide that"
+        )
+    try:
+        saved: dict[str, Any] = json.loads(json.dumps(model_args))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model_args must be values that JSON can hold, got {model_args} ({error})") from error
+    return saved
 
 
 def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
@@ -252,37 +225,6 @@ def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
     return config
 
 
-def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
-    """What is known of the weights that training starts from."""
-    if (run / LAST).exists():
-        return read_info(run / LAST)
-    return read_info(config.checkpoint) if config.checkpoint else None
-
-
-def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
-    """How clips are cut for a model, or for its weights."""
-    if pretrained:
-        return find_entry(model)[1].clip_config
-    with torch.device("meta"):
-        return clip_config(create_model(model))
-
-
-def _as_saved(model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the model's constructor as JSON keeps them, so that those of a resumed run compare."""
-    if (
-        settled := {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}
-        & model_args.keys()
-    ):
-        raise ValueError(
-            f"model_args must not name {', '.join(sorted(settled))}: the data or other settings decide that"
-        )
-    try:
-        saved: dict[str, Any] = json.loads(json.dumps(model_args))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"model_args must be values that JSON can hold, got {model_args} ({error})") from error
-    return saved
-
-
 def _refuse_name_of_weights(checkpoint: str | os.PathLike[str] | None) -> None:
     name = os.fspath(checkpoint or "")
     if is_model(name.partition(".")[0]) and not os.path.exists(name):
@@ -295,3 +237,62 @@ def _need_model(model: str | None) -> str:
     if model.startswith(SCHEMES):
         raise ValueError(f"the model must be an architecture, got {model!r}: give weights like these as the checkpoint")
     return model
+
+
+def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
+    """What is known of the weights that training starts from."""
+    if (run / LAST).exists():
+        return read_info(run / LAST)
+    return read_info(config.checkpoint) if config.checkpoint else None
+
+
+def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
+    """Refuses what cannot be trained on; of shards no more is known than classes and the number of samples."""
+    if isinstance(videos, VideoList):
+        check_trainable(videos)
+        _warn_of_small_epochs(config.train, num_clips=len(videos) * config.train.repeats)
+        if idle := [name for name, count in zip(videos.class_names, videos.counts, strict=True) if not count]:
+            print(f"warning: classes without a training video: {', '.join(idle[:20])}", file=sys.stderr)
+        return
+    if len(videos.class_names) < 2:
+        raise DataError(f"training needs at least two classes, got {', '.join(videos.class_names)}")
+    if config.train.balance or config.train.repeats > 1:
+        raise ValueError(
+            f"balance and repeats need a list of all videos, which shards do not have; leave them out, got "
+            f"balance = {config.train.balance}, repeats = {config.train.repeats}"
+        )
+
+
+def _warn_of_small_epochs(train: TrainConfig, *, num_clips: int) -> None:
+    """Says that updates have fewer clips than the settings mean, for which rates may have been scaled."""
+    batch = global_batch(train, num_replicas=world_size())
+    if batch > num_clips:
+        rates = f"; the rates are scaled to {batch}, take a smaller batch" if train.lr_batch else ""
+        print(f"warning: an epoch has {num_clips} clips, fewer than the {batch} of an update{rates}", file=sys.stderr)
+
+
+def _compare_splits(config: RunConfig, *splits: VideoList | ShardList) -> None:
+    """Refuses validation on nothing but training videos, and warns of some; of shards it is the files that count."""
+    kind = "shards" if isinstance(splits[1], ShardList) else "videos"
+    train, val = map(_files, splits)
+    shared = train & val
+    if len(shared) == len(val):
+        raise DataError(f"{config.data} has no validation {kind} besides the training {kind}; name some with --val")
+    if shared:
+        print(f"warning: {len(shared)} validation {kind} are in training too, such as {min(shared)}", file=sys.stderr)
+    for videos in splits:
+        len(videos)  # of shards it is counted now, once for all processes
+
+
+def _files(videos: VideoList | ShardList) -> set[str]:
+    return set(videos.shards if isinstance(videos, ShardList) else real_paths(videos.paths.tolist()))
+
+
+def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
+    for line in bad:
+        print(line, file=sys.stderr)
+    counts = f"{len(bad)} of {total} videos cannot be used (listed above)"
+    if bad and not skip_bad:
+        raise DataError(f"{counts}; mend or remove them to train, or leave them out with --skip-bad")
+    if bad:
+        print(f"warning: {counts} and will be skipped", file=sys.stderr)

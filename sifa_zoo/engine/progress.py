@@ -63,7 +63,7 @@ def progress_bar(epoch: int, *, epochs: int, clips: int, done: int = 0, show: bo
     return tqdm(total=clips, initial=done, desc=title, unit="clip", dynamic_ncols=True, disable=not show)
 
 
-def show_step(bar: tqdm, *, clips: int, loss: float, lr: float, data_wait: float) -> None:
+def show_update(bar: tqdm, *, clips: int, loss: float, lr: float, data_wait: float) -> None:
     """Moves the bar on by a step of `clips`, and shows the mean loss so far, the rate, and the share of waiting."""
     bar.set_postfix_str(f"loss {loss:.3f}, lr {lr:.1e}, waiting for data {data_wait:.0%}", refresh=False)
     bar.update(clips)

@@ -31,16 +31,28 @@ def facts(config: RunConfig, videos: Sequence[VideoList | ShardList], *, device:
     """What the settings of a run come to with these videos (training, validation), on this machine."""
     train, replicas = config.train, world_size()
     rates = effective_rates(train, num_replicas=replicas)
-    found: dict[str, Any] = {f"{part}_videos": len(of) for part, of in zip(("train", "val"), videos, strict=True)}
-    found |= {"missing_videos": sum(of.num_missing for of in videos)}
-    found |= {"num_classes": len(videos[0].class_names), "data_format": videos[0].format}
-    found |= {"data_fingerprint": data_fingerprint(*videos, root=config.data)}
-    found |= {"num_processes": replicas, "global_batch": global_batch(train, num_replicas=replicas)}
-    found |= {"effective_lr": rates.lr, "effective_min_lr": rates.min_lr, "device": str(device)}
-    if isinstance(videos[0], ShardList):
-        found |= {"shard_readers": max(1, usable_workers(videos[0], train.workers, training=True))}
-    found |= {"protocol": train.evaluation.protocol(config.clip, multi_label=videos[0].multi_label)}
-    return {**found, "git_commit": git_commit(), "versions": versions()}
+    train_videos, val_videos = videos
+    found: dict[str, Any] = {
+        "train_videos": len(train_videos),
+        "val_videos": len(val_videos),
+        "missing_videos": train_videos.num_missing + val_videos.num_missing,
+        "num_classes": len(train_videos.class_names),
+        "data_format": train_videos.format,
+        "data_fingerprint": data_fingerprint(*videos, root=config.data),
+        "num_processes": replicas,
+        "global_batch": global_batch(train, num_replicas=replicas),
+        "effective_lr": rates.lr,
+        "effective_min_lr": rates.min_lr,
+        "device": str(device),
+    }
+    if isinstance(train_videos, ShardList):
+        found["shard_readers"] = max(1, usable_workers(train_videos, train.workers, training=True))
+    return {
+        **found,
+        "protocol": train.evaluation.protocol(config.clip, multi_label=train_videos.multi_label),
+        "git_commit": git_commit(),
+        "versions": versions(),
+    }
 
 
 def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
@@ -54,9 +66,9 @@ def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
     then = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     if (was := then["num_processes"]) != now["num_processes"]:
         raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with as many")
-    for part, kind in (("train", "training"), ("val", "validation")):
-        is_now = now[f"{part}_videos"]
-        if (was := then[f"{part}_videos"]) != is_now:
+    for split, kind in (("train", "training"), ("val", "validation")):
+        is_now = now[f"{split}_videos"]
+        if (was := then[f"{split}_videos"]) != is_now:
             raise DataError(
                 f"the run in {run} has {was} {kind} videos, not {is_now}: bring back those that are gone (with "
                 "--skip-bad an empty file of the same name will do) or remove those that were added, or start a new "
@@ -106,15 +118,15 @@ def data_fingerprint(*lists: VideoList | ShardList, root: str | os.PathLike[str]
     take as long to read as an epoch.
     """
     rows = []
-    for part, videos in enumerate(lists):
+    for split, videos in enumerate(lists):
         if isinstance(videos, ShardList):
-            rows.append(f"{part}\t{len(videos)}\t{videos.class_names}")
-            rows += [f"{part}\t{_below(shard, root)}\t{_size(shard)}" for shard in videos.shards]
+            rows.append(f"{split}\t{len(videos)}\t{videos.class_names}")
+            rows += [f"{split}\t{_below(shard, root)}\t{_size(shard)}" for shard in videos.shards]
             continue
         for path, label in zip(videos.paths, videos.labels, strict=True):
             labels = np.flatnonzero(label) if videos.multi_label else [label]
             names = sorted(videos.class_names[i] for i in labels)
-            rows.append(f"{part}\t{_below(path, root)}\t{_size(path)}\t{names}")
+            rows.append(f"{split}\t{_below(path, root)}\t{_size(path)}\t{names}")
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:16]
 
 

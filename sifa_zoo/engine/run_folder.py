@@ -25,25 +25,9 @@ from sifa_zoo.engine.checkpoint import pack_weights, read_info
 from sifa_zoo.engine.distributed import gather, is_writer, rank
 from sifa_zoo.engine.epoch import Position
 from sifa_zoo.engine.learner import Learner
-from sifa_zoo.engine.log import draw_curve
+from sifa_zoo.engine.log import EpochRow, draw_curve
 from sifa_zoo.files import csv_bytes, write_files
 from sifa_zoo.run_files import BEST, CONFIG, CURVE, LAST, LOG, STATE
-
-Row = dict[str, Any]
-
-
-def metric(row: Row) -> str:
-    """The column by which epochs are compared: mean average precision if there is one, else top-1."""
-    return "val_map" if "val_map" in row else "val_top1"
-
-
-def best_row(rows: Sequence[Row]) -> Row:
-    """The epoch with the highest `metric`; of equals the one with the lowest validation loss. NaN is below all."""
-    return max(rows, key=lambda row: (_or_least(row[metric(row)]), _or_least(-row["val_loss"])))
-
-
-def _or_least(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
 
 
 def write_config(run: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
@@ -53,7 +37,7 @@ def write_config(run: Path, config: RunConfig, facts: Mapping[str, Any]) -> None
     write_files({run / CONFIG: f"{text}\n".encode()})
 
 
-def restore(run: Path, learner: Learner) -> tuple[list[Row], Position]:
+def restore(run: Path, learner: Learner) -> tuple[list[EpochRow], Position]:
     """Load the state that was saved last, if there is one; returns the log and the position that belong to it."""
     if not (run / STATE).exists():
         return [], Position()
@@ -75,7 +59,7 @@ def is_of_epoch(weights: Path, epoch: int) -> bool:
     return info is not None and info.epoch == epoch
 
 
-def save_state(run: Path, learner: Learner, *, rows: list[Row], position: Position) -> None:
+def save_state(run: Path, learner: Learner, *, rows: list[EpochRow], position: Position) -> None:
     """Write what resuming needs."""
     state = _state_bytes(learner, rows=rows, position=position)
     if is_writer():
@@ -96,7 +80,13 @@ def put_back(run: Path, state: bytes | None) -> None:
 
 
 def save_epoch(
-    run: Path, learner: Learner, *, rows: list[Row], position: Position, config: RunConfig, class_names: tuple[str, ...]
+    run: Path,
+    learner: Learner,
+    *,
+    rows: list[EpochRow],
+    position: Position,
+    config: RunConfig,
+    class_names: tuple[str, ...],
 ) -> None:
     """Write all of the run folder's files for the epoch that has just ended."""
     info = WeightsInfo(
@@ -122,7 +112,21 @@ def save_epoch(
     write_files({**files, run / LAST: weights})  # last: tells that all else is there
 
 
-def _state_bytes(learner: Learner, *, rows: list[Row], position: Position) -> bytes:
+def best_row(rows: Sequence[EpochRow]) -> EpochRow:
+    """The epoch that is best by `best_by`; the lower validation loss decides a tie, and NaN ranks last."""
+    return max(rows, key=lambda row: (_or_least(row[best_by(row)]), _or_least(-row["val_loss"])))
+
+
+def best_by(row: EpochRow) -> str:
+    """The column that epochs are ranked by: mean average precision if there is one, else top-1."""
+    return "val_map" if "val_map" in row else "val_top1"
+
+
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def _state_bytes(learner: Learner, *, rows: list[EpochRow], position: Position) -> bytes:
     place = dataclasses.asdict(position)
     own = {"bad": dict(place.pop("bad")), "random": _random_state(learner.device)}
     state = {"learner": learner.state_dict(), "processes": gather(own), "position": place, "log": rows}

@@ -26,9 +26,10 @@ from sifa_zoo.engine.epoch import TrainingError, num_updates
 from sifa_zoo.engine.evaluate import eval_loader
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.loader import clip_loader
+from sifa_zoo.engine.log import EpochRow
 from sifa_zoo.engine.prepare import build_model, check_files, leave_out, open_run, read_data, settle
 from sifa_zoo.engine.provenance import check_resumable, facts, left_out_before
-from sifa_zoo.engine.run_folder import Row, best_row, is_of_epoch, restore, write_config
+from sifa_zoo.engine.run_folder import best_row, is_of_epoch, restore, write_config
 from sifa_zoo.engine.shard_loader import shard_loader
 from sifa_zoo.engine.stopping import StopSignals, stop_signals
 from sifa_zoo.engine.trackers import check_trackers, open_trackers
@@ -56,7 +57,7 @@ def finetune(
     log: str | Sequence[str] = (),
     device: torch.device | str | None = None,
     reading: ReadConfig | Mapping[str, Any] | None = None,
-) -> Row:
+) -> EpochRow:
     """Fine-tune a model on labelled videos and leave a run folder that evaluation and prediction can use.
 
     The folder holds `best.safetensors` (by top-1 over the validation videos, or by mean average precision where they
@@ -100,9 +101,18 @@ def finetune(
     """
     run = Path(output)
     log = (log,) if isinstance(log, str) else log
-    given: dict[str, Any] = {"data": data, "model": model, "val": val, "clip": clip, "train": train, "recipe": recipe}
-    given |= {"reading": reading}
-    given |= {"model_args": model_args, "checkpoint": checkpoint, "pretrained": pretrained}
+    given = {
+        "data": data,
+        "model": model,
+        "val": val,
+        "clip": clip,
+        "train": train,
+        "recipe": recipe,
+        "model_args": model_args,
+        "checkpoint": checkpoint,
+        "pretrained": pretrained,
+        "reading": reading,
+    }
     with process_group(device) as device, stop_signals() as stop:
         on_writer(check_trackers, log)
         resume = on_writer((run / CONFIG).is_file) if resume == "auto" else resume
@@ -115,10 +125,7 @@ def finetune(
         left_out = on_writer(left_out_before, run) if resume else {}
         training = prepare(left_out)
         if is_over(training.rows, config.train):
-            done, of = len(training.rows), config.train.epochs
-            how_many = f"all {of} epochs are done" if done == of else f"it stopped early, after epoch {done}"
-            say(f"{run} is finished: {how_many}, there is nothing to resume")
-            return best_row(training.rows)
+            return _already_finished(training)
         _report(config, found, class_names=videos[0].class_names)
         # What has gone bad since a run began fails when it is read, so that its epochs have as many updates as before.
         if not (resume and config.train.skip_bad):
@@ -126,13 +133,7 @@ def finetune(
             training = prepare(left_out) if left_out else training
         if not resume:
             on_writer(write_config, run, config, {**found, "left_out": left_out})
-        with spare_cores(device, workers=config.train.workers), ExitStack() as stack:
-            if is_writer():
-                settings, updates = {**config.flat(), **found}, training.learner.updates
-                training.log = stack.enter_context(open_trackers(log, run, settings=settings, step=updates))
-            with stop.deferred():
-                training.run_epochs()
-        return training.finish()
+        return _train(training, log=log, settings={**config.flat(), **found})
 
 
 def _settle(given: dict[str, Any], run: Path, *, resume: bool) -> RunConfig:
@@ -174,15 +175,37 @@ def _prepare(
 
 def _train_loader(config: RunConfig, videos: VideoList | ShardList, *, device: torch.device) -> DataLoader:
     train, clip = config.train, config.clip
-    how: dict[str, Any] = {"batch_size": train.batch_size, "workers": train.workers, "device": device}
+    transform = train_transform(clip, train)
     mirrored = mirrored_classes(videos.class_names) if train.hflip else None
-    cut: dict[str, Any] = {"seed": train.seed, "mirrored": mirrored}
     if isinstance(videos, ShardList):
-        dataset = ShardDataset(videos, clip, train_transform(clip, train), **cut, yield_errors=True)
-        return shard_loader(dataset, **how)
-    share = {"rank": rank(), "num_replicas": world_size()}
-    sampler = ClipSampler(videos, seed=train.seed, balance=train.balance, repeats=train.repeats, **share)
-    return clip_loader(ClipDataset(videos, clip, train_transform(clip, train), **cut), sampler=sampler, **how)
+        return shard_loader(
+            ShardDataset(videos, clip, transform, seed=train.seed, mirrored=mirrored, yield_errors=True),
+            batch_size=train.batch_size,
+            workers=train.workers,
+            device=device,
+        )
+    sampler = ClipSampler(
+        videos,
+        seed=train.seed,
+        balance=train.balance,
+        repeats=train.repeats,
+        rank=rank(),
+        num_replicas=world_size(),
+    )
+    return clip_loader(
+        ClipDataset(videos, clip, transform, seed=train.seed, mirrored=mirrored),
+        batch_size=train.batch_size,
+        sampler=sampler,
+        workers=train.workers,
+        device=device,
+    )
+
+
+def _already_finished(training: Training) -> EpochRow:
+    done, of = len(training.rows), training.config.train.epochs
+    how_many = f"all {of} epochs are done" if done == of else f"it stopped early, after epoch {done}"
+    say(f"{training.run} is finished: {how_many}, there is nothing to resume")
+    return best_row(training.rows)
 
 
 def _report(config: RunConfig, found: Mapping[str, Any], *, class_names: Sequence[str]) -> None:
@@ -191,3 +214,15 @@ def _report(config: RunConfig, found: Mapping[str, Any], *, class_names: Sequenc
         say(f"  {name:22} {value}")
     for line in describe_mirroring(class_names) if config.train.hflip else ():
         say(f"  {line}")
+
+
+def _train(training: Training, *, log: Sequence[str], settings: Mapping[str, Any]) -> EpochRow:
+    """Run the epochs that are left, logging to the trackers that `log` names."""
+    learner = training.learner
+    with spare_cores(learner.device, workers=learner.train.workers), ExitStack() as stack:
+        if is_writer():
+            trackers = open_trackers(log, training.run, settings=settings, update=learner.updates)
+            training.log = stack.enter_context(trackers)
+        with training.stop.deferred():
+            training.run_epochs()
+    return training.finish()

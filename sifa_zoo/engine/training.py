@@ -26,8 +26,9 @@ from sifa_zoo.engine.distributed import all_sum, gather, is_writer, on_writer, r
 from sifa_zoo.engine.epoch import Position, TrainingError, train_epoch
 from sifa_zoo.engine.evaluate import evaluate, videos_of
 from sifa_zoo.engine.learner import Learner
+from sifa_zoo.engine.log import EpochRow
 from sifa_zoo.engine.parallel import share_buffers, whole
-from sifa_zoo.engine.run_folder import Row, best_row, metric, put_back, save_epoch, save_state, saved_state
+from sifa_zoo.engine.run_folder import best_by, best_row, put_back, save_epoch, save_state, saved_state
 from sifa_zoo.engine.scores import ScoreError
 from sifa_zoo.engine.stopping import Interrupted, StopSignals
 from sifa_zoo.engine.trackers import Log
@@ -36,7 +37,7 @@ from sifa_zoo.run_files import BEST
 _METRICS = ("loss", "top1", "top5", "map")  # of an evaluation, those that the log keeps
 
 
-def is_over(rows: Sequence[Row], train: TrainConfig) -> bool:
+def is_over(rows: Sequence[EpochRow], train: TrainConfig) -> bool:
     """All epochs are done, or as many as patience allows since the best one."""
     stale = len(rows) - best_row(rows)["epoch"] if rows else 0
     return len(rows) == train.epochs or 0 < train.patience <= stale
@@ -56,7 +57,7 @@ class Training:
     config: RunConfig
     learner: Learner
     loaders: tuple[DataLoader, DataLoader]
-    rows: list[Row]
+    rows: list[EpochRow]
     position: Position
     stop: StopSignals
     left_out: Sequence[str] = ()  # a line for each video that was found bad before
@@ -80,7 +81,7 @@ class Training:
                     raise LostDataError(plainer) from error
                 raise
 
-    def finish(self) -> Row:
+    def finish(self) -> EpochRow:
         """Tells how the run ended; returns the row of the best epoch."""
         train, best = self.config.train, best_row(self.rows)
         if len(self.rows) < train.epochs:
@@ -90,14 +91,20 @@ class Training:
             say(f"left out from the start: {len(self.left_out)} videos: {few(sorted(self.left_out))}")
         if bad:
             say(f"skipped {bad.total()} times, {len(bad)} videos: {few(sorted(bad))}")
-        name = {"val_top1": "top-1", "val_map": "mAP"}[metric(best)]
-        say(f"best: {name} {best[metric(best)]:.1f} % after epoch {best['epoch']}; weights in {self.run / BEST}")
+        name = {"val_top1": "top-1", "val_map": "mAP"}[best_by(best)]
+        say(f"best: {name} {best[best_by(best)]:.1f} % after epoch {best['epoch']}; weights in {self.run / BEST}")
         return best
 
     def save_epoch(self) -> None:
         """Saves all that belongs to the last epoch in the log."""
-        options: dict[str, Any] = {"rows": self.rows, "position": self.position, "config": self.config}
-        save_epoch(self.run, self.learner, class_names=self._videos.class_names, **options)
+        save_epoch(
+            self.run,
+            self.learner,
+            rows=self.rows,
+            position=self.position,
+            config=self.config,
+            class_names=self._videos.class_names,
+        )
         self.saved_at = time.monotonic()
 
     @property
@@ -119,7 +126,8 @@ class Training:
         if stopping or due or (train.save_every and updates % train.save_every == 0):
             self._save_state()
         if stopping:
-            say(f"step {position.step} of epoch {position.epoch + 1} is saved in {self.run}")
+            in_epoch = -(-position.step // train.accumulation_steps)
+            say(f"update {in_epoch} of epoch {position.epoch + 1} is saved in {self.run}")
             raise Interrupted(self.stop.received or signal.SIGTERM)
 
     def _end_epoch(self, start: float) -> None:
@@ -159,8 +167,13 @@ class Training:
         model = _Interruptible(learner.evaluated, self.stop)
         try:
             with whole(learner.model):
-                how: dict[str, Any] = {"precision": learner.train.precision, "max_clips": learner.train.batch_size}
-                return evaluate(model, loader, device=learner.device, **how)
+                return evaluate(
+                    model,
+                    loader,
+                    device=learner.device,
+                    precision=learner.train.precision,
+                    max_clips=learner.train.batch_size,
+                )
         except ScoreError as error:
             put_back(self.run, before)
             raise TrainingError(

@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_bit_for_bit(data: Path, tmp_path: Path, workers: i
     ended = run_cli(command("b"), tmp_path, arrange={0: kill_before_update(2)})
     assert ended[0].code == -signal.SIGKILL
     ended = run_cli(command("b"), tmp_path, arrange={0: partial(before_update, 4, partial(send, signal.SIGTERM))})
-    assert "step 2 of epoch 2 is saved" in ended[0].text
+    assert "update 2 of epoch 2 is saved" in ended[0].text
     ended = run_cli(command("b"), tmp_path, arrange={0: partial(record, broken)})
     assert ended[0].code == 0, ended[0].text
     assert recorded(broken) == {update: row for update, row in recorded(unbroken).items() if update > 5}

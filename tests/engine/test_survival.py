@@ -86,7 +86,7 @@ def test_a_kill_while_saving_leaves_a_loadable_checkpoint(
 
 
 @pytest.mark.parametrize(("number", "ranks"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)])
-def test_a_signal_ends_the_step_and_saves(
+def test_a_signal_ends_the_update_and_saves(
     videos: Path, tmp_path: Path, unbroken: Path, number: signal.Signals, ranks: int
 ) -> None:
     flags = f"--batch-size {4 // ranks} --epochs 2"
@@ -95,7 +95,7 @@ def test_a_signal_ends_the_step_and_saves(
     ended = run_cli(command(videos, tmp_path / "run", flags), tmp_path, ranks=ranks, arrange={signalled: stop})
     assert ended[signalled].code == 128 + number, ended[signalled].text
     assert {one.code for one in ended} <= {130, 143}
-    assert "step 1 of epoch 2 is saved in" in ended[0].text
+    assert "update 1 of epoch 2 is saved in" in ended[0].text
     lines = [line for line in ended[0].text.splitlines() if line.startswith("interrupted")]
     assert len(lines) == 1
     assert lines[0].endswith("--resume")
