@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sifa_zoo.engine.page import folded, page, paragraph, section, table
 from sifa_zoo.engine.report import FIGURES, figure_text
-from sifa_zoo.engine.results import SEPARATOR, Results, read_results
+from sifa_zoo.engine.results import SEPARATOR, Results, VideoRow, read_results
 from sifa_zoo.engine.scores import is_complete
 
 _SHOWN = 20
 _FACTS = ("run", "arch", "weights_sha256", "data", "root", "format", "protocol", "videos", "expected")
-Row = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Comparison:
     figures: dict[str, tuple[float, float]]
     settings: dict[str, tuple[Any, Any]]
     classes: list[tuple[str, int, float, float]]
-    gained: list[tuple[Row, Row]]
-    lost: list[tuple[Row, Row]]
+    gained: list[tuple[VideoRow, VideoRow]]
+    lost: list[tuple[VideoRow, VideoRow]]
 
     @property
     def p_value(self) -> float:
@@ -125,10 +124,10 @@ def comparison_html(comparison: Comparison) -> str:
     )
 
 
-def _evaluated(result: Results) -> dict[tuple[str, int], Row]:
+def _evaluated(result: Results) -> dict[tuple[str, int], VideoRow]:
     """The videos that were evaluated, by path and, as a list may name one again, by how often it came before."""
     times: Counter[str] = Counter()
-    table: dict[tuple[str, int], Row] = {}
+    table: dict[tuple[str, int], VideoRow] = {}
     for row in result.videos:
         if not row["error"]:
             table[row["path"], times[row["path"]]] = row
@@ -140,18 +139,18 @@ def _both(comparison: Comparison) -> tuple[Results, Results]:
     return comparison.first, comparison.second
 
 
-def _right(row: Row) -> bool:
+def _right(row: VideoRow) -> bool:
     return row["correct"] == "1"
 
 
-def _labels(row: Row, *, multi_label: bool) -> list[str]:
+def _labels(row: VideoRow, *, multi_label: bool) -> list[str]:
     if not multi_label:
         return [row["label"]]
     return row["label"].split(SEPARATOR) if row["label"] else []
 
 
 def _figures(
-    results: tuple[Results, Results], pairs: Sequence[tuple[Row, Row]], *, same: bool
+    results: tuple[Results, Results], pairs: Sequence[tuple[VideoRow, VideoRow]], *, same: bool
 ) -> dict[str, tuple[float, float]]:
     """Figures over the compared videos: from their rows, and where those are all there are, from the results."""
     if same:
@@ -170,12 +169,12 @@ def _figures(
     return {key: (a, b) for key, (a, b) in figures.items()}
 
 
-def _among_best(row: Row, *, multi_label: bool) -> bool:
+def _among_best(row: VideoRow, *, multi_label: bool) -> bool:
     best = {value for name, value in row.items() if name[:3] == "top"}
     return not best.isdisjoint(_labels(row, multi_label=multi_label))
 
 
-def _class_accuracies(rows: Sequence[Row], *, multi_label: bool) -> dict[str, float]:
+def _class_accuracies(rows: Sequence[VideoRow], *, multi_label: bool) -> dict[str, float]:
     """Accuracy over the videos of a class, in percent."""
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
@@ -186,7 +185,7 @@ def _class_accuracies(rows: Sequence[Row], *, multi_label: bool) -> dict[str, fl
     return {label: 100 * right[label] / count for label, count in total.items()}
 
 
-def _classes(result: Results, pairs: Sequence[tuple[Row, Row]]) -> list[tuple[str, int, float, float]]:
+def _classes(result: Results, pairs: Sequence[tuple[VideoRow, VideoRow]]) -> list[tuple[str, int, float, float]]:
     multi_label = result.result.get("multi_label", False)
     a, b = (_class_accuracies([pair[side] for pair in pairs], multi_label=multi_label) for side in (0, 1))
     counts = Counter(label for row, _ in pairs for label in _labels(row, multi_label=multi_label))
@@ -230,11 +229,11 @@ def _changed(comparison: Comparison) -> str:
     return f"{gained} videos are right only in B, {lost} only in A (exact sign test: p = {comparison.p_value:.2g})"
 
 
-def _video_text(pair: tuple[Row, Row]) -> str:
+def _video_text(pair: tuple[VideoRow, VideoRow]) -> str:
     return f"{pair[0]['path']} ({pair[0]['label']}): {pair[0]['top1']} -> {pair[1]['top1']}"
 
 
-def _video_table(title: str, pairs: Sequence[tuple[Row, Row]]) -> str:
+def _video_table(title: str, pairs: Sequence[tuple[VideoRow, VideoRow]]) -> str:
     if not pairs:
         return ""
     rows = [(a["path"], a["label"], a["top1"], b["top1"]) for a, b in pairs]

@@ -170,11 +170,20 @@ def eval_loader(
 ) -> DataLoader:
     """A loader of evaluation clips, for `evaluate`; with `distributed` each process has its share of the videos."""
     transform = eval_transform(clip, num_crops=how.num_crops)
-    views: dict[str, Any] = {"num_clips": how.num_clips, "num_crops": how.num_crops}
-    options: dict[str, Any] = {"batch_size": how.videos_per_batch, "workers": how.workers, "device": device}
     if isinstance(videos, VideoList):
-        return clip_loader(ClipDataset(videos, clip, transform, **views), distributed=distributed, **options)
-    return shard_loader(ShardDataset(videos, clip, transform, **views, yield_errors=True), **options)
+        return clip_loader(
+            ClipDataset(videos, clip, transform, num_clips=how.num_clips, num_crops=how.num_crops),
+            batch_size=how.videos_per_batch,
+            distributed=distributed,
+            workers=how.workers,
+            device=device,
+        )
+    return shard_loader(
+        ShardDataset(videos, clip, transform, num_clips=how.num_clips, num_crops=how.num_crops, yield_errors=True),
+        batch_size=how.videos_per_batch,
+        workers=how.workers,
+        device=device,
+    )
 
 
 def _labelled_as_trained(

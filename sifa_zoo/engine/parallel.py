@@ -52,7 +52,7 @@ def divide(model: nn.Module, device: torch.device) -> None:
         raise ValueError("fsdp needs several processes: start them with torchrun --nproc-per-node N")
     mesh = init_device_mesh(device.type, (world_size(),))
     least = _num_parameters(model) * _LEAST_SHARE
-    for name in _called_modules(model):
+    for name in called_modules(model):
         if _num_parameters(module := model.get_submodule(name)) >= least:
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -117,7 +117,7 @@ def load_states(model: nn.Module, optimizer: Optimizer, states: dict[str, Any]) 
         optimizer.load_state_dict(states["optimizer"])
 
 
-def _called_modules(model: nn.Module) -> list[str]:
+def called_modules(model: nn.Module) -> list[str]:
     """Names of the modules below the model that its forward calls, without those inside others of them."""
     called: list[str] = []
     trial = copy.deepcopy(model).to("meta").eval()

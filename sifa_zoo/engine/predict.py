@@ -100,9 +100,16 @@ def predict_videos(
     files = [os.fspath(path) for path in paths]
     videos = VideoList(files, [0] * len(files), names)
     loader = eval_loader(videos, clip, how, device=device, distributed=False)
-    options = {"device": device, "multi_label": is_multi_label(model), "precision": how.precision}
+    batches = scored_batches(
+        model,
+        loader,
+        device=device,
+        precision=how.precision,
+        multi_label=is_multi_label(model),
+        max_clips=how.batch_size,
+    )
     done = 0
-    for rows in scored_batches(model, loader, max_clips=how.batch_size, **options):
+    for rows in batches:
         known = dict(zip(rows.indices.tolist(), rows.scores, strict=True))
         failed = iter(rows.failed)  # in the order of the batch
         for index in range(done, done := min(done + how.videos_per_batch, len(files))):

@@ -6,9 +6,9 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -22,6 +22,9 @@ from sifa_zoo.engine.scores import is_complete
 from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, split_repo, upload
 from sifa_zoo.manifest import Entry
 from sifa_zoo.weights import file_info, weights_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 _TIMM_CFG = ("input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
 _METRICS = ("top1", "top5", "mean_class_accuracy", "map")
@@ -71,11 +74,13 @@ def publish(
     info = file_info(path)
     assert info is not None  # load_run has seen it
     sha256 = file_sha256(path)
-    figures = [f for file in evaluations for f in _evaluated(Path(file), info, sha256)] or _validated(info, trained_on)
+    figures = [f for file in evaluations for f in _evaluation_figures(Path(file), info, sha256)] or validation_figures(
+        info, trained_on
+    )
     entry = describe_weights(path, model, info, licence=licence, trained_on=trained_on, figures=figures)
     entry = dataclasses.replace(entry, status="published", repo=repo, file=WEIGHTS)
     config = json.dumps(hub_config(model, info, entry, tag=tag), indent=2) + "\n"
-    card = model_card(f"{info.arch}.{tag}", repo, info, entry)
+    card = model_card(f"{info.arch}.{tag}", entry, repo=repo, info=info)
     files: dict[str, bytes | Path] = {WEIGHTS: path, CONFIG: config.encode(), "README.md": card.encode()}
     commit = upload(repo, files, message=f"{info.arch}, sifa_zoo {__version__}", private=private)
     return f"{info.arch}.{tag}", dataclasses.replace(entry, revision=commit)
@@ -117,29 +122,17 @@ def hub_config(model: nn.Module, info: WeightsInfo, entry: Entry, *, tag: str) -
     }
 
 
-def model_card(name: str, repo: str, info: WeightsInfo, entry: Entry) -> str:
+def model_card(name: str, entry: Entry, *, repo: str, info: WeightsInfo) -> str:
     """The README.md of the repository: figures with their protocol, how to use it, what it was trained on."""
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    results = [
-        EvalResult(
-            task_type="video-classification",
-            dataset_type=re.sub(r"\W+", "-", figure["data"]).strip("-").lower(),
-            dataset_name=figure["data"],
-            metric_type="map" if figure["metric"] == "map" else "accuracy",
-            metric_name=figure["metric"],
-            metric_value=round(figure["value"], 2),
-        )
-        for figure in entry.figures
-    ]
-    tags = ["video-classification", "timm", "sifa"]
     header = ModelCardData(
         license=entry.licence,
         library_name="sifa_zoo",
         pipeline_tag="video-classification",
-        tags=tags,
+        tags=["video-classification", "timm", "sifa"],
         model_name=name,
-        eval_results=results,
+        eval_results=[_eval_result(figure) for figure in entry.figures],
     )
     rows = [
         f"| {f['data']} | {f['metric']} | {f['value']:.2f} % | {f['protocol']} | {f['videos']} | {f['source']} |"
@@ -171,7 +164,22 @@ print(sifa_zoo.predict(model, "video.mp4"))
 """
 
 
-def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any]]:
+def validation_figures(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
+    """The figures of the validation in training; none for converted weights, which were not trained here."""
+    if not info.metrics:
+        return []
+    videos, expected = info.metrics["val_videos"], info.metrics["val_expected"]
+    if videos != expected:
+        raise ValueError(
+            f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"
+        )
+    source = "validation videos, by which the best epoch was chosen"
+    shared = {"data": data, "status": "measured", "source": source, "protocol": info.protocol, "videos": videos}
+    known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
+    return [{"metric": metric, "value": value, **shared} for metric, value in known if value is not None]
+
+
+def _evaluation_figures(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any]]:
     """The figures of a result of `sifa-zoo eval --output`, its folder or file, which must be of the same weights."""
     file = file / RESULT if file.is_dir() else file
     try:
@@ -196,16 +204,15 @@ def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any
     return figures
 
 
-def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
-    """The figures of the validation in training; none for converted weights, which were not trained here."""
-    if not info.metrics:
-        return []
-    videos, expected = info.metrics["val_videos"], info.metrics["val_expected"]
-    if videos != expected:
-        raise ValueError(
-            f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"
-        )
-    source = "validation videos, by which the best epoch was chosen"
-    shared = {"data": data, "status": "measured", "source": source, "protocol": info.protocol, "videos": videos}
-    known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
-    return [{"metric": metric, "value": value, **shared} for metric, value in known if value is not None]
+def _eval_result(figure: Mapping[str, Any]) -> EvalResult:
+    """A figure in the form that the Hub shows beside a model."""
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type="video-classification",
+        dataset_type=re.sub(r"\W+", "-", figure["data"]).strip("-").lower(),
+        dataset_name=figure["data"],
+        metric_type="map" if figure["metric"] == "map" else "accuracy",
+        metric_name=figure["metric"],
+        metric_value=round(figure["value"], 2),
+    )

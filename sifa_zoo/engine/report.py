@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from sifa_zoo.engine.page import card, folded, page, paragraph, picture, section
 from sifa_zoo.engine.scores import is_complete
 from sifa_zoo.run_files import CURVE, LOG
 
-Row = Mapping[str, Any]
+TableRow: TypeAlias = dict[str, Any]  # of videos.csv or classes.csv
 
 FIGURES = {  # key of the result -> name and unit
     "top1": ("top-1", "%"),
@@ -36,8 +36,8 @@ _SHOWN = 20  # rows of a table before the rest is folded away
 
 def report_html(
     result: Mapping[str, Any],
-    videos: Sequence[Row],
-    classes: Sequence[Row],
+    videos: Sequence[TableRow],
+    classes: Sequence[TableRow],
     *,
     matrix: bytes | None = None,
 ) -> str:
@@ -71,7 +71,7 @@ def figure_text(key: str, value: float | None) -> str:
     return f"{value:.2f} %" if FIGURES[key][1] else f"{value:.4f}"
 
 
-def _missing(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
+def _missing(result: Mapping[str, Any], videos: Sequence[TableRow]) -> str:
     """The banner of a result that lacks videos."""
     if is_complete(result):
         return ""
@@ -83,7 +83,7 @@ def _missing(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
     return section("INCOMPLETE", paragraph(text), listed, rest, css="banner")
 
 
-def _mistakes(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
+def _mistakes(result: Mapping[str, Any], videos: Sequence[TableRow]) -> str:
     """The most confident mistakes, with frames of the video."""
     wrong = [row for row in videos if row["correct"] == 0]
     if not wrong:
@@ -115,7 +115,7 @@ def _strip(path: Path, name: str) -> str:
     return picture(buffer.getvalue(), kind="jpeg", alt=f"{_STRIP_FRAMES} frames of {name}")
 
 
-def _confusion(result: Mapping[str, Any], classes: Sequence[Row], matrix: bytes | None) -> str:
+def _confusion(result: Mapping[str, Any], classes: Sequence[TableRow], matrix: bytes | None) -> str:
     """The matrix, and in words what is confused most often."""
     if matrix is None:
         return ""
@@ -128,7 +128,7 @@ def _confusion(result: Mapping[str, Any], classes: Sequence[Row], matrix: bytes 
     return section("Confusion matrix", paragraph(text, css="faint"), wide_picture(matrix, alt=alt), listed)
 
 
-def _classes(classes: Sequence[Row]) -> str:
+def _classes(classes: Sequence[TableRow]) -> str:
     """The classes, worst first, those without videos last."""
     figure = "accuracy" if "accuracy" in classes[0] else "average_precision"
     rows = sorted(classes, key=lambda row: (row[figure] == "", float(row[figure] or 0)))

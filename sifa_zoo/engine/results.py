@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.confusion import confusion_csv, draw_confusion
 from sifa_zoo.engine.metrics import average_precision, class_accuracy
 from sifa_zoo.engine.provenance import versions
-from sifa_zoo.engine.report import report_html
+from sifa_zoo.engine.report import TableRow, report_html
 from sifa_zoo.engine.scores import TOP, VideoScores, confusion, is_complete
 from sifa_zoo.files import csv_bytes, write_files
 from sifa_zoo.hub import file_sha256
@@ -27,7 +27,7 @@ from sifa_zoo.weights import locate_weights
 
 RESULT, VIDEOS, REPORT = "result.json", "videos.csv", "report.html"
 SEPARATOR = " | "
-Row = dict[str, Any]
+VideoRow: TypeAlias = dict[str, str]  # a row of videos.csv as it is read
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Results:
 
     folder: Path
     result: dict[str, Any]
-    videos: list[dict[str, str]]
+    videos: list[VideoRow]
 
 
 def describe(
@@ -127,13 +127,13 @@ def read_results(path: str | os.PathLike[str]) -> Results:
     return Results(folder, result, videos)
 
 
-def video_rows(rows: VideoScores, videos: VideoList | ShardList, *, root: str) -> list[Row]:
+def video_rows(rows: VideoScores, videos: VideoList | ShardList, *, root: str) -> list[TableRow]:
     """A row per video that the data names: its path (relative to `root` where it lies in there) and label, the best
     classes with their scores, each view's best class, and why it was not evaluated."""
     names = videos.class_names
     ranks = range(1, min(TOP, len(names)) + 1)
     num_views = rows.views.shape[1] if len(rows) else 0
-    blank: Row = {"path": "", "label": "", "correct": ""}
+    blank: TableRow = {"path": "", "label": "", "correct": ""}
     blank |= {f"{column}{rank}": "" for rank in ranks for column in ("top", "score")}
     blank |= {f"view{view}": "" for view in range(1, num_views + 1)} | {"error": ""}
     table = []
@@ -152,7 +152,7 @@ def video_rows(rows: VideoScores, videos: VideoList | ShardList, *, root: str) -
     return table
 
 
-def class_rows(rows: VideoScores, videos: VideoList | ShardList) -> list[Row]:
+def class_rows(rows: VideoScores, videos: VideoList | ShardList) -> list[TableRow]:
     """A row per class: evaluated videos, and how well they were told; empty where a class has none."""
     names = videos.class_names
     if videos.multi_label:
@@ -160,7 +160,7 @@ def class_rows(rows: VideoScores, videos: VideoList | ShardList) -> list[Row]:
         precisions = average_precision(rows.scores, labels).tolist()
         counts = labels.sum(0).tolist()
         return [
-            {"class": name, "count": count, "average_precision": _two(precision)}
+            {"class": name, "count": count, "average_precision": _two_decimals(precision)}
             for name, count, precision in zip(names, counts, precisions, strict=True)
         ]
     matrix = confusion(rows)
@@ -171,7 +171,11 @@ def class_rows(rows: VideoScores, videos: VideoList | ShardList) -> list[Row]:
         other = int(wrong[i].argmax())
         times = int(wrong[i, other])
         row = {"class": name, "count": int(matrix[i].sum()), "correct": int(matrix[i, i])}
-        row |= {"accuracy": _two(accuracies[i]), "confused_with": names[other] if times else "", "times": times or ""}
+        row |= {
+            "accuracy": _two_decimals(accuracies[i]),
+            "confused_with": names[other] if times else "",
+            "times": times or "",
+        }
         table.append(row)
     return table
 
@@ -228,5 +232,5 @@ def _why(path: str, failed: tuple[str, ...]) -> str:
     return next((line.removeprefix(f"{path}: ") for line in failed if line.startswith(f"{path}: ")), "not evaluated")
 
 
-def _two(value: float) -> str:
+def _two_decimals(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2f}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import av
 import numpy as np
@@ -166,12 +166,17 @@ def predict_stream(
         raise ValueError(f"topk must be at least 1, got {topk}")
     clip = clip or clip_config(model)
     model = model.to(device).eval()
-    options: dict[str, Any] = {"device": next(model.parameters()).device, "multi_label": is_multi_label(model)}
     with open_source(source, short_side=clip.short_side, fps=clip.fps) as opened:
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=True)
         for cut in slide(opened, clip, windows):
-            scores = view_scores(model, to_input(cut.clip, clip)[None, None], names=[str(source)], **options)[0, 0]
-            yield WindowScores(cut.start, cut.end, top_classes(scores, names, topk=topk))
+            scores = view_scores(
+                model,
+                to_input(cut.clip, clip)[None, None],
+                device=next(model.parameters()).device,
+                multi_label=is_multi_label(model),
+                names=[str(source)],
+            )
+            yield WindowScores(cut.start, cut.end, top_classes(scores[0, 0], names, topk=topk))
 
 
 def merge(windows: Iterable[WindowScores]) -> Iterator[Segment]:

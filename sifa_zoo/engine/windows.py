@@ -79,8 +79,8 @@ def model_windows(
     if window is None and clip.sampling != "dense":
         raise ValueError("the model's clips are spread over a whole video, so a window has to be given, such as 5s")
     frames = clip.span if window is None else to_frames(window, fps=fps)
-    step = clip.num_frames * clip.frame_stride if window is None else frames
-    usual_hop = max(1, step // 2) if overlap else step
+    apart = clip.num_frames * clip.frame_stride if window is None else frames
+    usual_hop = max(1, apart // 2) if overlap else apart
     return Windows(frames, usual_hop if hop is None else to_frames(hop, fps=fps))
 
 

@@ -27,7 +27,7 @@ from sifa_zoo.engine.distributed import (
     rank,
     world_size,
 )
-from sifa_zoo.engine.parallel import _called_modules
+from sifa_zoo.engine.parallel import called_modules
 from sifa_zoo.engine.train import finetune
 
 CLIP = "--num-frames 4 --frame-stride 1 --warmup-epochs 0 --device cpu --workers 0"
@@ -142,7 +142,7 @@ def test_weights_divided_among_processes(videos: Path, tmp_path: Path) -> None:
 
 
 def test_units_to_divide_are_modules_that_are_called() -> None:
-    names = _called_modules(sifa_zoo.create_model("sifa_transformer_nano", num_classes=2, img_size=64, num_frames=4))
+    names = called_modules(sifa_zoo.create_model("sifa_transformer_nano", num_classes=2, img_size=64, num_frames=4))
     assert {"layers.0.blocks.0.attn", "layers.0.blocks.0.mlp", "head"} <= set(names)
     assert not {"layers.0.blocks.0", "layers.0.blocks.0.attn.qkv"} & set(names)
 
