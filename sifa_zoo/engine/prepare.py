@@ -1,4 +1,4 @@
-"""What comes before training: settings, videos and model, each checked before anything takes long."""
+"""Prepares a run: settings, videos and model, each checked before anything slow begins."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from sifa_zoo.registry import create_model, is_model
 from sifa_zoo.run_files import CONFIG, LAST, STATE
 from sifa_zoo.weights import SCHEMES, find_entry, locate_weights
 
-_SETTLED = {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}  # by other settings
-_FREE = ("workers", "save_every", "save_minutes")  # settings that do not change what a run comes to
+_DECIDED_ELSEWHERE = {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}
+_CHANGEABLE = ("workers", "save_every", "save_minutes")  # settings that do not affect the result of a run
 
 
 def open_run(run: Path, *, resume: bool) -> RunConfig | None:
@@ -61,7 +61,7 @@ def open_run(run: Path, *, resume: bool) -> RunConfig | None:
 
 
 def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
-    """The settings of a run: those given (not None), then the saved ones, or those of recipe, checkpoint and model.
+    """The settings of a run: those given (not None), completed by the saved ones or by recipe, checkpoint and model.
 
     Raises:
         ValueError: If a setting is missing or contradicts another, or a resumed run's differs from the saved one.
@@ -82,7 +82,9 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     model = _need_model(given["model"] or (info.arch if info else None))
     pretrained = given["pretrained"] or "." in model
     if pretrained and given["checkpoint"]:
-        raise ValueError(f"{model} with its weights and a checkpoint: training starts from one of them")
+        raise ValueError(
+            f"training starts from the weights of {model} or from a checkpoint, got both; leave out one of them"
+        )
     if info and info.arch != model:
         raise ValueError(f"{given['checkpoint']} holds weights of {info.arch}, not of {model}; leave out the model")
     recipe = find_recipe(given["recipe"]) if given["recipe"] else Recipe()
@@ -104,7 +106,7 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
 
 
 def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
-    """How clips are cut for a model, or for its weights."""
+    """The clip settings that a model, or its weights, would usually have."""
     if pretrained:
         return find_entry(model)[1].clip_config
     with torch.device("meta"):
@@ -112,9 +114,9 @@ def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
 
 
 def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, VideoList | ShardList]:
-    """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones.
+    """Training and validation videos; classes keep the order of the run or checkpoint if it has the same ones.
 
-    A remap leads to the classes of the run or checkpoint, so there it must have them.
+    A remap must lead to the classes of the run or checkpoint, if there is one.
     """
     how, info = config.reading, _start_info(config, run)
     train_videos = read_videos_or_shards(config.data, "train", info.class_names if info and how.remap else None, how)
@@ -136,7 +138,7 @@ def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, V
 
 
 def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -> nn.Module:
-    """The model with the weights that training starts from; a run to resume loads its own over them."""
+    """The model with the weights that training starts from; a resumed run loads its own over them."""
     fresh = not (run / STATE).exists()
     model = create_model(
         config.model if fresh else config.architecture,
@@ -149,7 +151,7 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
     )
     info = _start_info(config, run)
     if info and info.class_names != class_names and len(info.class_names) == len(class_names):
-        model.reset_classifier(len(class_names))  # type: ignore[operator]  # another number of classes renews it in `create_model`
+        model.reset_classifier(len(class_names))  # type: ignore[operator]  # `create_model` renews only one of another size
         say(f"{config.checkpoint}: the head is re-initialised for classes of other names, all else is loaded")
     return model
 
@@ -157,13 +159,13 @@ def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -
 def check_files(*data: VideoList | ShardList, workers: int, skip_bad: bool = False) -> dict[str, str]:
     """Open every video that was never opened before, each process its share, and name the bad ones on stderr.
 
-    Not those in shards, which are read once per epoch anyway.
+    Videos in shards are not opened: each epoch reads them anyway.
 
     Returns:
         A line, `path: reason`, for each bad video, by path.
 
     Raises:
-        DataError: If there are such, and they are not to be skipped.
+        DataError: If there are bad videos, unless they are skipped.
     """
     lists = [videos for videos in data if isinstance(videos, VideoList)]
     if len(lists) < len(data):
@@ -177,10 +179,10 @@ def check_files(*data: VideoList | ShardList, workers: int, skip_bad: bool = Fal
 def leave_out(
     bad: Mapping[str, str], *data: VideoList | ShardList
 ) -> tuple[VideoList | ShardList, VideoList | ShardList]:
-    """Training and validation data without the bad videos, which count as missing in it.
+    """Training and validation data without the bad videos, which count as missing.
 
     Raises:
-        DataError: If nothing else is left.
+        DataError: If nothing is left for training or validation.
     """
     train, val = (videos.without(bad.keys()) if isinstance(videos, VideoList) else videos for videos in data)
     for left, kind in ((train, "training"), (val, "validation")):
@@ -190,7 +192,7 @@ def leave_out(
 
 
 def _absolute(name: str) -> str:
-    """A path that means the same from another folder; names that are no paths stay as they are."""
+    """A path made absolute; names that are not paths stay as they are."""
     is_path = not name.startswith((*SCHEMES, "pipe:", "{")) and "://" not in name
     return os.path.abspath(name) if is_path else name
 
@@ -201,10 +203,10 @@ def _override(given: Any, base: Any) -> Any:
 
 
 def _as_saved(model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the model's constructor as JSON keeps them, so that those of a resumed run compare."""
-    if settled := _SETTLED & model_args.keys():
+    """Arguments of the model's constructor as JSON keeps them, so that a resumed run can compare them."""
+    if decided := _DECIDED_ELSEWHERE & model_args.keys():
         raise ValueError(
-            f"model_args must not name {', '.join(sorted(settled))}: the data or other settings decide that"
+            f"model_args must not name {', '.join(sorted(decided))}: the data or other settings decide that"
         )
     try:
         saved: dict[str, Any] = json.loads(json.dumps(model_args))
@@ -218,10 +220,10 @@ def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
     nested = {"clip": _override(given.get("clip"), saved.clip), "train": _override(given.get("train"), saved.train)}
     config = RunConfig(**{**vars(saved), **given, **nested})
     old, new = saved.flat(), config.flat()
-    names = [name for name in old if old[name] != new[name] and name not in _FREE]
+    names = [name for name in old if old[name] != new[name] and name not in _CHANGEABLE]
     if names:
         changed = ", ".join(f"{name} is {old[name]}, not {new[name]}" for name in names)
-        raise ValueError(f"a resumed run keeps its settings: {changed}; start a new --output for others")
+        raise ValueError(f"a resumed run keeps its settings: {changed}; start a new --output to change them")
     return config
 
 
@@ -240,14 +242,14 @@ def _need_model(model: str | None) -> str:
 
 
 def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
-    """What is known of the weights that training starts from."""
+    """The description stored with the weights that training starts from."""
     if (run / LAST).exists():
         return read_info(run / LAST)
     return read_info(config.checkpoint) if config.checkpoint else None
 
 
 def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
-    """Refuses what cannot be trained on; of shards no more is known than classes and the number of samples."""
+    """Refuse what cannot be trained on; for shards, only classes and the number of samples are known."""
     if isinstance(videos, VideoList):
         check_trainable(videos)
         _warn_of_small_epochs(config.train, num_clips=len(videos) * config.train.repeats)
@@ -264,7 +266,7 @@ def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
 
 
 def _warn_of_small_epochs(train: TrainConfig, *, num_clips: int) -> None:
-    """Says that updates have fewer clips than the settings mean, for which rates may have been scaled."""
+    """Warn if updates have fewer clips than the global batch, for which rates may have been scaled."""
     batch = global_batch(train, num_replicas=world_size())
     if batch > num_clips:
         rates = f"; the rates are scaled to {batch}, take a smaller batch" if train.lr_batch else ""
@@ -272,7 +274,7 @@ def _warn_of_small_epochs(train: TrainConfig, *, num_clips: int) -> None:
 
 
 def _compare_splits(config: RunConfig, *splits: VideoList | ShardList) -> None:
-    """Refuses validation on nothing but training videos, and warns of some; of shards it is the files that count."""
+    """Refuse validation on training videos alone, and warn of some among them; shards are compared as files."""
     kind = "shards" if isinstance(splits[1], ShardList) else "videos"
     train, val = map(_files, splits)
     shared = train & val
@@ -281,7 +283,7 @@ def _compare_splits(config: RunConfig, *splits: VideoList | ShardList) -> None:
     if shared:
         print(f"warning: {len(shared)} validation {kind} are in training too, such as {min(shared)}", file=sys.stderr)
     for videos in splits:
-        len(videos)  # of shards it is counted now, once for all processes
+        len(videos)  # counts the samples of shards now, once for all processes
 
 
 def _files(videos: VideoList | ShardList) -> set[str]:
@@ -293,6 +295,6 @@ def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
         print(line, file=sys.stderr)
     counts = f"{len(bad)} of {total} videos cannot be used (listed above)"
     if bad and not skip_bad:
-        raise DataError(f"{counts}; mend or remove them to train, or leave them out with --skip-bad")
+        raise DataError(f"{counts}; repair or remove them, or leave them out with --skip-bad")
     if bad:
         print(f"warning: {counts} and will be skipped", file=sys.stderr)

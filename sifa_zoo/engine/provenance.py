@@ -1,4 +1,4 @@
-"""What a result came from: settings as they came out, versions, the commit of this package, and the videos."""
+"""Where a result comes from: effective settings, versions, the commit of this package, and the videos."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sifa_zoo.run_files import CONFIG
 
 
 def facts(config: RunConfig, videos: Sequence[VideoList | ShardList], *, device: torch.device) -> dict[str, Any]:
-    """What the settings of a run come to with these videos (training, validation), on this machine."""
+    """What follows from the settings of a run with these videos (training, validation) on this machine."""
     train, replicas = config.train, world_size()
     rates = effective_rates(train, num_replicas=replicas)
     train_videos, val_videos = videos
@@ -56,28 +56,27 @@ def facts(config: RunConfig, videos: Sequence[VideoList | ShardList], *, device:
 
 
 def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
-    """Compares the facts of a run that goes on with those that it began with.
+    """Compare the facts of a resumed run with those that it began with.
 
     Raises:
-        ValueError: If there are more or fewer processes: the global batch would be another.
-        DataError: If there are more or fewer training videos: the place in the epoch would mean nothing; or validation
-            videos: epochs could not be compared.
+        ValueError: If the number of processes differs, which would change the global batch.
+        DataError: If the number of training videos differs, so that the place in the epoch would mean nothing, or that
+            of validation videos, so that epochs could not be compared.
     """
     then = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     if (was := then["num_processes"]) != now["num_processes"]:
-        raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with as many")
+        raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with {was}")
     for split, kind in (("train", "training"), ("val", "validation")):
         is_now = now[f"{split}_videos"]
         if (was := then[f"{split}_videos"]) != is_now:
             raise DataError(
-                f"the run in {run} has {was} {kind} videos, not {is_now}: bring back those that are gone (with "
-                "--skip-bad an empty file of the same name will do) or remove those that were added, or start a new "
-                "--output"
+                f"the run in {run} has {was} {kind} videos, not {is_now}: bring back missing ones (with "
+                "--skip-bad, an empty file of the same name will do), remove added ones, or start a new --output"
             )
     if (was := then.get("shard_readers")) != now.get("shard_readers"):
         print(
-            f"warning: {was} workers read the shards of the run in {run}, not {now.get('shard_readers')}: the order is "
-            "another, so of an epoch that was broken off some videos come twice and others not at all",
+            f"warning: the run in {run} has {was} readers of shards, not {now.get('shard_readers')}: the order "
+            "changes, so in an interrupted epoch some videos come twice and others not at all",
             file=sys.stderr,
         )
     if then.get("data_fingerprint") != now["data_fingerprint"]:
@@ -91,13 +90,13 @@ def left_out_before(run: Path) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
+    """Versions of the software that a result depends on."""
     ours = {"sifa_zoo": __version__, "torch": torch.__version__, "timm": timm.__version__}
     return {**ours, "python": platform.python_version()}
 
 
 def git_commit() -> str | None:
-    """The commit that this package is a checkout of, ending in `-dirty` if files differ from it; None elsewhere."""
+    """The commit that this package is checked out at, with `-dirty` if files differ from it; None elsewhere."""
     root = Path(sifa_zoo.__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -112,9 +111,9 @@ def git_commit() -> str | None:
 def data_fingerprint(*lists: VideoList | ShardList, root: str | os.PathLike[str]) -> str:
     """16 hexadecimal digits that change with any video's name below `root`, its size in bytes, or its labels.
 
-    Of shards it is their names and sizes, the number of samples and the classes.
+    For shards, it covers their names and sizes, the number of samples and the classes.
 
-    The order of the videos and the place of `root` do not count; neither does what is inside the files, which would
+    The order of the videos and the location of `root` do not matter; nor does the content of the files, which would
     take as long to read as an epoch.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""A run becomes a repository of the Hugging Face Hub, which `create_model("hf-hub:owner/name")` loads."""
+"""Publishes a run as a repository on the Hugging Face Hub, which `create_model("hf-hub:owner/name")` loads."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def publish(
     """Upload weights, `config.json` and a model card in one commit.
 
     Args:
-        run: A run folder (its best weights), or a weights file of one.
-        repo: `owner/name`; created if there is none.
-        licence: Of the weights, as the Hub spells it, such as `apache-2.0`.
+        run: A run folder (its best weights), or one of its weights files.
+        repo: `owner/name`; created if it does not exist.
+        licence: Licence of the weights, as the Hub spells it, such as `apache-2.0`.
         trained_on: The training data, in words.
-        evaluations: Folders or files of `sifa-zoo eval --output`, of these weights; without any, the figures of the
-            validation in training.
-        tag: Of the manifest entry; None takes the repository's name.
-        private: Create the repository private; ignored for one that exists.
+        evaluations: Folders or files of `sifa-zoo eval --output` for these weights; without any, the validation
+            figures from training are published.
+        tag: Tag of the manifest entry; None takes the repository's name.
+        private: Make a new repository private; ignored if it exists.
 
     Returns:
         The name and the entry for the manifest.
@@ -72,7 +72,7 @@ def publish(
     path = weights_file(Path(run))
     model = load_run(path)
     info = file_info(path)
-    assert info is not None  # load_run has seen it
+    assert info is not None  # load_run refuses weights without it
     sha256 = file_sha256(path)
     figures = [f for file in evaluations for f in _evaluation_figures(Path(file), info, sha256)] or validation_figures(
         info, trained_on
@@ -89,7 +89,7 @@ def publish(
 def describe_weights(
     path: Path, model: nn.Module, info: WeightsInfo, *, licence: str, trained_on: str, figures: list[dict[str, Any]]
 ) -> Entry:
-    """The manifest entry of a weights file, as yet without where it can be downloaded."""
+    """The manifest entry of a weights file, without where to download it."""
     return Entry(
         status="embedded",
         trained_on=trained_on,
@@ -108,7 +108,7 @@ def describe_weights(
 
 
 def hub_config(model: nn.Module, info: WeightsInfo, entry: Entry, *, tag: str) -> dict[str, Any]:
-    """`config.json`: timm's keys, and under `sifa_zoo` the entry of the manifest."""
+    """`config.json`: timm's keys, and under `sifa_zoo` the manifest entry."""
     cfg = model_cfg(model)
     timm_cfg = {key: cfg[key] for key in _TIMM_CFG}
     return {
@@ -123,7 +123,7 @@ def hub_config(model: nn.Module, info: WeightsInfo, entry: Entry, *, tag: str) -
 
 
 def model_card(name: str, entry: Entry, *, repo: str, info: WeightsInfo) -> str:
-    """The README.md of the repository: figures with their protocol, how to use it, what it was trained on."""
+    """The README.md of the repository: figures with their protocol, how to use the model, what it was trained on."""
     from huggingface_hub import ModelCardData
 
     header = ModelCardData(
@@ -180,7 +180,7 @@ def validation_figures(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
 
 
 def _evaluation_figures(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any]]:
-    """The figures of a result of `sifa-zoo eval --output`, its folder or file, which must be of the same weights."""
+    """The figures in a folder or file of `sifa-zoo eval --output`, which must be for the same weights."""
     file = file / RESULT if file.is_dir() else file
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
@@ -197,7 +197,10 @@ def _evaluation_figures(file: Path, info: WeightsInfo, sha256: str) -> list[dict
     if not complete:
         raise ValueError(f"{file}: only {result['videos']} of {result['expected']} videos were evaluated")
     if (arch, class_names) != (info.arch, list(info.class_names)):
-        raise ValueError(f"{file} is a result of {arch} with the classes {few(class_names)}, not of this run's")
+        raise ValueError(
+            f"{file} is a result of {arch} with the classes {few(class_names)}, "
+            f"but the run is of {info.arch} with {few(info.class_names)}; evaluate the run itself"
+        )
     if evaluated != sha256:
         way_out = "run `sifa-zoo eval` on the weights to be published"
         raise ValueError(f"{file} is a result of other weights (sha256 {evaluated}, not {sha256}): {way_out}")

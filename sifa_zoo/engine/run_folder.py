@@ -1,6 +1,6 @@
 """What a run folder keeps of its training: settings, weights, the state to resume from, and the log.
 
-Every process of a run must call the functions that save, since each has a part of the state; the writer writes.
+Every process of a run must call the functions that save, since each holds a part of the state; only the writer writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sifa_zoo.run_files import BEST, CONFIG, CURVE, LAST, LOG, STATE
 
 
 def write_config(run: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
-    """Make the run folder with its settings, and what they came to: the facts that `provenance.facts` tells."""
+    """Make the run folder with its settings and the facts of `provenance.facts`."""
     run.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**dataclasses.asdict(config), **facts}, indent=2)
     write_files({run / CONFIG: f"{text}\n".encode()})
@@ -54,25 +54,25 @@ def restore(run: Path, learner: Learner) -> tuple[list[EpochRow], Position]:
 
 
 def is_of_epoch(weights: Path, epoch: int) -> bool:
-    """Whether a weights file is there and was written after that epoch."""
+    """Whether a weights file exists and was written after that epoch."""
     info = read_info(weights) if weights.exists() else None
     return info is not None and info.epoch == epoch
 
 
 def save_state(run: Path, learner: Learner, *, rows: list[EpochRow], position: Position) -> None:
-    """Write what resuming needs."""
+    """Write the training state."""
     state = _state_bytes(learner, rows=rows, position=position)
     if is_writer():
         write_files({run / STATE: state})
 
 
 def saved_state(run: Path) -> bytes | None:
-    """The state that was saved last, on the writer, for `put_back`."""
+    """The training state as last saved, on the writer, for `put_back`."""
     return (run / STATE).read_bytes() if is_writer() and (run / STATE).exists() else None
 
 
 def put_back(run: Path, state: bytes | None) -> None:
-    """Undo `save_state`: what was saved before it is there again, or nothing."""
+    """Undo `save_state`: restore what was saved before it, or remove the file if there was nothing."""
     if is_writer() and state is None:
         (run / STATE).unlink(missing_ok=True)
     elif state is not None:
@@ -109,7 +109,7 @@ def save_epoch(
     files = {run / STATE: state}  # first: resuming reads nothing else
     files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
     files |= {run / LOG: csv_bytes(rows), run / CURVE: draw_curve(rows)}
-    write_files({**files, run / LAST: weights})  # last: tells that all else is there
+    write_files({**files, run / LAST: weights})  # last: shows that all else is there
 
 
 def best_row(rows: Sequence[EpochRow]) -> EpochRow:
@@ -138,7 +138,7 @@ def _state_bytes(learner: Learner, *, rows: list[EpochRow], position: Position) 
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
-    """The states of all generators of this process that its training may draw from."""
+    """The states of all random generators that training may use in this process."""
     name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     states = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, where asked for: scalars per update and per epoch.
+"""TensorBoard and Weights & Biases, on request: scalars per update and per epoch.
 
 Both packages are optional. `log.csv` and `curve.png` need neither.
 """
@@ -21,10 +21,10 @@ TENSORBOARD, WANDB_ID = "tensorboard", "wandb_id.txt"
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuses, before a run begins, what it could not log to.
+    """Refuse, before a run begins, trackers that it could not log to.
 
     Raises:
-        ValueError: If a name is none of `TRACKERS`, or its package is not installed.
+        ValueError: If a name is not one of `TRACKERS`, or its package is not installed.
     """
     for name in names:
         if name not in TRACKERS:
@@ -37,12 +37,12 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def open_trackers(names: Sequence[str], run: Path, *, settings: Mapping[str, Any], update: int = 0) -> Iterator[Log]:
-    """A function that logs scalars, `log({"train/loss": 0.7}, update)`, to all of `names`; to none if there are none.
+    """A function that logs scalars, `log({"train/loss": 0.7}, update)`, to all of `names`, if any.
 
     Args:
         names: Some of `TRACKERS`.
         run: The run folder. TensorBoard's files go to `tensorboard` in it, those of W&B to `wandb`.
-        settings: What the run is made with, for W&B's table of runs.
+        settings: The run's settings, for W&B's table of runs.
         update: The update from which a resumed run continues; what a killed run logged after it is dropped.
     """
     openers = {"tensorboard": _open_tensorboard, "wandb": _open_wandb}
@@ -73,7 +73,7 @@ def _open_tensorboard(run: Path, _settings: Mapping[str, Any], update: int) -> I
 def _open_wandb(run: Path, settings: Mapping[str, Any], _update: int) -> Iterator[Log]:
     import wandb
 
-    file = run / WANDB_ID  # W&B's own memory of a run in a folder ends when the run does
+    file = run / WANDB_ID  # W&B forgets which run belongs to a folder when the run ends
     if not file.exists():
         file.write_text(uuid.uuid4().hex, encoding="utf-8")
     writer = wandb.init(

@@ -34,17 +34,17 @@ from sifa_zoo.engine.stopping import Interrupted, StopSignals
 from sifa_zoo.engine.trackers import Log
 from sifa_zoo.run_files import BEST
 
-_METRICS = ("loss", "top1", "top5", "map")  # of an evaluation, those that the log keeps
+_METRICS = ("loss", "top1", "top5", "map")  # the figures of an evaluation that the log keeps
 
 
 def is_over(rows: Sequence[EpochRow], train: TrainConfig) -> bool:
-    """All epochs are done, or as many as patience allows since the best one."""
+    """Whether all epochs are done, or as many as patience allows since the best one."""
     stale = len(rows) - best_row(rows)["epoch"] if rows else 0
     return len(rows) == train.epochs or 0 < train.patience <= stale
 
 
 class LostDataError(DataError):
-    """The videos could no longer be read while a run was going on."""
+    """The videos could no longer be read during a run."""
 
     exit_code = 1
 
@@ -60,18 +60,18 @@ class Training:
     rows: list[EpochRow]
     position: Position
     stop: StopSignals
-    left_out: Sequence[str] = ()  # a line for each video that was found bad before
-    num_left_out: int = 0  # those of training among them, which count as skipped in each epoch
+    left_out: Sequence[str] = ()  # a line for each bad video found before training
+    num_left_out: int = 0  # training videos among them, which count as skipped in each epoch
     log: Log = lambda _scalars, _step: None
     saved_at: float = field(default_factory=time.monotonic)
 
     def run_epochs(self) -> None:
-        """The epochs that the log does not have yet; each is saved when it ends."""
+        """Train the epochs that the log does not have yet; save each when it ends."""
         train, (loader, _) = self.config.train, self.loaders
         mixer = BatchMixer(train, num_classes=len(self._videos.class_names), seed=train.seed)
         while not on_writer(is_over, self.rows, train):
             start, position = time.monotonic(), self.position
-            if not position.step:  # a process draws its own numbers, the same whether the run was resumed or not
+            if not position.step:  # each process draws its own numbers, the same in a resumed run
                 torch.manual_seed(random.Random(f"{train.seed} {position.epoch} {rank()}").getrandbits(63))
             try:
                 train_epoch(self.learner, loader, position=position, mixer=mixer, after_update=self._after_update)
@@ -82,7 +82,7 @@ class Training:
                 raise
 
     def finish(self) -> EpochRow:
-        """Tells how the run ended; returns the row of the best epoch."""
+        """Print how the run ended; returns the row of the best epoch."""
         train, best = self.config.train, best_row(self.rows)
         if len(self.rows) < train.epochs:
             say(f"stopped after epoch {len(self.rows)}: none of the last {train.patience} was better than those before")
@@ -96,7 +96,7 @@ class Training:
         return best
 
     def save_epoch(self) -> None:
-        """Saves all that belongs to the last epoch in the log."""
+        """Save all that belongs to the last epoch in the log."""
         save_epoch(
             self.run,
             self.learner,
@@ -116,7 +116,7 @@ class Training:
         self.saved_at = time.monotonic()
 
     def _after_update(self, scalars: dict[str, float]) -> None:
-        """Logs an update, saves where that is due, and ends the run where a signal asks for it."""
+        """Log an update, save if that is due, and end the run if a signal asks for it."""
         train, updates, position = self.config.train, self.learner.updates, self.position
         self.log({f"train/{name}": value for name, value in scalars.items()}, updates)
         if scalars.get("skipped") and (lost := self._lost()):
@@ -131,7 +131,7 @@ class Training:
             raise Interrupted(self.stop.received or signal.SIGTERM)
 
     def _end_epoch(self, start: float) -> None:
-        """Validates and saves the epoch that has just been trained."""
+        """Validate and save the epoch that has just been trained."""
         train, position, learner = self.config.train, self.position, self.learner
         if not position.clips:
             raise LostDataError(
@@ -155,10 +155,10 @@ class Training:
             say(f"validation is INCOMPLETE: {result['videos']} of {result['expected']} videos")
 
     def _validate(self) -> dict[str, Any]:
-        """Evaluates the model; a signal ends that before the next batch, since the state is saved first.
+        """Evaluate the model; as the state is saved first, a signal ends this before the next batch.
 
         Raises:
-            TrainingError: If the model's scores are not finite; the state is what it was then.
+            TrainingError: If the model's scores are not finite; the saved state is then as it was before.
         """
         learner, (_, loader) = self.learner, self.loaders
         before = saved_state(self.run)
@@ -182,13 +182,13 @@ class Training:
             ) from error
 
     def _in_one_line(self, error: VideoError | RuntimeError) -> str | None:
-        """What has happened, where the error itself does not say it plainly."""
+        """What has happened, if the error itself does not say it plainly."""
         if "DataLoader worker" in str(error):
             return "a process that decodes videos was killed, perhaps out of memory; --resume with fewer --workers"
         return self._lost() if isinstance(error, VideoError) else None
 
     def _lost(self) -> str | None:
-        """That the data, or the folder that all videos of a list are in, is gone."""
+        """The message that the data, or the folder of all videos of a list, is gone; None if it is not."""
         lists = [videos for videos in map(videos_of, self.loaders) if isinstance(videos, VideoList)]
         folders = [
             os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in videos.paths]) for videos in lists
@@ -199,7 +199,7 @@ class Training:
 
 
 class _Interruptible(nn.Module):
-    """A model that asks for a signal before each batch; no hook, which would have it compiled again."""
+    """A model that checks for a signal before each batch; a hook would cause another compilation."""
 
     def __init__(self, model: nn.Module, stop: StopSignals) -> None:
         super().__init__()

@@ -11,12 +11,12 @@ from sifa_zoo.engine.optim import build_optimizer, build_scheduler, effective_ra
 
 
 def _rates(train: TrainConfig, *, updates: int, num_replicas: int = 1) -> list[float]:
-    """The rate of every step of a run, and the one after its end."""
+    """The rate of every update of a run, and the one after its end."""
     optimizer = build_optimizer(nn.Linear(2, 2), train, num_replicas=num_replicas)
-    scheduler = build_scheduler(optimizer, train, updates=updates, num_replicas=num_replicas)
+    scheduler = build_scheduler(optimizer, train, updates_per_epoch=updates, num_replicas=num_replicas)
     rates = []
-    for step in range(train.epochs * updates + 1):
-        scheduler.step_update(step)
+    for update in range(train.epochs * updates + 1):
+        scheduler.step_update(update)
         rates.append(optimizer.param_groups[0]["lr"])
     return rates
 

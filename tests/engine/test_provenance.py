@@ -75,7 +75,7 @@ def test_a_resumed_run_is_compared_with_its_start(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err == ""
     check_resumable(tmp_path, {**facts, "data_fingerprint": "bb"})
     assert "warning: the videos are not those that the run" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="has 2 processes, not 1: resume it with as many"):
+    with pytest.raises(ValueError, match="has 2 processes, not 1: resume it with 2"):
         check_resumable(tmp_path, {**facts, "num_processes": 1})
     with pytest.raises(DataError, match=r"has 8 training videos, not 7: bring back .* or start a new --output"):
         check_resumable(tmp_path, {**facts, "train_videos": 7})

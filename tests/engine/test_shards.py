@@ -167,7 +167,7 @@ def test_another_number_of_workers_is_told(data: Path, tmp_path: Path) -> None:
     run_cli([*command, "--workers", "2"], tmp_path, arrange={0: stop})
     ended = run_cli([*command, "--workers", "0", "--resume"], tmp_path)
     assert ended[0].code == 0, ended[0].text
-    assert "warning: 2 workers read the shards of the run in" in ended[0].text
+    assert "has 2 readers of shards, not 1: the order changes" in ended[0].text
 
 
 def figures(result: dict) -> list:
