@@ -14,7 +14,6 @@ import pytest
 import torch
 from processes import kill_before_update, record, recorded, run_cli, run_functions
 from safetensors.torch import load_file
-from tiny_videos import write_videos
 
 import sifa_zoo
 from sifa_zoo.engine.distributed import (
@@ -35,14 +34,6 @@ NET = f"--model sifa_net_nano --img-size 32 {CLIP}"
 TRANSFORMER = f"--model sifa_transformer_nano --img-size 64 {CLIP}"
 # Batch norm in training sees the clips of its own process; frozen, it uses its running statistics.
 FROZEN_NORMS = NET + r" --freeze \bbn\d|\bconv1\.[14]|\bdownsample\.1"
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight training videos, and three for validation."""
-    folder = write_videos(tmp_path_factory.mktemp("videos"), num_train=4, num_val=2)
-    (folder / "val" / "red" / "1.mp4").unlink()
-    return folder
 
 
 def train(videos: Path, output: Path, flags: str, *, ranks: int) -> dict[int, dict[str, float]]:
@@ -95,6 +86,7 @@ def test_every_validation_video_counts_once(videos: Path, tmp_path: Path) -> Non
     (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert two["val_top1"] == one["val_top1"] in (pytest.approx(100 / 3), pytest.approx(200 / 3), 0.0, 100.0)
     assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-6)
+    assert [(row["val_videos"], row["val_expected"]) for row in (one, two)] == [(3, 3)] * 2
 
 
 def test_evaluation_by_two_processes_is_that_by_one(videos: Path, tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def test_momentum(opt, nesterov):
     assert all((group["momentum"], group["nesterov"]) == (0.8, nesterov) for group in optimizer.param_groups)
 
 
-@pytest.mark.parametrize("opt", ["adamw", "muon"])
-def test_optimisers_without_momentum_and_others_are_built(opt):
-    build_optimizer(nn.Linear(2, 2), TrainConfig(opt=opt))
+@pytest.mark.parametrize(("opt", "name"), [("adamw", "AdamW"), ("muon", "Muon")])
+def test_optimisers_without_momentum_and_others_are_built(opt, name):
+    assert type(build_optimizer(nn.Linear(2, 2), TrainConfig(opt=opt))).__name__ == name
 
 
 def test_biases_do_not_decay():

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 
 import sifa_zoo
 from sifa_zoo.data.formats import read_videos
@@ -49,7 +52,8 @@ def test_order_and_missing_files_do_not_matter(folder: Path) -> None:
 
 
 def test_versions() -> None:
-    assert versions()["sifa_zoo"] == sifa_zoo.__version__
+    expected = {"sifa_zoo": sifa_zoo.__version__, "torch": torch.__version__, "timm": timm.__version__}
+    assert versions() == {**expected, "python": platform.python_version()}
 
 
 def test_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
