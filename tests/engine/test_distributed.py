@@ -1,4 +1,4 @@
-"""Two processes of one run: the same result as one with twice the batch, and no process that waits for ever."""
+"""Two processes of one run: the same result as one with twice the batch, and no process waits forever."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def say_hello(results: Path) -> None:
     (results / f"{os.environ['RANK']}.txt").write_text(repr(values))
 
 
-def test_what_processes_tell_each_other(tmp_path: Path) -> None:
+def test_what_processes_exchange(tmp_path: Path) -> None:
     assert run_functions([partial(say_hello, tmp_path)] * 2, tmp_path) == [0, 0]
     expected = repr([[0, "row", 1, "row"], "from 0", [3.0, 1.0], 2])
     assert [(tmp_path / f"{number}.txt").read_text() for number in range(2)] == [expected] * 2
@@ -189,11 +189,11 @@ def fail_on_the_writer(results: Path) -> None:
         (results / f"{os.environ['RANK']}.txt").write_text(f"{type(error).__name__}: {error}")
 
 
-def test_an_error_of_the_writer_is_told_once(tmp_path: Path) -> None:
+def test_an_error_of_the_writer_is_reported_once(tmp_path: Path) -> None:
     assert run_functions([partial(fail_on_the_writer, tmp_path)] * 2, tmp_path) == [0, 0]
-    told = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
-    assert told[0].startswith("ValueError: ")
-    assert told[1] == "PeerError: rank 1: another process of the run has ended (see its message)"
+    errors = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
+    assert errors[0].startswith("ValueError: ")
+    assert errors[1] == "PeerError: rank 1: another process of the run has ended (see its message)"
 
 
 def test_alone_everything_is_plain() -> None:

@@ -119,7 +119,7 @@ def test_publishing_again_makes_a_new_commit(logged_in, run_folder):
         ({"run": "nowhere"}, "no such run folder"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_sent(logged_in, run_folder, arguments, match):
+def test_mistakes_are_reported_before_anything_is_sent(logged_in, run_folder, arguments, match):
     arguments = {"run": run_folder, "repo": REPO, **FACTS, **arguments}
     with pytest.raises(ValueError, match=match):
         publish(arguments.pop("run"), arguments.pop("repo"), **arguments)

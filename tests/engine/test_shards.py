@@ -131,7 +131,7 @@ def test_processes_make_equally_many_steps_whatever_their_shards_hold(
         monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
         dataset = ShardDataset(videos, CLIP, train_transform(CLIP), seed=0)
         loader = shard_loader(dataset, batch_size=2)
-        assert len(loader) == 3  # 12 samples for two processes, of which one has eight and one four
+        assert len(loader) == 3  # 12 samples for two processes: one has eight, the other four
         taken.append(names(loader))
     assert [len(batches) for batches in taken] == [3, 3]
     first, second = ([name for batch in batches for name in batch] for batches in taken)
@@ -295,8 +295,8 @@ def test_what_needs_all_labels_is_refused(data: Path, tmp_path: Path) -> None:
 
 def test_several_labels_in_training_and_one_in_shards(data: Path, tmp_path: Path, monkeypatch) -> None:
     several = VideoList(["a"], np.array([[True, True]]), CLASSES)
-    parts = iter((several, ShardList(data / "shards" / "val" / "0.tar")))
-    monkeypatch.setattr("sifa_zoo.engine.prepare.read_videos_or_shards", lambda *args, **how: next(parts))
+    splits = iter((several, ShardList(data / "shards" / "val" / "0.tar")))
+    monkeypatch.setattr("sifa_zoo.engine.prepare.read_videos_or_shards", lambda *args, **how: next(splits))
     config = RunConfig(data="x", model="sifa_net_nano", clip=CLIP, train=TrainConfig())
     with pytest.raises(DataError, match="training videos may have several labels each, but videos in shards have one"):
         read_data(config, run=tmp_path)
