@@ -117,9 +117,13 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """All that an update changes, on the writer. All processes must call it."""
-        state = {"model": model_state(self.model), "optimizer": optimizer_state(self.model, self.optimizer)}
-        ema = None if self.ema is None else self.ema.module.state_dict()
-        return {**state, "scaler": self.scaler.state_dict(), "ema": ema, "updates": self.updates}
+        return {
+            "model": model_state(self.model),
+            "optimizer": optimizer_state(self.model, self.optimizer),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "updates": self.updates,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, on every process."""

@@ -77,7 +77,7 @@ def share_buffers(model: nn.Module) -> None:
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
+def gathered(model: nn.Module) -> Iterator[None]:
     """Keep all weights of a divided model here, so that processes may call it a different number of times."""
     if not isinstance(model, FSDPModule):
         yield

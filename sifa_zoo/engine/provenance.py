@@ -91,8 +91,12 @@ def left_out_before(run: Path) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Versions of the software that a result depends on."""
-    ours = {"sifa_zoo": __version__, "torch": torch.__version__, "timm": timm.__version__}
-    return {**ours, "python": platform.python_version()}
+    return {
+        "sifa_zoo": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def git_commit() -> str | None:

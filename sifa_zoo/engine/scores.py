@@ -131,11 +131,15 @@ def gather_scores(parts: Sequence[VideoScores]) -> VideoScores:
     first = torch.ones_like(order, dtype=torch.bool)
     first[1:] = indices[order].diff() != 0
     order = order[first]
-    columns = {
-        name: torch.cat([getattr(part, name) for part in parts])[order] for name in ("scores", "views", "labels")
-    }
     names = [name for part in parts for name in part.names]
-    return VideoScores(indices[order], **columns, names=tuple(names[place] for place in order), failed=failed)
+    return VideoScores(
+        indices[order],
+        scores=torch.cat([part.scores for part in parts])[order],
+        views=torch.cat([part.views for part in parts])[order],
+        labels=torch.cat([part.labels for part in parts])[order],
+        names=tuple(names[place] for place in order),
+        failed=failed,
+    )
 
 
 def figures(rows: VideoScores, *, multi_label: bool = False) -> dict[str, float]:

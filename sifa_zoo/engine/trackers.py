@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-Log: TypeAlias = Callable[[Mapping[str, float], int], None]
+LogScalars: TypeAlias = Callable[[Mapping[str, float], int], None]
 
 _MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 TRACKERS = tuple(_MODULES)
@@ -36,7 +36,9 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def open_trackers(names: Sequence[str], run: Path, *, settings: Mapping[str, Any], update: int = 0) -> Iterator[Log]:
+def open_trackers(
+    names: Sequence[str], run: Path, *, settings: Mapping[str, Any], update: int = 0
+) -> Iterator[LogScalars]:
     """A function that logs scalars, `log({"train/loss": 0.7}, update)`, to all of `names`, if any.
 
     Args:
@@ -57,7 +59,7 @@ def open_trackers(names: Sequence[str], run: Path, *, settings: Mapping[str, Any
 
 
 @contextmanager
-def _open_tensorboard(run: Path, _settings: Mapping[str, Any], update: int) -> Iterator[Log]:
+def _open_tensorboard(run: Path, _settings: Mapping[str, Any], update: int) -> Iterator[LogScalars]:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(os.fspath(run / TENSORBOARD), purge_step=update or None) as writer:
@@ -70,7 +72,7 @@ def _open_tensorboard(run: Path, _settings: Mapping[str, Any], update: int) -> I
 
 
 @contextmanager
-def _open_wandb(run: Path, settings: Mapping[str, Any], _update: int) -> Iterator[Log]:
+def _open_wandb(run: Path, settings: Mapping[str, Any], _update: int) -> Iterator[LogScalars]:
     import wandb
 
     file = run / WANDB_ID  # W&B forgets which run belongs to a folder when the run ends

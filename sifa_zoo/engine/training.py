@@ -27,11 +27,11 @@ from sifa_zoo.engine.epoch import Position, TrainingError, train_epoch
 from sifa_zoo.engine.evaluate import evaluate, videos_of
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.log import EpochRow
-from sifa_zoo.engine.parallel import share_buffers, whole
+from sifa_zoo.engine.parallel import gathered, share_buffers
 from sifa_zoo.engine.run_folder import best_by, best_row, put_back, save_epoch, save_state, saved_state
 from sifa_zoo.engine.scores import ScoreError
 from sifa_zoo.engine.stopping import Interrupted, StopSignals
-from sifa_zoo.engine.trackers import Log
+from sifa_zoo.engine.trackers import LogScalars
 from sifa_zoo.run_files import BEST
 
 _METRICS = ("loss", "top1", "top5", "map")  # the figures of an evaluation that the log keeps
@@ -62,7 +62,7 @@ class Training:
     stop: StopSignals
     left_out: Sequence[str] = ()  # a line for each bad video found before training
     num_left_out: int = 0  # training videos among them, which count as skipped in each epoch
-    log: Log = lambda _scalars, _step: None
+    log: LogScalars = lambda _scalars, _step: None
     saved_at: float = field(default_factory=time.monotonic)
 
     def run_epochs(self) -> None:
@@ -166,7 +166,7 @@ class Training:
         share_buffers(learner.evaluated)
         model = _Interruptible(learner.evaluated, self.stop)
         try:
-            with whole(learner.model):
+            with gathered(learner.model):
                 return evaluate(
                     model,
                     loader,
