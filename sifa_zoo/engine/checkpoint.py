@@ -26,11 +26,11 @@ def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:
 def pack_weights(state_dict: Mapping[str, Tensor], info: WeightsInfo) -> bytes:
     """A state_dict as a safetensors file."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-    return save(tensors, {METADATA_KEY: info.to_json()})  # one key: the order of several would vary
+    return save(tensors, {METADATA_KEY: info.to_json()})  # one key: several would vary in order, and so in bytes
 
 
 def read_info(run: str | os.PathLike[str]) -> WeightsInfo | None:
-    """The description stored with weights, named as for `locate_weights`; None if they were not written here.
+    """The description stored with weights, named as for `locate_weights`; None if they are not of this package.
 
     Raises:
         WeightsError: If there are no weights, or the file is not a safetensors file.

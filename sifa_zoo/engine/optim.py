@@ -59,11 +59,11 @@ def build_scheduler(
     """Linear warm-up, then a cosine down to `min_lr`, set for each update."""
     rates = effective_rates(train, num_replicas=num_replicas)
     warmup = round(train.warmup_epochs * updates_per_epoch)
+    # timm warns of a cosine of 1 update; one of 2 gives that update the same rate.
+    cosine_updates = max(2, train.epochs * updates_per_epoch - warmup)
     return CosineLRScheduler(
         optimizer,
-        max(
-            2, train.epochs * updates_per_epoch - warmup
-        ),  # timm warns of 1, and with 2 a single update gets the same rate
+        cosine_updates,
         lr_min=rates.min_lr,
         warmup_t=warmup,
         warmup_lr_init=rates.warmup_lr or rates.lr / max(1, warmup),

@@ -77,9 +77,8 @@ class ShardStream(IterableDataset):
                 f"{len(dataset)} samples do not make a batch of {batch_size} for each of {self.part.num_replicas} "
                 "processes; take a smaller batch size"
             )
-        self._start = torch.zeros(
-            (), dtype=torch.int64
-        ).share_memory_()  # for workers that live on, as the dataset's epoch
+        # Shared with workers that live on, as the dataset's epoch is.
+        self._start = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         """Samples of this process in a whole epoch of training, wherever the next pass starts."""

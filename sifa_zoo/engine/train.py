@@ -1,4 +1,4 @@
-"""Fine-tuning on labelled videos: `finetune`, and its steps in the order in which they run."""
+"""Fine-tuning on labelled videos: `finetune`, and its helpers in the order in which they run."""
 
 from __future__ import annotations
 

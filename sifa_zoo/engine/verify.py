@@ -46,7 +46,7 @@ def verify(name: str, *, cache_dir: str | Path | None = None) -> Verified:
         deviation = (logits - torch.tensor(weights.logits)).abs().max().item()
         if deviation > TOLERANCE:
             raise CorruptError(
-                f"{name}: logits of the fixed clip must be within {TOLERANCE:g} of the stored ones, got {deviation:.2g}"
+                f"{name}: logits of the fixed clip are {deviation:.2g} off the stored ones, more than {TOLERANCE:g}"
             )
     snapshot = weights.path.parent
     return Verified(

@@ -206,5 +206,5 @@ def test_verify_refuses_other_logits(logged_in, run_folder):
     config = json.loads(logged_in.repos[REPO].commits[logged_in.repos[REPO].branches["main"]]["config.json"].data)
     config["sifa_zoo"]["logits"][0] += 1e-3
     logged_in.add(REPO, {"config.json": json.dumps(config).encode()})
-    with pytest.raises(CorruptError, match=r"must be within 0\.0001 of the stored ones, got 0\.001"):
+    with pytest.raises(CorruptError, match=r"are 0\.001 off the stored ones, more than 0\.0001"):
         verify(f"hf-hub:{REPO}")
