@@ -1,4 +1,4 @@
-"""SIFA video models in timm's manner: `sifa_zoo.create_model("sifa_net_r50")`.
+"""SIFA video models in the style of timm: `sifa_zoo.create_model("sifa_net_r50")`.
 
 Source: SIFA, Stand-alone Inter-Frame Attention in Video Models, CVPR 2022 (https://arxiv.org/abs/2206.06931).
 """
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs a video decoder is imported when it is first used."""
+    """Import what needs a video decoder when it is first used."""
     if name in ("load_video", "VideoError"):
         from sifa_zoo.data import decode
 

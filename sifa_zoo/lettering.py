@@ -1,4 +1,4 @@
-"""Names in pictures: a font that has their letters, and names cut to what fits."""
+"""Text in pictures: a font that has its letters, and text cut to fit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from PIL import ImageFont
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-_NO_LETTER = "\uffff"  # drawn as every letter that a font lacks
+_NO_LETTER = "\uffff"  # drawn like every letter that a font lacks
 
 
 def font_for(texts: Iterable[str], size: int) -> Font:
     """Pillow's own font, so that pictures are the same everywhere; where it lacks letters, a system font that has them.
 
     Args:
-        texts: What will be drawn.
-        size: In pixels.
+        texts: The texts to be drawn.
+        size: Size of the font in pixels.
     """
     letters = set("".join(texts))
     own = ImageFont.load_default(size)
@@ -36,10 +36,10 @@ def font_for(texts: Iterable[str], size: int) -> Font:
 
 
 def fit(text: str, font: Font, width: int, *, instead: str = "") -> str:
-    """A text as a font can draw it, its end cut off where it is wider than so many pixels.
+    """A text as a font can draw it, with its end cut off if it is wider than `width` pixels.
 
-    A letter that the font lacks loses its accent; where that does not help, `instead` takes the place of the text, or
-    a question mark that of the letter.
+    A letter that the font lacks loses its accent; if that does not help, `instead` replaces the text, or a question
+    mark the letter.
     """
     lacking = _lacking(font, set(text))
     plain = {letter: unicodedata.normalize("NFKD", letter)[0] for letter in lacking}
@@ -55,6 +55,6 @@ def fit(text: str, font: Font, width: int, *, instead: str = "") -> str:
 
 
 def _lacking(font: Font, letters: set[str]) -> set[str]:
-    """Those of the letters that a font draws as it draws one that does not exist."""
+    """The letters that a font draws like one that does not exist."""
     none = bytes(font.getmask(_NO_LETTER))
     return {letter for letter in letters if not letter.isascii() and bytes(font.getmask(letter)) == none}

@@ -28,7 +28,7 @@ def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> 
 
     Args:
         frames: uint8 RGB `(T, H, W, 3)`.
-        scores: Names of classes with scores in [0, 1], as `predict` returns them.
+        scores: Class names with scores in [0, 1], as `predict` returns them.
 
     Raises:
         ValueError: If there are no frames or no scores.

@@ -117,6 +117,24 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_tree_names_what_is_there():
-    tree = re.search(r"^```\nsifa_zoo/\n.*?^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[0]
-    modules = {path.name for path in (ROOT / "sifa_zoo").rglob("*.py")} - {"__init__.py"}
-    assert {name for name in modules if name not in tree} == set()
+    (tree,) = re.findall(r"^```\n(sifa_zoo/\n.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    named = paths_in_tree(tree)
+    assert len(named) == len(set(named))
+    there = {path for path in (ROOT / "sifa_zoo").rglob("*") if path.suffix == ".py" or path.is_dir()}
+    for pattern in ("*.py", "*.json", "benchmarks/*.py", "docs/*.json"):
+        there.update(ROOT.glob(pattern))
+    there.update(
+        ROOT / name for name in ("sifa_zoo", "benchmarks", "benchmarks/results", "docs", "tests", "tests/golden")
+    )
+    hidden = {path for path in there if path.name in ("__init__.py", "__pycache__")}
+    assert set(named) == {path.relative_to(ROOT).as_posix() for path in there - hidden}
+
+
+def paths_in_tree(tree: str) -> list[str]:
+    """The paths that a tree names: an entry lies below the last line that is indented by four characters less."""
+    paths, folders = [], []
+    for line in tree.splitlines():
+        indent, name = re.match(r"([│├└─ ]*)(\S+)", line).groups()
+        folders[len(indent) // 4 :] = [name.rstrip("/")]
+        paths.append("/".join(folders))
+    return paths

@@ -1,5 +1,5 @@
-"""Weights that say what they are: a safetensors file whose metadata holds, under the key `sifa_zoo`, a JSON object with
-all that evaluation and prediction need: the model's name and arguments, class names, clip settings.
+"""Self-describing weights: a safetensors file whose metadata holds, under the key `sifa_zoo`, a JSON object with all
+that evaluation and prediction need: the model's name and arguments, class names, clip settings.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:
 def pack_weights(state_dict: Mapping[str, Tensor], info: WeightsInfo) -> bytes:
     """A state_dict as a safetensors file."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-    return save(tensors, {METADATA_KEY: info.to_json()})  # one key: their order, and so the bytes, would vary
+    return save(tensors, {METADATA_KEY: info.to_json()})  # one key: several would vary in order, and so in bytes
 
 
 def read_info(run: str | os.PathLike[str]) -> WeightsInfo | None:
-    """What weights, named as for `locate_weights`, say about themselves; None if they come from elsewhere.
+    """The description stored with weights, named as for `locate_weights`; None if they are not of this package.
 
     Raises:
-        WeightsError: If there are no weights, or the file is no safetensors file.
+        WeightsError: If there are no weights, or the file is not a safetensors file.
     """
     return locate_weights(run).info
 
@@ -42,38 +42,38 @@ def load_run(run: str | os.PathLike[str], device: torch.device | str | None = No
     """The model of a run in eval mode, its `pretrained_cfg` filled with class names and clip settings.
 
     Args:
-        run: A run folder (its best weights), a weights file of one, or a name of weights as `create_model` takes it.
+        run: A run folder (its best weights), one of its weights files, or a name of weights as for `create_model`.
         device: Where to put the model; the CPU by default.
 
     Raises:
-        ValueError: If there is no such run or name, or the weights have no class names: nobody trained their head.
+        ValueError: If there is no such run or name, or the weights have no class names (an untrained head).
 
     Example:
         >>> model = load_run("runs/mine")  # doctest: +SKIP
     """
     found = locate_weights(run)
     if found.info is None:
-        raise ValueError(f"{run} was not written by `sifa-zoo finetune`: it names no model, classes and settings")
+        raise ValueError(f"{run} was not written by `sifa-zoo finetune`: it names no model, classes or settings")
     if os.path.exists(run):
         model = create_model(found.info.arch, checkpoint_path=found.path)
     else:
         model = create_model(os.fspath(run), pretrained=True)
     if not model_cfg(model).get("label_names"):
-        raise ValueError(f"{run} has no class names, its head was never trained on videos: fine-tune it first")
+        raise ValueError(f"{run} has no class names because its head was never trained on videos; fine-tune it first")
     return model.to(device or "cpu").eval()
 
 
 def model_cfg(model: nn.Module) -> dict[str, Any]:
-    """The model's `pretrained_cfg`, for the type checker a dictionary."""
+    """The model's `pretrained_cfg`, typed as a dictionary."""
     return cast(dict[str, Any], model.pretrained_cfg)
 
 
 def clip_config(model: nn.Module) -> ClipConfig:
-    """The clip settings that a model was trained with, at the size and length that it is set to."""
+    """The clip settings that a model was trained with, at its present input size and number of frames."""
     cfg = model_cfg(model)
     names = {f.name for f in dataclasses.fields(ClipConfig)}
     known = {key: cfg[key] for key in names & cfg.keys()}
     height, width = cast(Any, model).img_size
     if height != width:
-        raise ValueError(f"clips are cut square, but the model is set to {(height, width)}; set_input_size an int")
+        raise ValueError(f"clips are square, but the input size is {(height, width)}; give set_input_size an int")
     return ClipConfig(**{**known, "img_size": height, "num_frames": model.num_frames})

@@ -5,27 +5,26 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sifa_zoo.engine.page import folded, page, paragraph, section, table
 from sifa_zoo.engine.report import FIGURES, figure_text
-from sifa_zoo.engine.results import SEPARATOR, Results, read_results
+from sifa_zoo.engine.results import SEPARATOR, Results, VideoRow, read_results
 from sifa_zoo.engine.scores import is_complete
 
 _SHOWN = 20
 _FACTS = ("run", "arch", "weights_sha256", "data", "root", "format", "protocol", "videos", "expected")
-Row = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two evaluations say of the same videos.
+    """How two evaluations of the same videos differ.
 
-    `figures` has both values per key of `FIGURES`, over the `num_videos` that both have; `classes` has rows `(class,
-    videos, accuracy of the first, of the second)`, the largest change first; `gained` and `lost` are pairs of rows of
-    videos that only the second, or only the first, classified correctly.
+    `figures` has both values per key of `FIGURES`, over the `num_videos` that both evaluated; `classes` has rows
+    `(class, videos, accuracy in the first, accuracy in the second)`, largest change first; `gained` and `lost` hold
+    both rows of each video that only the second, or only the first, classified correctly.
     """
 
     first: Results
@@ -34,12 +33,12 @@ class Comparison:
     figures: dict[str, tuple[float, float]]
     settings: dict[str, tuple[Any, Any]]
     classes: list[tuple[str, int, float, float]]
-    gained: list[tuple[Row, Row]]
-    lost: list[tuple[Row, Row]]
+    gained: list[tuple[VideoRow, VideoRow]]
+    lost: list[tuple[VideoRow, VideoRow]]
 
     @property
     def p_value(self) -> float:
-        """How likely at least so uneven a change were if either result were as good: exact sign test, two-sided."""
+        """The two-sided p-value of the exact sign test on the videos that changed from right to wrong or back."""
         changed, fewer = len(self.gained) + len(self.lost), min(len(self.gained), len(self.lost))
         return min(1.0, 2 * sum(math.comb(changed, k) for k in range(fewer + 1)) / 2**changed)
 
@@ -48,12 +47,12 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, co
     """Compare two folders of `sifa-zoo eval --output`.
 
     Args:
-        first: A folder; or its `result.json`.
-        second: Another one.
-        common: Where they evaluated different videos, compare those that both have.
+        first: A folder, or its `result.json`.
+        second: Likewise.
+        common: If they evaluated different videos, compare only those in both.
 
     Raises:
-        ValueError: If a folder cannot be read, the videos differ and `common` is not set, or a video has two labels.
+        ValueError: If a folder cannot be read, the videos differ and `common` is not set, or a label differs.
     """
     results = read_results(first), read_results(second)
     tables = [_evaluated(result) for result in results]
@@ -62,7 +61,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, co
     if not same and not (common and shared):
         counts = f"{first} has {len(tables[0])} videos, {second} has {len(tables[1])}, {len(shared)} are common"
         way_out = "compare those with --common" if shared else "evaluate both on the same data"
-        raise ValueError(f"figures over different videos do not compare: {counts}; {way_out}")
+        raise ValueError(f"figures over different videos cannot be compared: {counts}; {way_out}")
     pairs = [(tables[0][path], tables[1][path]) for path in shared]
     if clash := next((pair for pair in pairs if pair[0]["label"] != pair[1]["label"]), None):
         labels = f"{clash[0]['label']} in {first}, {clash[1]['label']} in {second}"
@@ -125,35 +124,35 @@ def comparison_html(comparison: Comparison) -> str:
     )
 
 
-def _evaluated(result: Results) -> dict[tuple[str, int], Row]:
-    """The videos that were evaluated, by path and, as a list may name one again, by how often it came before."""
+def _evaluated(result: Results) -> dict[tuple[str, int], VideoRow]:
+    """The evaluated videos by path and, since a list may repeat a path, by how often it came before."""
     times: Counter[str] = Counter()
-    table: dict[tuple[str, int], Row] = {}
+    evaluated: dict[tuple[str, int], VideoRow] = {}
     for row in result.videos:
         if not row["error"]:
-            table[row["path"], times[row["path"]]] = row
+            evaluated[row["path"], times[row["path"]]] = row
             times[row["path"]] += 1
-    return table
+    return evaluated
 
 
 def _both(comparison: Comparison) -> tuple[Results, Results]:
     return comparison.first, comparison.second
 
 
-def _right(row: Row) -> bool:
+def _right(row: VideoRow) -> bool:
     return row["correct"] == "1"
 
 
-def _labels(row: Row, *, multi_label: bool) -> list[str]:
+def _labels(row: VideoRow, *, multi_label: bool) -> list[str]:
     if not multi_label:
         return [row["label"]]
     return row["label"].split(SEPARATOR) if row["label"] else []
 
 
 def _figures(
-    results: tuple[Results, Results], pairs: Sequence[tuple[Row, Row]], *, same: bool
+    results: tuple[Results, Results], pairs: Sequence[tuple[VideoRow, VideoRow]], *, same: bool
 ) -> dict[str, tuple[float, float]]:
-    """Figures over the compared videos: from their rows, and where those are all there are, from the results."""
+    """Figures over the compared videos: the results' own if both are of exactly these, else from the rows."""
     if same:
         a, b = (result.result for result in results)
         return {key: (a[key], b[key]) for key in FIGURES if None not in (a.get(key), b.get(key))}
@@ -170,13 +169,13 @@ def _figures(
     return {key: (a, b) for key, (a, b) in figures.items()}
 
 
-def _among_best(row: Row, *, multi_label: bool) -> bool:
+def _among_best(row: VideoRow, *, multi_label: bool) -> bool:
     best = {value for name, value in row.items() if name[:3] == "top"}
     return not best.isdisjoint(_labels(row, multi_label=multi_label))
 
 
-def _class_accuracies(rows: Sequence[Row], *, multi_label: bool) -> dict[str, float]:
-    """Accuracy over the videos of a class, in percent."""
+def _class_accuracies(rows: Sequence[VideoRow], *, multi_label: bool) -> dict[str, float]:
+    """Accuracy per class, in percent."""
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for row in rows:
@@ -186,7 +185,7 @@ def _class_accuracies(rows: Sequence[Row], *, multi_label: bool) -> dict[str, fl
     return {label: 100 * right[label] / count for label, count in total.items()}
 
 
-def _classes(result: Results, pairs: Sequence[tuple[Row, Row]]) -> list[tuple[str, int, float, float]]:
+def _classes(result: Results, pairs: Sequence[tuple[VideoRow, VideoRow]]) -> list[tuple[str, int, float, float]]:
     multi_label = result.result.get("multi_label", False)
     a, b = (_class_accuracies([pair[side] for pair in pairs], multi_label=multi_label) for side in (0, 1))
     counts = Counter(label for row, _ in pairs for label in _labels(row, multi_label=multi_label))
@@ -230,11 +229,11 @@ def _changed(comparison: Comparison) -> str:
     return f"{gained} videos are right only in B, {lost} only in A (exact sign test: p = {comparison.p_value:.2g})"
 
 
-def _video_text(pair: tuple[Row, Row]) -> str:
+def _video_text(pair: tuple[VideoRow, VideoRow]) -> str:
     return f"{pair[0]['path']} ({pair[0]['label']}): {pair[0]['top1']} -> {pair[1]['top1']}"
 
 
-def _video_table(title: str, pairs: Sequence[tuple[Row, Row]]) -> str:
+def _video_table(title: str, pairs: Sequence[tuple[VideoRow, VideoRow]]) -> str:
     if not pairs:
         return ""
     rows = [(a["path"], a["label"], a["top1"], b["top1"]) for a, b in pairs]

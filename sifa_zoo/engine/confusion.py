@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from sifa_zoo.lettering import Font, fit, font_for
 
 _NAMED = 40  # with more classes there is no room for names
-_COUNTED = 20  # with more there is none for the counts
+_COUNTED = 20  # with more there is no room for counts
 _NAME_WIDTH = 180
-_TICKS = 10  # about as many numbers along an axis instead of names
+_TICKS = 10  # at most so many numbers along an axis without names
 _GAP = 10
 _TITLE = "true class in rows, predicted in columns"
 _INK, _PAPER, _GRID = "#333333", "#ffffff", "#e3e8ee"
@@ -31,10 +31,10 @@ def confusion_csv(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
 
 
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
-    """Counts `(C, C)` as PNG, a cell darker the larger its share of its row: its true class.
+    """Counts `(C, C)` as PNG; the larger a cell's share of its row, the true class, the darker it is.
 
-    Up to 40 classes have their names beside them, up to 20 the counts in the cells. More have numbers, from 0, along
-    the axes, and are as dark as the root of the share, so that rare confusions show.
+    Up to 40 classes are labelled by name, and up to 20 have the counts in the cells. With more than 40, the axes are
+    numbered from 0, and cells are shaded by the square root of the share, so that rare confusions show.
     """
     count = len(matrix)
     cell = _cell_size(count)
@@ -69,7 +69,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> bytes:
 
 
 def _cell_size(count: int) -> int:
-    """Pixels: large for a few classes, and never so small that a cell is no pixel."""
+    """Side of a cell in pixels: large for few classes, and at least 2 for many."""
     return 44 if count <= 10 else 32 if count <= _COUNTED else 20 if count <= _NAMED else max(2, 800 // count)
 
 
@@ -105,7 +105,7 @@ def _paste_columns(
     cell: int,
     upright: bool,
 ) -> None:
-    """Names below the columns, turned by a right angle unless they are numbers."""
+    """Labels below the columns, rotated by 90 degrees unless `upright`."""
     for place, text in labels:
         box = Image.new("RGB", (round(font.getlength(text)) + 2, 18), _PAPER)
         ImageDraw.Draw(box).text((1, 9), text, _INK, font, anchor="lm")

@@ -1,4 +1,4 @@
-"""Checkpoints of others as weights files of this project: the command behind `sifa-zoo convert`."""
+"""Converts other projects' checkpoints to weights files of this one, as `sifa-zoo convert` does."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def convert_file(
 ) -> tuple[Path, str]:
     """Convert a checkpoint of the published SIFA code, or of a 2D ResNet or Swin in timm's names.
 
-    Which of the two it is, the number of classes, a second branch and a missing patch norm are read off the checkpoint.
+    The kind, the number of classes, a second branch and a missing patch norm are recognised from the tensors.
 
     Args:
-        checkpoint: A pickle of PyTorch (`.pth`, read with `weights_only=True`), or a safetensors file.
+        checkpoint: A PyTorch pickle (`.pth`, read with `weights_only=True`), or a safetensors file.
         output: The safetensors file to write; must not exist.
         model: The model's name.
-        class_names: One per class, where known: prediction needs them.
+        class_names: One per class, if known; prediction needs them.
         model_args: Further arguments of the model's constructor, such as `kernel_size`.
 
     Returns:
-        The file, and what the checkpoint was: "published" or "2D".
+        The file, and the kind of the checkpoint: "published" or "2D".
 
     Raises:
         ValueError: If the checkpoint cannot be read, or does not fit (`ConversionError`).
@@ -91,7 +91,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Whether a checkpoint is "published" or "2D", and the model arguments that can be read off it."""
+    """Whether a checkpoint is "published" or "2D", and the model arguments that its tensors imply."""
     stem = next((tensors[name] for name in ("conv1.weight", "patch_embed.proj.weight") if name in tensors), None)
     head = classifier_name(tensors)
     arguments: dict[str, Any] = {} if head is None else {"num_classes": tensors[head].shape[0]}

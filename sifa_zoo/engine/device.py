@@ -10,7 +10,7 @@ import torch
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:
-    """The device of that name; None takes the GPU where there is one, and else the CPU.
+    """The named device; None takes the GPU if there is one, else the CPU.
 
     Raises:
         ValueError: If the device does not exist or cannot be used here.
@@ -23,21 +23,21 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
+    except (RuntimeError, AssertionError) as error:  # the latter from PyTorch without CUDA
         raise ValueError(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
-    """Autocast to "bf16" or "fp16"; with "fp32" a context that changes nothing."""
+    """Autocast to "bf16" or "fp16"; for "fp32", a context that changes nothing."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(torch.device(device).type, dtype, enabled=precision != "fp32")
 
 
 @contextmanager
 def spare_cores(device: torch.device, *, workers: int) -> Iterator[None]:
-    """While training on a CPU leave a core to each process that decodes: more threads than cores slow each other down.
+    """While training on a CPU, leave a core to each process that decodes: more threads than cores slow each other down.
 
-    A number of threads that the user has set (OMP_NUM_THREADS) stands.
+    A number of threads set by the user (OMP_NUM_THREADS) is kept.
     """
     threads = torch.get_num_threads()
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:

@@ -1,7 +1,7 @@
-"""The processes of one run under `torchrun`, and the little that they tell each other beside gradients.
+"""The processes of one run under `torchrun`, and what they exchange besides gradients.
 
-`torchrun` starts the processes and says in environment variables who is who; without them a run has one process, and
-every function here does the obvious thing. Rank 0 is the writer: it alone prints and touches the run folder.
+`torchrun` starts the processes and gives each its rank in environment variables; without these, a run has one process,
+and every function here does the obvious thing. Rank 0 is the writer: it alone prints and writes the run folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sifa_zoo.engine.device import pick_device
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(minutes=30)  # of one process for the others: reading a list or writing a checkpoint takes less
+_PATIENCE = timedelta(minutes=30)  # with other processes: reading a list or writing a checkpoint takes less
 _GRACE_SECONDS = 1.0
 _SIGNS_OF_A_LOST_PEER = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out waiting")
 _SIGNS_OF_A_TIMEOUT = ("timed out", "timeout")
@@ -34,17 +34,17 @@ class PeerError(ConnectionError):
 def process_group(
     device: torch.device | str | None = None, *, timeout: timedelta = _PATIENCE
 ) -> Iterator[torch.device]:
-    """Joins the processes of `torchrun`, if there are any, and leaves them at the end, whatever happens.
+    """Join the process group of `torchrun`, if there is one, and leave it at the end, whatever happens.
 
     Args:
-        device: As for `pick_device`; of several GPUs each process takes the one of its local rank.
-        timeout: How long a process waits for another one before it gives up.
+        device: As for `pick_device`; with several GPUs, each process takes the one of its local rank.
+        timeout: How long a process waits for another before it gives up.
 
     Yields:
         The device of this process.
 
     Raises:
-        PeerError: If another process has ended or did not answer in time. It has said why itself.
+        PeerError: If another process has ended, having reported why itself, or did not answer in time.
         ValueError: If the device cannot be used.
 
     Example:
@@ -65,7 +65,7 @@ def process_group(
     except RuntimeError as error:
         if not any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER):
             raise
-        time.sleep(_GRACE_SECONDS)  # torchrun ends all at the first exit, and the other one's message is to come first
+        time.sleep(_GRACE_SECONDS)  # torchrun ends all at the first exit: let the other one print its message
         reason = "another process of the run has ended (see its message)"
         if any(sign in str(error).lower() for sign in _SIGNS_OF_A_TIMEOUT):
             reason += f" or has not answered for {timeout.total_seconds():g} s"
@@ -86,23 +86,23 @@ def world_size() -> int:
 
 
 def is_writer() -> bool:
-    """This process prints, and writes the run folder."""
+    """Whether this process prints and writes the run folder."""
     return rank() == 0
 
 
 def is_first_process() -> bool:
-    """`torchrun` calls this process rank 0, or there is no other; true also before and after `process_group`."""
+    """Whether `torchrun` made this process rank 0, or there is no other; valid outside `process_group`, too."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:
-    """Prints on the writer."""
+    """Print, on the writer."""
     if is_writer():
         print(text, flush=True)
 
 
 def gather(value: T) -> list[T]:
-    """Every process's value, in order of rank, on every process. For what pickles small."""
+    """The values of all processes, in order of rank, on every process; for small values, which are pickled."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * world_size()
@@ -112,7 +112,7 @@ def gather(value: T) -> list[T]:
 
 def gather_rows(rows: Sequence[T]) -> list[T]:
     """The rows of all processes one after another, on every process."""
-    return [row for part in gather(list(rows)) for row in part]
+    return [row for own in gather(list(rows)) for row in own]
 
 
 def broadcast(value: T) -> T:
@@ -125,9 +125,9 @@ def broadcast(value: T) -> T:
 
 
 def on_writer(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """What the function returns on the writer, on every process.
+    """Call a function on the writer alone, and return its result on every process.
 
-    Where it fails the writer alone raises the error, and so tells it once; the others get a `PeerError`.
+    If it fails, only the writer raises the error, so that it is reported once; the others get a `PeerError`.
     """
     return broadcast(function(*args, **kwargs) if is_writer() else None)  # type: ignore[return-value]
 
@@ -147,5 +147,5 @@ def _own_device(device: torch.device | str | None) -> torch.device:
         return chosen
     local_rank, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local_rank >= count:
-        raise ValueError(f"process {local_rank} of this machine has no GPU, there are {count}; start {count} processes")
+        raise ValueError(f"process {local_rank} of this machine has no GPU: there are {count}; start {count} processes")
     return torch.device("cuda", local_rank)

@@ -21,7 +21,7 @@ from sifa_zoo.engine.freezing import train_mode
 from sifa_zoo.engine.learner import Learner
 from sifa_zoo.engine.loader import Batch
 from sifa_zoo.engine.loss import clip_loss
-from sifa_zoo.engine.progress import DataClock, progress_bar, show_step
+from sifa_zoo.engine.progress import DataClock, progress_bar, show_update
 from sifa_zoo.engine.shard_loader import ShardStream
 
 
@@ -33,10 +33,10 @@ class TrainingError(ValueError):
 
 @dataclass
 class Position:
-    """How far a run is: epochs done, batches done in this one, and the sums over these that the log is made of.
+    """How far a run has come: epochs done, steps done in the current one, and its sums so far, for the log.
 
-    `loss`, `clips` and `skipped` are over all processes, `bad` (a count for each video that was skipped in this run)
-    and `step` are this one's.
+    `loss`, `clips` and `skipped` are over all processes; `step` and `bad` (how often each video was skipped in this
+    run) are this process's own.
     """
 
     epoch: int = 0
@@ -49,7 +49,7 @@ class Position:
 
 
 def num_updates(loader: DataLoader, train: TrainConfig) -> int:
-    """Optimiser steps per epoch."""
+    """Updates per epoch."""
     return -(-len(loader) // train.accumulation_steps)
 
 
@@ -61,29 +61,29 @@ def train_epoch(
     mixer: BatchMixer,
     after_update: Callable[[dict[str, float]], None],
 ) -> None:
-    """Trains from `position` to the end of its epoch, and moves it on.
+    """Train from `position` to the end of its epoch.
 
     Args:
         learner: The model.
         loader: Of a `ClipSampler` with a seed, or of shards.
-        position: Where to begin. It is moved with each update, and so tells at which one an exception came.
+        position: Where to begin; it advances with each update, so that after an exception it says how far training got.
         mixer: MixUp and CutMix.
-        after_update: Called with the scalars of each update, when all that it changed is settled.
+        after_update: Called with the scalars of each update, once all that it changes is up to date.
 
     Raises:
         TrainingError: If the loss or the gradient is not finite; the message names the videos.
-        VideoError: If a video cannot be decoded, unless such are to be skipped.
+        VideoError: If a video cannot be decoded, unless bad videos are skipped.
     """
     train, steps, epoch = learner.train, len(loader), position.epoch
-    total = min(_begin(loader, position, batch_size=train.batch_size), steps * train.batch_size)
+    own_clips = min(_begin(loader, position, batch_size=train.batch_size), steps * train.batch_size)
     train_mode(learner.model)
     clock, group = DataClock(), _Group()
     per_step = train.batch_size * world_size()
-    title = {"epochs": train.epochs, "clips": total * world_size(), "done": position.step * per_step}
-    with progress_bar(epoch + 1, **title, show=is_writer()) as bar:
+    total, done = own_clips * world_size(), position.step * per_step
+    with progress_bar(epoch + 1, epochs=train.epochs, clips=total, done=done, show=is_writer()) as bar:
         for step, batch in enumerate(clock.watch(loader), start=position.step):
             first = step - step % train.accumulation_steps
-            size = min(train.accumulation_steps, steps - first)  # of this group
+            size = min(train.accumulation_steps, steps - first)  # of this group; the last one may be smaller
             last = step + 1 == first + size
             group.add(batch)
             group.planned = size * train.batch_size
@@ -95,14 +95,14 @@ def train_epoch(
             if last:
                 scalars = _update(learner, group, position=position, clock=clock)
                 position.step = step + 1
-                show = {"loss": position.loss / max(1, position.clips), "lr": position.lr}
-                show_step(bar, clips=per_step * group.batches, **show, data_wait=clock.data_wait)
+                shown, mean_loss = per_step * group.batches, position.loss / max(1, position.clips)
+                show_update(bar, clips=shown, loss=mean_loss, lr=position.lr, data_wait=clock.data_wait)
                 group = _Group()
                 after_update(scalars)
 
 
 def _begin(loader: DataLoader, position: Position, *, batch_size: int) -> int:
-    """Has the next pass begin at a position; returns the clips of this process in the whole epoch."""
+    """Start the next pass at a position; returns this process's clips in the whole epoch."""
     data: Any = loader.dataset
     if isinstance(data, ShardStream):
         data.set_epoch(position.epoch, start=position.step)
@@ -114,7 +114,7 @@ def _begin(loader: DataLoader, position: Position, *, batch_size: int) -> int:
 
 
 class _Group:
-    """The batches of one update, in this process; `planned` clips if all are full and can be decoded."""
+    """This process's batches of one update; `planned` is their number of clips if all are full and decodable."""
 
     def __init__(self) -> None:
         self.planned = 0
@@ -135,11 +135,11 @@ class _Group:
 
 
 def _update(learner: Learner, group: _Group, *, position: Position, clock: DataClock) -> dict[str, float]:
-    """The optimiser step that ends a group; returns what to log about it."""
+    """Make the update that ends a group; returns its scalars for the log."""
     lr, norm = learner.lr, torch.zeros(())
     loss, clips, skipped = all_sum(group.loss, group.clips, len(group.failed))
     if clips:
-        # The gradient is to be that of the mean over clips, also where batches were short or left out.
+        # Makes it the gradient of the mean over clips, even where batches were short or left out.
         norm = learner.gradient_norm(scale=group.planned * world_size() / clips)
         if not learner.overflow_is_usual:
             _refuse_infinite(norm, "norm of the gradient", group=group, epoch=position.epoch)
@@ -157,12 +157,12 @@ def _update(learner: Learner, group: _Group, *, position: Position, clock: DataC
 
 
 def _is_usable(batch: Batch, train: TrainConfig) -> bool:
-    """Whether to train on a batch; every process leaves it out if one of them has fewer than two clips.
+    """Whether to train on a batch; all processes leave it out if bad videos leave one of them fewer than two clips.
 
-    Batch norm may need two, and all processes must take the same steps.
+    Batch norm may need two, and all processes must make the same steps.
 
     Raises:
-        VideoError: If a video cannot be decoded, unless such are to be skipped.
+        VideoError: If a video cannot be decoded, unless bad videos are skipped.
     """
     if not train.skip_bad:
         if batch.failed:
@@ -173,17 +173,21 @@ def _is_usable(batch: Batch, train: TrainConfig) -> bool:
 
 
 def _loss(learner: Learner, batch: Batch, *, mixer: BatchMixer, place: tuple[int, int]) -> Tensor:
-    """The loss of a batch, mixed as its place (epoch, step) in the run tells."""
+    """The loss of a batch; its place (epoch, step) in the run decides how it is mixed."""
     device = learner.device
     clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
     clips, targets = mixer(clips, labels, epoch=place[0], step=place[1])
-    smoothing, multi_label = learner.train.label_smoothing, batch.labels.ndim == 2
-    return clip_loss(learner.logits(clips), targets, label_smoothing=smoothing, multi_label=multi_label)
+    return clip_loss(
+        learner.logits(clips),
+        targets,
+        label_smoothing=learner.train.label_smoothing,
+        multi_label=batch.labels.ndim == 2,
+    )
 
 
 def _refuse_infinite(value: Tensor, what: str, *, group: _Group, epoch: int) -> None:
     if not torch.isfinite(value):
         raise TrainingError(
             f"the {what} is {value.item()} in epoch {epoch + 1}, with the videos {', '.join(group.names)}; "
-            "look at these, or lower the learning rate; what was saved before is untouched"
+            "check these, or lower the learning rate; what was saved before is untouched"
         )

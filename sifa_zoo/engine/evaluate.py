@@ -1,4 +1,4 @@
-"""Figures over videos that someone else can compare: how they came about is part of the result, and what is missing."""
+"""Evaluation with figures that others can compare: the result states its protocol and which videos are missing."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a model on the videos of `clip_loader` or `shard_loader`, whose dataset cuts evaluation clips.
 
-    Under `torch.distributed` each process brings its share of the videos (`clip_loader` with `shard` gives it one), and
-    every process gets the figures over all of them, each video counted once.
+    Under `torch.distributed`, each process evaluates its share of the videos (`clip_loader` with `distributed` gives it
+    one) and gets the figures over all of them, each video counted once.
 
     Args:
-        model: Maps clips to logits; in whatever mode, which it keeps.
+        model: Maps clips to logits; its train or eval mode is restored afterwards.
         loader: Of a dataset with evaluation clips.
         device: Where the model is.
         precision: "fp32", or autocast to "bf16" or "fp16".
-        max_clips: Clips per forward pass; None takes those of a batch at once.
+        max_clips: Clips per forward pass; None takes a whole batch at once.
 
     Returns:
         `top1`, `top5`, `clip_top1`, `clip_top5`, `loss`, `mean_class_accuracy` or for multi-label `map`, as `figures`
-        in `scores` describes them; `videos` evaluated of `expected`; `failed`, a line for each that cannot be decoded.
+        in `scores` describes them; `videos` (evaluated) of `expected`; `failed`, a line for each that cannot be read.
     """
     videos = videos_of(loader)
     rows = score_videos(model, loader, device=device, precision=precision, max_clips=max_clips)
@@ -63,12 +63,12 @@ def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device |
     """The rows of all videos of a loader, from all processes; options as for `view_scores`.
 
     Raises:
-        ScoreError: If a score is not finite; on every process, whichever of them had it.
+        ScoreError: If a score is not finite on any process; raised on all of them.
     """
     videos = videos_of(loader)
     parts, problems = [], []
     quiet = not is_writer()
-    leave = not sys.stderr.isatty()  # in a file a bar that is wiped out would swallow the next line
+    leave = not sys.stderr.isatty()  # clearing the bar in a file would swallow the next line
     by_shards = isinstance(loader.dataset, ShardStream)
     total = -(-len(videos) // world_size()) if by_shards else len(loader.sampler)  # type: ignore[arg-type]
     with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
@@ -84,13 +84,13 @@ def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device |
 
 
 def summarise(rows: VideoScores, videos: VideoList | ShardList) -> dict[str, Any]:
-    """The figures, and how many videos they are over."""
+    """The figures, and the number of videos behind them."""
     counts = {"videos": len(rows), "expected": len(videos) + videos.num_missing, "failed": rows.failed}
     return {**figures(rows, multi_label=videos.multi_label), **counts}
 
 
 def videos_of(loader: DataLoader) -> VideoList | ShardList:
-    """The videos of a loader of `clip_loader` or `shard_loader`."""
+    """The videos of a loader made by `clip_loader` or `shard_loader`."""
     return loader.dataset.dataset.videos  # type: ignore[attr-defined]
 
 
@@ -110,29 +110,29 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run on the videos of a data folder or list; transform, clip and classes are the run's own.
 
-    A run that learnt several labels per video is scored so (sigmoid, mAP), even where each video here has one.
+    A run trained on several labels per video is scored that way (sigmoid, mAP), even if each video here has one.
 
     Under `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
 
     Args:
-        run: A run folder, a weights file of one, or the name of a model with weights.
+        run: A run folder, one of its weights files, or the name of a model with weights.
         data: As for `finetune`.
         split: "train", "val" or "test"; ignored for a single list or class folder.
-        num_clips: Clips per video; None takes what the run was validated with.
-        num_crops: Crops per clip; None takes what the run was validated with.
+        num_clips: Clips per video; None takes the value that the run was validated with.
+        num_crops: Crops per clip; None takes the value that the run was validated with.
         batch_size: Clips per forward pass; a video with more views takes several.
         workers: Processes that decode videos.
-        precision: "fp32", "bf16" or "fp16"; None takes what the run was validated with.
-        device: None takes the GPU where there is one.
+        precision: "fp32", "bf16" or "fp16"; None takes the value that the run was validated with.
+        device: None takes the GPU if there is one.
         output: A folder for tables, pictures and the report; see `write_results`.
-        reading: What differs from the defaults of `ReadConfig`.
+        reading: Settings that differ from the defaults of `ReadConfig`.
 
     Returns:
-        What `evaluate` does, `protocol`, such as `16x4, 224, 10x3 views, softmax mean`, and what was evaluated on what;
-        see `describe`.
+        The result of `evaluate`, its `protocol`, such as `16x4, 224, 10x3 views, softmax mean`, and the facts of
+        `describe`.
 
     Raises:
-        DataError: If the labels do not agree with the run's classes, videos may have several where the run learnt one,
+        DataError: If the labels do not fit the run's classes, videos may have several but the run was trained on one,
             or no video can be decoded.
         ScoreError: If the model's scores are not finite.
         ValueError: If there is no such run, or a number is out of range.
@@ -169,19 +169,28 @@ def eval_loader(
     device: torch.device | str,
     distributed: bool = True,
 ) -> DataLoader:
-    """A loader of evaluation clips, for `evaluate`; with `distributed` each process has its share of the videos."""
+    """A loader of evaluation clips, for `evaluate`; with `distributed`, each process has its share of the videos."""
     transform = eval_transform(clip, num_crops=how.num_crops)
-    views: dict[str, Any] = {"num_clips": how.num_clips, "num_crops": how.num_crops}
-    options: dict[str, Any] = {"batch_size": how.videos_per_batch, "workers": how.workers, "device": device}
     if isinstance(videos, VideoList):
-        return clip_loader(ClipDataset(videos, clip, transform, **views), distributed=distributed, **options)
-    return shard_loader(ShardDataset(videos, clip, transform, **views, yield_errors=True), **options)
+        return clip_loader(
+            ClipDataset(videos, clip, transform, num_clips=how.num_clips, num_crops=how.num_crops),
+            batch_size=how.videos_per_batch,
+            distributed=distributed,
+            workers=how.workers,
+            device=device,
+        )
+    return shard_loader(
+        ShardDataset(videos, clip, transform, num_clips=how.num_clips, num_crops=how.num_crops, yield_errors=True),
+        batch_size=how.videos_per_batch,
+        workers=how.workers,
+        device=device,
+    )
 
 
 def _labelled_as_trained(
     videos: VideoList | ShardList, run: str | os.PathLike[str], data: str | os.PathLike[str], *, several: bool
 ) -> VideoList | ShardList:
-    """The videos with labels of the kind that the weights learnt, since that decides how logits become scores."""
+    """The videos with the kind of labels that the weights were trained on, which decides how logits become scores."""
     if several:
         return videos.as_multi_label()
     if videos.multi_label:

@@ -1,4 +1,4 @@
-"""Features over time: what the head would classify, for each window of a video or each time step of the windows."""
+"""Features over time, as the classifier gets them: for each window of a video, or each time step of the windows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sifa_zoo.engine.windows import model_windows
 
 PER = ("window", "step")
 SUFFIXES = (".npy", ".safetensors")
-_STEP_FRAMES = 4  # of the models' stem
+_STEP_FRAMES = 4  # frames per time step, as the models' stem stacks them
 
 
 @dataclass(frozen=True)
 class Features:
     """Features float32 `(N, D)` with times float64 `(N,)`: the middle of each row's frames, in seconds.
 
-    `metadata` says how they came about: `video`, `model`, `weights`, `fps` (of the video, or `clip.fps`),
+    `metadata` says how they were made: `video`, `model`, `weights`, `fps` (of the video, or `clip.fps`),
     `per`, `window` and `hop` in frames, `num_frames`, `frame_stride`, `sampling`, `img_size`, `version`.
     """
 
@@ -54,21 +54,21 @@ def extract(
 ) -> Features:
     """Features of a video, which is decoded once, in order.
 
-    A video of N frames makes `W = 1 + max(0, ceil((N - window) / hop))` windows, the last of which ends with the video.
-    There are W rows per window, or `W * num_frames / 4` per step, as a model sees four frames as one time step; those
-    of one window follow one another.
+    A video of N frames has `W = 1 + max(0, ceil((N - window) / hop))` windows; the last one ends with the video. With
+    `per="window"` there are W rows; with `per="step"`, `W * num_frames / 4`, since a time step has four frames. The
+    rows of a window are consecutive.
 
     Args:
         model: A model of the zoo; its head may be untrained. It is set to eval mode.
-        source: A video file, or what `open_source` takes.
+        source: A video file, or anything else that `open_source` takes.
         per: "window": pooled over time and space, the input of the classifier. "step": pooled over space alone, a row
-            for each time step (of a model with two heads, those of the first).
+            for each time step (if the model has two heads, of the first).
         clip: How to cut and transform; None takes the settings that travel with the weights.
         window: Frames (of `clip.fps`, if that is set), or seconds as in "2.5s"; None takes the span of the clip.
         hop: Distance between windows, likewise; None takes num_frames x frame_stride, so that steps are evenly spaced,
             or the window if that is given.
         batch_size: Clips per forward pass.
-        weights: What the metadata calls the weights.
+        weights: Name of the weights, for the metadata.
         device: Where to run; the model is moved there. None leaves it where it is.
 
     Raises:
@@ -103,10 +103,10 @@ def features_files(features: Features, path: str | os.PathLike[str]) -> dict[Pat
     """Files that hold features: contents by path, for `write_files`.
 
     A `.safetensors` file has tensors `features` and `times`, and the metadata as JSON under `sifa_zoo`. A `.npy` file
-    has the features alone, and a `.json` file beside it `times` and the metadata.
+    has the features alone, and a `.json` file beside it has `times` and the metadata.
 
     Raises:
-        ValueError: If the path ends in neither.
+        ValueError: If the path has another suffix.
     """
     path = Path(path)
     if path.suffix == ".safetensors":

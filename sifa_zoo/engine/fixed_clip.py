@@ -1,4 +1,4 @@
-"""The fixed clip, and the logits that a model gives for it: stored with weights, they tell whether they load right."""
+"""The fixed clip and a model's logits for it, stored with weights to check that they still load correctly."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ STORED_LOGITS = 8
 
 
 def fixed_clip(model: Any) -> Tensor:
-    """The clip `(1, C, T, H, W)` of the model's input size that stored logits were computed on.
+    """The clip `(1, C, T, H, W)`, of the model's input size, that stored logits are computed from.
 
-    Standard normal numbers of `numpy.random.RandomState(0)`, which are the same on every machine.
+    Its standard normal numbers come from `numpy.random.RandomState(0)`, so they are the same on every machine.
     """
     shape = (1, model.in_chans, model.num_frames, *model.img_size)
     return torch.from_numpy(np.random.RandomState(0).standard_normal(shape).astype(np.float32))

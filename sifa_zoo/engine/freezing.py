@@ -1,4 +1,4 @@
-"""Training a part of a model: stages kept as they are, or all but the classifier."""
+"""Training part of a model: with frozen stages, or the classifier alone."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import nn
 
 
 def freeze(model: nn.Module, pattern: str = "", *, linear_probe: bool = False) -> list[str]:
-    """Turns off the gradients of parameters; `train_mode` then keeps their modules in eval mode.
+    """Turn off the gradients of parameters; `train_mode` then keeps their modules in eval mode.
 
     Args:
         model: A model of the zoo.
-        pattern: A number N freezes the stem and the first N stages; anything else is a regular expression that is
-            searched for in the parameters' names, such as `^(conv1|bn1|layer[12])`. Empty freezes nothing.
+        pattern: A number N freezes the stem and the first N stages; anything else is a regular expression that
+            is searched for in the parameters' names, such as `^(conv1|bn1|layer[12])`. Empty freezes nothing.
         linear_probe: Freeze all but the classifier, whatever the pattern.
 
     Returns:
         The names of the frozen parameters.
 
     Raises:
-        ValueError: If the pattern is not valid, freezes nothing or everything.
+        ValueError: If the pattern is invalid, or freezes nothing or everything.
 
     Example:
         >>> model = sifa_zoo.create_model("sifa_net_nano", num_classes=2)
@@ -37,14 +37,17 @@ def freeze(model: nn.Module, pattern: str = "", *, linear_probe: bool = False) -
     else:
         frozen = _first_stages(model, int(pattern)) if pattern.isdecimal() else _matching(names, pattern)
     if len(frozen) in (0, len(names)):
-        raise ValueError(f"freeze={pattern!r} freezes {len(frozen)} of {len(names)} parameters, such as {names[0]}")
+        raise ValueError(
+            f"freeze must match some parameters but not all, got {pattern!r}, which freezes {len(frozen)} of "
+            f"{len(names)}; their names are like {names[0]}"
+        )
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
     return frozen
 
 
 def train_mode(model: nn.Module) -> None:
-    """`model.train()`, but for what is frozen: running statistics and drop path would change it."""
+    """`model.train()` except for frozen modules, which running statistics and drop path would change."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -60,7 +63,7 @@ def _classifier_parameters(model: nn.Module) -> list[str]:
 
 
 def _first_stages(model: nn.Module, num_stages: int) -> list[str]:
-    """Names of the stem's parameters and those of the first stages; the coarse groups are stem, stages, head."""
+    """Names of the parameters of the stem and the first stages; the coarse groups are stem, stages, head."""
     groups = group_parameters(model, cast(Any, model).group_matcher(coarse=True), reverse=True)
     numbers = sorted(set(groups.values()))
     stages = len(numbers) - 2
@@ -73,4 +76,6 @@ def _matching(names: list[str], pattern: str) -> list[str]:
     try:
         return [name for name in names if re.search(pattern, name)]
     except re.error as error:
-        raise ValueError(f"freeze={pattern!r} is no number of stages and no regular expression: {error}") from error
+        raise ValueError(
+            f"freeze must be a number of stages or a regular expression, got {pattern!r}: {error}"
+        ) from error

@@ -1,4 +1,4 @@
-"""A model and all that an optimiser step changes."""
+"""A model and all that an update changes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from sifa_zoo.engine.parallel import divide, load_states, model_state, optimizer
 
 
 class Learner:
-    """A model with its optimiser, learning rate, loss scale and average of weights.
+    """A model with its optimiser, learning rate, loss scale and averaged weights.
 
     Args:
-        model: A model of the zoo. It is changed in place as the settings say: frozen, compiled, divided.
+        model: A model of the zoo; frozen, compiled or divided in place, as the settings say.
         train: The settings.
-        updates_per_epoch: Optimiser steps in an epoch, by which the learning rate moves.
+        updates_per_epoch: Updates in an epoch, for the schedule of the learning rate.
         device: Where to train.
 
     Raises:
-        ValueError: If a setting cannot be had with this model or device.
+        ValueError: If a setting is not possible with this model or device.
     """
 
     def __init__(self, model: nn.Module, train: TrainConfig, *, updates_per_epoch: int, device: torch.device) -> None:
@@ -43,11 +43,11 @@ class Learner:
         if train.grad_checkpointing:
             model.set_grad_checkpointing(True)  # type: ignore[operator]
         model = model.to(device)
-        # FSDP divides contiguous weights only; the clips' memory format decides how a convolution runs.
+        # FSDP divides contiguous weights only; convolutions follow the clips' memory format anyway.
         self.model = model if train.fsdp else model.to(memory_format=torch.channels_last)
         if train.sync_bn:
             self.model = sync_batch_norm(self.model, device)
-        # Warm-up of the decay: a short run's average would else be its start.
+        # Without warm-up of the decay, a short run's average would hardly leave its start.
         self.ema = ModelEmaV3(self.model, decay=train.ema_decay, use_warmup=True) if train.ema_decay else None
         if train.fsdp:
             divide(self.model, device)
@@ -55,36 +55,38 @@ class Learner:
             self.model.compile()
         self.net = replicate(self.model, device)
         self.optimizer = build_optimizer(self.model, train, num_replicas=world_size())
-        self.scheduler = build_scheduler(self.optimizer, train, updates=updates_per_epoch, num_replicas=world_size())
+        self.scheduler = build_scheduler(
+            self.optimizer, train, updates_per_epoch=updates_per_epoch, num_replicas=world_size()
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
         self.updates = 0
         self.scheduler.step_update(0)
 
     @property
     def lr(self) -> float:
-        """The rate of the next update, of the layers that learn fastest."""
+        """The learning rate of the next update, in the layers where it is highest."""
         return max(group["lr"] for group in self.optimizer.param_groups)
 
     @property
     def evaluated(self) -> nn.Module:
-        """The model whose weights are validated and kept: the average if there is one."""
+        """The model that is validated and saved: the averaged one if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     def logits(self, clips: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Logits of clips that are on the device, of each head."""
+        """The logits of clips that are on the device; a tuple if two heads are trained."""
         with autocast(self.device, self.train.precision):
             return self.net(clips)
 
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
-        """Adds the gradient of a loss; before the last one of an update processes need not tell each other theirs."""
-        # Where batches may be left out, the last one may be: then gradients must be averaged at each.
-        alone = not last and not self.train.skip_bad and isinstance(self.net, DistributedDataParallel)
-        context: Any = self.net.no_sync if alone else nullcontext
+        """Add the gradient of a loss; processes need to average theirs only with the `last` one of an update."""
+        # If batches may be left out, so may the last one: gradients must then be averaged with each.
+        local = not last and not self.train.skip_bad and isinstance(self.net, DistributedDataParallel)
+        context: Any = self.net.no_sync if local else nullcontext
         with context():
             self.scaler.scale(loss).backward()
 
     def gradient_norm(self, *, scale: float = 1.0) -> Tensor:
-        """The norm of the gradient times `scale`; the gradient is that, clipped to the settings' limit, afterwards."""
+        """Scale the gradient and clip it as the settings say; returns its norm before clipping."""
         self.scaler.unscale_(self.optimizer)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for parameter in trained if scale != 1 else ():
@@ -94,9 +96,9 @@ class Learner:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def update(self, *, empty: bool = False) -> None:
-        """An optimiser step, and the next learning rate; `empty` if there is no gradient, because all was left out."""
+        """Make an update and set the next learning rate; `empty` if no batch of it gave a gradient."""
         if not empty:
-            self.scaler.step(self.optimizer)  # not, if fp16 overflowed: the scale is lowered then
+            self.scaler.step(self.optimizer)  # after an fp16 overflow, `update` lowers the scale instead
             self.scaler.update()
         self.optimizer.zero_grad()
         self.updates += 1
@@ -106,18 +108,22 @@ class Learner:
 
     @property
     def overflow_is_usual(self) -> bool:
-        """fp16 looks for the largest loss scale that does not overflow; below 1 it will not find one."""
+        """Whether fp16 is still looking for the largest loss scale without overflow; below 1 there is none."""
         return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
 
     def weights(self) -> dict[str, Tensor]:
-        """The state_dict to keep, on the writer. All processes must call it."""
+        """The state_dict to save, on the writer. All processes must call it."""
         return model_state(self.evaluated)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an update changes, on the writer. All processes must call it."""
-        state = {"model": model_state(self.model), "optimizer": optimizer_state(self.model, self.optimizer)}
-        ema = None if self.ema is None else self.ema.module.state_dict()
-        return {**state, "scaler": self.scaler.state_dict(), "ema": ema, "updates": self.updates}
+        return {
+            "model": model_state(self.model),
+            "optimizer": optimizer_state(self.model, self.optimizer),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "updates": self.updates,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, on every process."""

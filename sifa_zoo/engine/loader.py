@@ -1,6 +1,6 @@
-"""Batches of clips, and of messages: a video that cannot be decoded travels to the main process as one line.
+"""Batches of clips, with one line of text for each video that cannot be decoded.
 
-An exception in a worker process would arrive as a traceback; so the caller decides what a failure means.
+An exception in a worker would arrive as a traceback; with a line of text, the caller decides what a failure means.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from sifa_zoo.data.decode import VideoError
 from sifa_zoo.data.samplers import ClipSampler
 from sifa_zoo.engine.distributed import rank, world_size
 
-_LAST_SECONDS = 20  # that a worker lives on after SIGTERM, for its parent
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LAST_SECONDS = 20  # that a worker survives SIGTERM, so that its parent can finish an update
 
 
 class Batch(NamedTuple):
@@ -26,7 +27,7 @@ class Batch(NamedTuple):
 
     `labels` and `indices` (places in the list of videos, or as `ShardDataset` numbers them) are int64 `(B,)`; where
     videos may have several classes, `labels` is float32 `(B, num_classes)`. `names` are paths, or `shard, sample key`.
-    `failed` has a line per missing video.
+    `failed` has a line for each that could not.
     """
 
     clips: Tensor
@@ -45,30 +46,41 @@ def clip_loader(
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> DataLoader:
-    """A loader of `Batch`es of the clips that the sampler names; without one, of each video in order.
+    """A loader of `Batch`es of the clips that the sampler chooses; without one, of each video in order.
 
-    With `distributed` each process of a run has its share of the videos, and no video comes twice.
+    With `distributed`, each process of a run has its share of the videos, and no video comes twice.
     """
     if distributed:
         sampler = ClipSampler(dataset.videos, rank=rank(), num_replicas=world_size())
     training = sampler is not None and sampler.seed is not None
-    return DataLoader(
+    return ClipLoader(
         Failsafe(dataset),
         batch_size=batch_size,
         sampler=sampler,
-        # BatchNorm cannot normalise a lone last clip; shuffling leaves out another one in each epoch
+        # batch norm cannot normalise a single last clip; shuffling leaves out another one in each epoch
         drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=leave_signals_to_parent,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),  # the loader's own draws shall not depend on the number of workers
+        generator=torch.Generator(),  # spares the global one draws that depend on the number of workers
         pin_memory=torch.device(device).type == "cuda",
     )
 
 
+class ClipLoader(DataLoader):
+    """Holds back signals while workers start, since one could end a worker before it leaves them to the parent."""
+
+    def __iter__(self) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # workers inherit this
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Failsafe(Dataset):
-    """The items of a dataset with their names, a `VideoError` in place of one that cannot be decoded."""
+    """The items of a dataset with their names; a `VideoError` replaces an item that cannot be decoded."""
 
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
@@ -97,7 +109,8 @@ def collate(items: list[tuple[str, Any]]) -> Batch:
 
 
 def leave_signals_to_parent(_worker: int) -> None:
-    """When a terminal or a scheduler signals all processes, the parent decides: it may want to finish its update."""
+    """Let the parent react to a signal that all processes receive: it may want to finish its update."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-Row = Mapping[str, float]
-Box = tuple[float, float, float, float]
+EpochRow: TypeAlias = dict[str, Any]  # column -> value
+Box: TypeAlias = tuple[float, float, float, float]
 
 _SIZE = (900, 640)
 _SMOOTH = 2  # drawn at twice the size and reduced: Pillow's lines are not antialiased
@@ -17,7 +18,7 @@ _INK, _FAINT = "#333333", "#dddddd"
 _COLOURS = ("#1f77b4", "#d95f02")
 
 
-def draw_curve(rows: Sequence[Row]) -> bytes:
+def draw_curve(rows: Sequence[EpochRow]) -> bytes:
     """Losses and validation accuracy over epochs, as PNG."""
     image = Image.new("RGB", (_SIZE[0] * _SMOOTH, _SIZE[1] * _SMOOTH), "white")
     draw = ImageDraw.Draw(image)
@@ -28,8 +29,8 @@ def draw_curve(rows: Sequence[Row]) -> bytes:
     accuracies = {"val top-1 (%)": "val_top1", "val top-5 (%)": "val_top5"}
     if "val_map" in rows[0]:
         accuracies = {"val mAP (%)": "val_map"}
-    _panel(draw, (left, margin, right, middle - margin / 2), rows, losses)
-    _panel(draw, (left, middle + margin / 2, right, height - margin), rows, accuracies, top=100.0)
+    _panel(draw, (left, margin, right, middle - margin / 2), rows, curves=losses)
+    _panel(draw, (left, middle + margin / 2, right, height - margin), rows, curves=accuracies, top=100.0)
     buffer = io.BytesIO()
     image.resize(_SIZE, Image.Resampling.LANCZOS).save(buffer, "PNG")
     return buffer.getvalue()
@@ -45,7 +46,12 @@ def ticks(low: float, high: float, *, count: int = 5) -> list[float]:
 
 
 def _panel(
-    draw: ImageDraw.ImageDraw, box: Box, rows: Sequence[Row], curves: Mapping[str, str], *, top: float | None = None
+    draw: ImageDraw.ImageDraw,
+    box: Box,
+    rows: Sequence[EpochRow],
+    *,
+    curves: Mapping[str, str],
+    top: float | None = None,
 ) -> None:
     """Axes from 0, a grid, and a line with a legend entry for each of `curves` (label to column)."""
     x0, y0, x1, y1 = box

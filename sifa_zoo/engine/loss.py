@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy, or a binary one per class where videos may have several, summed over heads."""
+"""The training loss, summed over heads: cross-entropy, or a binary one per class where videos may have several."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional as F
 def clip_loss(
     logits: Tensor | tuple[Tensor, ...], targets: Tensor, *, label_smoothing: float = 0.0, multi_label: bool = False
 ) -> Tensor:
-    """The mean loss of a batch, float32 `()`; a model that returns the logits of several heads gets the sum of theirs.
+    """The mean loss of a batch, float32 `()`; with the logits of several heads, the sum of their losses.
 
     Args:
-        logits: `(B, num_classes)`, or several of them.
-        targets: Classes, int64 `(B,)`, or shares of the classes, float `(B, num_classes)`.
+        logits: `(B, num_classes)`, or a tuple of such, one per head.
+        targets: Class numbers, int64 `(B,)`, or the share of each class, float `(B, num_classes)`.
         label_smoothing: Share of the target that is spread over the classes; with `multi_label`, over yes and no.
-        multi_label: Each class is a question of its own, answered by a sigmoid.
+        multi_label: Treat each class as a yes-or-no question of its own, with a sigmoid.
 
     Example:
         >>> clip_loss(torch.zeros(1, 2), torch.tensor([0]))

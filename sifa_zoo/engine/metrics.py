@@ -1,6 +1,6 @@
 """Figures from scores and labels, each computed once from the rows of all videos, never as a mean of means.
 
-A few lines of torch each, and checked in the tests against torchmetrics, whose import takes longer than torch's own.
+Each takes a few lines of torch; the tests compare them with torchmetrics, whose import takes longer than torch's own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def topk_accuracy(scores: Tensor, labels: Tensor, *, k: int = 1) -> float:
-    """Share of rows in percent whose label, or one of whose labels, is among the k best scores.
+    """Percentage of rows whose label, or one of whose labels, is among the k best scores.
 
     Args:
         scores: float `(N, num_classes)`.
@@ -18,7 +18,7 @@ def topk_accuracy(scores: Tensor, labels: Tensor, *, k: int = 1) -> float:
         k: Clamped to the number of classes.
 
     Returns:
-        NaN where there are no rows.
+        NaN if there are no rows.
 
     Example:
         >>> topk_accuracy(torch.tensor([[0.6, 0.4], [0.7, 0.3]]), torch.tensor([0, 1]))
@@ -36,7 +36,7 @@ def among(classes: Tensor, labels: Tensor) -> Tensor:
 
 
 def percent(hits: Tensor) -> float:
-    """Share of what is true, in percent; NaN of nothing."""
+    """Percentage of true values; NaN for an empty tensor."""
     return 100 * hits.double().mean().item()
 
 
@@ -51,7 +51,7 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, *, num_classes: int) -> 
     Args:
         predicted: int64 `(N,)`.
         labels: int64 `(N,)`.
-        num_classes: Of the head.
+        num_classes: Classes of the head.
     """
     pairs = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)
@@ -72,7 +72,7 @@ def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def mean_known(values: Tensor) -> float:
-    """The mean over the classes that have a value; NaN where none has."""
+    """The mean over the classes that have a value; NaN if none has."""
     return values.nanmean().item()
 
 

@@ -14,7 +14,7 @@ from sifa_zoo.config import TrainConfig
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates in effect; a warm-up from 0 begins with the first of its equal steps."""
+    """Learning rates in effect; with `warmup_lr` 0, the first update gets the first increment of the warm-up."""
 
     lr: float
     min_lr: float
@@ -22,12 +22,12 @@ class Rates:
 
 
 def global_batch(train: TrainConfig, *, num_replicas: int = 1) -> int:
-    """Clips per optimiser step, over all processes."""
+    """Clips per update, over all processes."""
     return train.batch_size * train.accumulation_steps * num_replicas
 
 
 def effective_rates(train: TrainConfig, *, num_replicas: int = 1) -> Rates:
-    """The rates of `train`, scaled to the global batch if `lr_batch` says for which one they are meant.
+    """The rates of `train`, scaled to the global batch if `lr_batch` names the batch that they are meant for.
 
     Example:
         >>> effective_rates(TrainConfig(lr=0.4, lr_batch=256, batch_size=8, accumulation_steps=4)).lr
@@ -38,9 +38,9 @@ def effective_rates(train: TrainConfig, *, num_replicas: int = 1) -> Rates:
 
 
 def build_optimizer(model: nn.Module, train: TrainConfig, *, num_replicas: int = 1) -> Optimizer:
-    """timm's optimiser of that name; biases, norms and what the model's `no_weight_decay` names do not decay.
+    """timm's optimiser `train.opt`; biases, norms and the parameters in the model's `no_weight_decay` do not decay.
 
-    With layer decay the layers are those of the model's `group_matcher`, and the head learns at the full rate.
+    With layer decay, the layers are those of the model's `group_matcher`, and the head learns at the full rate.
     """
     rates = effective_rates(train, num_replicas=num_replicas)
     return create_optimizer_v2(
@@ -54,14 +54,16 @@ def build_optimizer(model: nn.Module, train: TrainConfig, *, num_replicas: int =
 
 
 def build_scheduler(
-    optimizer: Optimizer, train: TrainConfig, *, updates: int, num_replicas: int = 1
+    optimizer: Optimizer, train: TrainConfig, *, updates_per_epoch: int, num_replicas: int = 1
 ) -> CosineLRScheduler:
-    """Linear warm-up, then a cosine down to `min_lr`, set per optimiser step, of which an epoch has `updates`."""
+    """Linear warm-up, then a cosine down to `min_lr`, set for each update."""
     rates = effective_rates(train, num_replicas=num_replicas)
-    warmup = round(train.warmup_epochs * updates)
+    warmup = round(train.warmup_epochs * updates_per_epoch)
+    # timm warns of a cosine of 1 update; one of 2 gives that update the same rate.
+    cosine_updates = max(2, train.epochs * updates_per_epoch - warmup)
     return CosineLRScheduler(
         optimizer,
-        max(2, train.epochs * updates - warmup),  # of 1, which timm warns of, a run sees the peak alone, as of 2
+        cosine_updates,
         lr_min=rates.min_lr,
         warmup_t=warmup,
         warmup_lr_init=rates.warmup_lr or rates.lr / max(1, warmup),

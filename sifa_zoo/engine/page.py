@@ -52,7 +52,7 @@ figcaption { font-size: .9rem; overflow-wrap: anywhere; padding-top: .3rem; }
 
 
 def page(title: str, *parts: str) -> str:
-    """A whole page of parts that are HTML already."""
+    """A whole page made of parts that are HTML already."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -90,13 +90,13 @@ def tiles(values: Mapping[str, str]) -> str:
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[int] = (), caption: str = ""
 ) -> str:
-    """A table that scrolls sideways in itself where it is too wide.
+    """A table that scrolls sideways, by itself, where it is too wide.
 
     Args:
-        headers: Of the columns; the first column names its row.
-        rows: Values, which are written as `str` does.
-        numbers: Columns to be set flush right.
-        caption: What the table is, for those who hear it.
+        headers: Names of the columns; the first column names its row.
+        rows: Values, formatted by `str`.
+        numbers: Indices of the columns to align right.
+        caption: What the table shows, for screen readers.
     """
     classes = [' class="number"' if i in numbers else "" for i in range(len(headers))]
     head = "".join(f'<th scope="col"{css}>{escape(name)}</th>' for name, css in zip(headers, classes, strict=True))
@@ -112,17 +112,17 @@ def table(
 
 
 def folded(summary: str, *parts: str) -> str:
-    """Parts, HTML already, that a tap unfolds."""
+    """Parts, HTML already, folded away until tapped."""
     return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
 
 
 def picture(content: bytes, *, alt: str, kind: str = "png") -> str:
-    """A picture in the page itself, as wide as its place."""
+    """A picture embedded in the page, no wider than its place."""
     return f'<img src="data:image/{kind};base64,{base64.b64encode(content).decode()}" alt="{escape(alt)}">'
 
 
 def wide_picture(content: bytes, *, alt: str, css: str = "") -> str:
-    """A PNG that would not be legible on a phone if it were reduced: it keeps its size and scrolls sideways."""
+    """A PNG that keeps its size and scrolls sideways, since scaled down to a phone it would be illegible."""
     image = picture(content, alt=alt).replace("<img", f'<img class="{css}"', 1)
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(alt)}">{image}</div>'
 

@@ -23,50 +23,51 @@ from torch.optim import Optimizer
 
 from sifa_zoo.engine.distributed import broadcast, world_size
 
-_LEAST_SHARE = 1 / 200  # of the model's parameters: gathering many small pieces takes long
+_LEAST_SHARE = 1 / 200  # of the model's parameters: gathering many small pieces is slow
 _FULL = StateDictOptions(full_state_dict=True)
 _FULL_ON_CPU = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with batch norms whose statistics are over all processes.
+    """The model with batch norms that compute statistics over all processes.
 
     Raises:
-        ValueError: If this is a CPU: PyTorch has them for GPUs only.
+        ValueError: If the device is a CPU: PyTorch has SyncBatchNorm for GPUs only.
     """
     if device.type != "cuda":
-        raise ValueError(f"sync_bn needs GPUs: PyTorch has no SyncBatchNorm for a {device.type}; leave it out")
+        raise ValueError(f"sync_bn needs GPUs: PyTorch has no SyncBatchNorm for {device.type}; leave it out")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def divide(model: nn.Module, device: torch.device) -> None:
-    """Divides weights, gradients and the state of an optimiser made afterwards among the processes (FSDP2).
+    """Divide weights, gradients and the state of an optimiser made afterwards among the processes (FSDP2).
 
-    What is gathered at a time, and let go afterwards, is the largest modules that the model calls, such as an attention
-    or a convolution: it walks its blocks itself. Small ones stay with the model, whose own are gathered throughout.
+    The units that are gathered for their turn and then released are the large modules that the model calls, such as an
+    attention or a convolution; blocks are not called, since the model walks them itself. The weights of small modules
+    stay with the model's own, which are gathered throughout.
 
     Raises:
-        ValueError: If there is one process only.
+        ValueError: If there is only one process.
     """
     if world_size() == 1:
         raise ValueError("fsdp needs several processes: start them with torchrun --nproc-per-node N")
     mesh = init_device_mesh(device.type, (world_size(),))
     least = _num_parameters(model) * _LEAST_SHARE
-    for name in _called_modules(model):
+    for name in called_modules(model):
         if _num_parameters(module := model.get_submodule(name)) >= least:
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
 def replicate(model: nn.Module, device: torch.device) -> nn.Module:
-    """What to call in training: under `torchrun` the model in DDP, whose processes keep the same weights."""
+    """The module to call in training: under `torchrun`, the model in DDP, which keeps weights the same everywhere."""
     if world_size() == 1 or isinstance(model, FSDPModule):
         return model
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Gives every process the writer's buffers: batch norm's running statistics, which each collects from its clips."""
+    """Give every process the writer's buffers: each collects batch norm's running statistics from its own clips."""
     if world_size() == 1:
         return
     buffers = dict(model.named_buffers())
@@ -76,8 +77,8 @@ def share_buffers(model: nn.Module) -> None:
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[None]:
-    """Within it the weights of a divided model are all here, and processes may call it a different number of times."""
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Keep all weights of a divided model here, so that processes may call it a different number of times."""
     if not isinstance(model, FSDPModule):
         yield
         return
@@ -94,7 +95,7 @@ def whole(model: nn.Module) -> Iterator[None]:
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state_dict; of a divided one it is complete on the writer and empty elsewhere. All must call it."""
+    """The model's state_dict; for a divided one, complete on the writer and empty elsewhere. All must call it."""
     if isinstance(model, FSDPModule):
         return cast(dict[str, Tensor], get_model_state_dict(model, options=_FULL_ON_CPU))
     return model.state_dict()
@@ -108,7 +109,7 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def load_states(model: nn.Module, optimizer: Optimizer, states: dict[str, Any]) -> None:
-    """Loads `model` and `optimizer` of `states`, as the functions above gave them, on every process."""
+    """Load `model` and `optimizer` of `states`, as the functions above return them, on every process."""
     if isinstance(model, FSDPModule):
         set_model_state_dict(model, states["model"], options=_FULL)
         set_optimizer_state_dict(model, optimizer, states["optimizer"], options=_FULL)
@@ -117,8 +118,8 @@ def load_states(model: nn.Module, optimizer: Optimizer, states: dict[str, Any]) 
         optimizer.load_state_dict(states["optimizer"])
 
 
-def _called_modules(model: nn.Module) -> list[str]:
-    """Names of the modules below the model that its forward calls, without those inside others of them."""
+def called_modules(model: nn.Module) -> list[str]:
+    """Names of the modules that the model's forward calls, without those inside other such modules."""
     called: list[str] = []
     trial = copy.deepcopy(model).to("meta").eval()
     for name, module in trial.named_modules():

@@ -1,4 +1,4 @@
-"""The classes of videos."""
+"""Predicts the classes of videos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sifa_zoo.engine.scores import scored_batches
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of a video with scores in [0, 1], best first; of one that cannot be decoded `error` says why."""
+    """The best classes of a video with scores in [0, 1], best first; if it cannot be decoded, `error` says why."""
 
     path: str
     scores: list[tuple[str, float]]
@@ -49,7 +49,7 @@ def predict(
         clip: How to cut and transform; None takes the settings that travel with the weights.
         num_clips: Clips, evenly spaced over the video, whose scores are averaged.
         num_crops: Crops per clip, likewise.
-        topk: How many classes to return at most.
+        topk: Maximum number of classes to return.
         device: Where to run; the model is moved there. None leaves it where it is.
 
     Raises:
@@ -85,7 +85,7 @@ def predict_videos(
         how: Views per video, and how they are computed.
         class_names: One name per class.
         clip: How to cut and transform.
-        topk: How many classes to return at most.
+        topk: Maximum number of classes to return.
         device: Where to run.
 
     Raises:
@@ -100,9 +100,16 @@ def predict_videos(
     files = [os.fspath(path) for path in paths]
     videos = VideoList(files, [0] * len(files), names)
     loader = eval_loader(videos, clip, how, device=device, distributed=False)
-    options = {"device": device, "multi_label": is_multi_label(model), "precision": how.precision}
+    batches = scored_batches(
+        model,
+        loader,
+        device=device,
+        precision=how.precision,
+        multi_label=is_multi_label(model),
+        max_clips=how.batch_size,
+    )
     done = 0
-    for rows in scored_batches(model, loader, max_clips=how.batch_size, **options):
+    for rows in batches:
         known = dict(zip(rows.indices.tolist(), rows.scores, strict=True))
         failed = iter(rows.failed)  # in the order of the batch
         for index in range(done, done := min(done + how.videos_per_batch, len(files))):
@@ -113,7 +120,7 @@ def predict_videos(
 
 
 def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The videos that names stand for: files and folders of pictures, all that lies below other folders, glob patterns.
+    """The videos that `sources` name: files, folders of pictures, all videos below other folders, glob patterns.
 
     Raises:
         DataError: If a folder holds no video, or a pattern matches nothing.
@@ -137,9 +144,9 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def find_below(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
-    """The files of `find_videos`, each with its path relative to the folder that was named, of a file its name.
+    """The videos of `find_videos`, each with its path relative to the named folder, or its name if it was named itself.
 
-    A pattern names the folder before its first wildcard.
+    A pattern counts as the folder before its first wildcard.
 
     Raises:
         DataError: As `find_videos`.
@@ -161,7 +168,7 @@ def class_names_of(model: nn.Module, given: Sequence[str] | None = None) -> tupl
     """The names of a model's classes: those given, or those that travel with the weights.
 
     Raises:
-        ValueError: If there are none, as of a head that was never trained, or not one per class.
+        ValueError: If there are none because the head was never trained, or not one per class.
     """
     names = tuple(given or model_cfg(model).get("label_names") or ())
     if not names:
@@ -175,7 +182,7 @@ def class_names_of(model: nn.Module, given: Sequence[str] | None = None) -> tupl
 
 
 def is_multi_label(model: nn.Module) -> bool:
-    """Whether the model was trained on videos that may have several classes, so that each has a score of its own."""
+    """Whether the model was trained on videos that may have several classes, so that each has its own score."""
     return bool(model_cfg(model).get("multi_label", False))
 
 

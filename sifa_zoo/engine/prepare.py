@@ -1,4 +1,4 @@
-"""What comes before training: settings, videos and model, each checked before anything takes long."""
+"""Prepares a run: settings, videos and model, each checked before anything slow begins."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from sifa_zoo.registry import create_model, is_model
 from sifa_zoo.run_files import CONFIG, LAST, STATE
 from sifa_zoo.weights import SCHEMES, find_entry, locate_weights
 
-_SETTLED = {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}  # elsewhere
-_FREE = ("workers", "save_every", "save_minutes")  # settings that do not change what a run comes to
+_DECIDED_ELSEWHERE = {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}
+_CHANGEABLE = ("workers", "save_every", "save_minutes")  # settings that do not affect the result of a run
 
 
 def open_run(run: Path, *, resume: bool) -> RunConfig | None:
@@ -62,7 +62,7 @@ def open_run(run: Path, *, resume: bool) -> RunConfig | None:
 
 
 def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
-    """The settings of a run: those given (not None), then the saved ones, or those of recipe, checkpoint and model.
+    """The settings of a run: those given (not None), completed by the saved ones or by recipe, checkpoint and model.
 
     Raises:
         ValueError: If a setting is missing or contradicts another, or a resumed run's differs from the saved one.
@@ -83,7 +83,9 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     model = _need_model(given["model"] or (info.arch if info else None))
     pretrained = given["pretrained"] or "." in model
     if pretrained and given["checkpoint"]:
-        raise ValueError(f"{model} with its weights and a checkpoint: training starts from one of them")
+        raise ValueError(
+            f"training starts from the weights of {model} or from a checkpoint, got both; leave out one of them"
+        )
     if info and info.arch != model:
         raise ValueError(f"{given['checkpoint']} holds weights of {info.arch}, not of {model}; leave out the model")
     recipe = find_recipe(given["recipe"]) if given["recipe"] else Recipe()
@@ -104,10 +106,18 @@ def settle(given: dict[str, Any], *, saved: RunConfig | None) -> RunConfig:
     return RunConfig(**{name: value for name, value in {**given, **chosen}.items() if value is not None})
 
 
-def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, VideoList | ShardList]:
-    """Training and validation videos; classes are numbered as in the run or checkpoint if those have the same ones.
+def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
+    """The clip settings that a model, or its weights, would usually have."""
+    if pretrained:
+        return find_entry(model)[1].clip_config
+    with torch.device("meta"):
+        return clip_config(create_model(model))
 
-    A remap leads to the classes of the run or checkpoint, so there it must have them.
+
+def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, VideoList | ShardList]:
+    """Training and validation videos; classes keep the order of the run or checkpoint if it has the same ones.
+
+    A remap must lead to the classes of the run or checkpoint, if there is one.
     """
     how, info = config.reading, _start_info(config, run)
     train_videos = read_videos_or_shards(config.data, "train", info.class_names if info and how.remap else None, how)
@@ -124,12 +134,123 @@ def read_data(config: RunConfig, *, run: Path) -> tuple[VideoList | ShardList, V
         if isinstance(val_videos, ShardList):
             raise DataError("training videos may have several labels each, but videos in shards have one")
         val_videos = val_videos.as_multi_label()
-    _compare_parts(config, train_videos, val_videos)
+    _compare_splits(config, train_videos, val_videos)
     return train_videos, val_videos
 
 
+def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -> nn.Module:
+    """The model with the weights that training starts from; a resumed run loads its own over them."""
+    fresh = not (run / STATE).exists()
+    model = create_model(
+        config.model if fresh else config.architecture,
+        pretrained=config.pretrained and fresh,
+        num_classes=len(class_names),
+        num_frames=config.clip.num_frames,
+        img_size=config.clip.img_size,
+        checkpoint_path=locate_weights(config.checkpoint).path if config.checkpoint and fresh else None,
+        **{"drop_rate": config.train.drop_rate, **config.model_args},
+    )
+    info = _start_info(config, run)
+    if info and info.class_names != class_names and len(info.class_names) == len(class_names):
+        model.reset_classifier(len(class_names))  # type: ignore[operator]  # `create_model` renews only one of another size
+        say(f"{config.checkpoint}: the head is re-initialised for classes of other names, all else is loaded")
+    return model
+
+
+def check_files(*data: VideoList | ShardList, workers: int, skip_bad: bool = False) -> dict[str, str]:
+    """Open every video that was never opened before, each process its share, and name the bad ones on stderr.
+
+    Videos in shards are not opened: each epoch reads them anyway.
+
+    Returns:
+        A line, `path: reason`, for each bad video, by path.
+
+    Raises:
+        DataError: If there are bad videos, unless they are skipped.
+    """
+    lists = [videos for videos in data if isinstance(videos, VideoList)]
+    if len(lists) < len(data):
+        say("  videos in shards are checked as they are read")
+    mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
+    bad = dict(gather_rows([row for videos in mine for row in find_undecodable(videos, workers=workers).items()]))
+    on_writer(_name_bad_files, list(bad.values()), total=sum(map(len, lists)), skip_bad=skip_bad)
+    return bad
+
+
+def leave_out(
+    bad: Mapping[str, str], *data: VideoList | ShardList
+) -> tuple[VideoList | ShardList, VideoList | ShardList]:
+    """Training and validation data without the bad videos, which count as missing.
+
+    Raises:
+        DataError: If nothing is left for training or validation.
+    """
+    train, val = (videos.without(bad.keys()) if isinstance(videos, VideoList) else videos for videos in data)
+    for left, kind in ((train, "training"), (val, "validation")):
+        if bad and not len(left):
+            raise DataError(f"not one {kind} video can be used; they are listed above")
+    return train, val
+
+
+def _absolute(name: str) -> str:
+    """A path made absolute; names that are not paths stay as they are."""
+    is_path = not name.startswith((*SCHEMES, "pipe:", "{")) and "://" not in name
+    return os.path.abspath(name) if is_path else name
+
+
+def _override(given: Any, base: Any) -> Any:
+    """`given` if it is a whole dataclass, or else `base` with the fields that `given` names."""
+    return given if dataclasses.is_dataclass(given) else dataclasses.replace(base, **(given or {}))
+
+
+def _as_saved(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the model's constructor as JSON keeps them, so that a resumed run can compare them."""
+    if decided := _DECIDED_ELSEWHERE & model_args.keys():
+        raise ValueError(
+            f"model_args must not name {', '.join(sorted(decided))}: the data or other settings decide that"
+        )
+    try:
+        saved: dict[str, Any] = json.loads(json.dumps(model_args))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model_args must be values that JSON can hold, got {model_args} ({error})") from error
+    return saved
+
+
+def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
+    given = {name: value for name, value in given.items() if value}
+    nested = {"clip": _override(given.get("clip"), saved.clip), "train": _override(given.get("train"), saved.train)}
+    config = RunConfig(**{**vars(saved), **given, **nested})
+    old, new = saved.flat(), config.flat()
+    names = [name for name in old if old[name] != new[name] and name not in _CHANGEABLE]
+    if names:
+        changed = ", ".join(f"{name} is {old[name]}, not {new[name]}" for name in names)
+        raise ValueError(f"a resumed run keeps its settings: {changed}; start a new --output to change them")
+    return config
+
+
+def _refuse_name_of_weights(checkpoint: str | os.PathLike[str] | None) -> None:
+    name = os.fspath(checkpoint or "")
+    if is_model(name.partition(".")[0]) and not os.path.exists(name):
+        raise ValueError(f"the checkpoint must be a run or a file, got {name!r}: give weights by name as the model")
+
+
+def _need_model(model: str | None) -> str:
+    if not model:
+        raise ValueError("the model is missing: name one of `sifa-zoo list`, or give the checkpoint of a run")
+    if model.startswith(SCHEMES):
+        raise ValueError(f"the model must be an architecture, got {model!r}: give weights like these as the checkpoint")
+    return model
+
+
+def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
+    """The description stored with the weights that training starts from."""
+    if (run / LAST).exists():
+        return read_info(run / LAST)
+    return read_info(config.checkpoint) if config.checkpoint else None
+
+
 def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
-    """Refuses what cannot be trained on; of shards no more is known than classes and the number of samples."""
+    """Refuse what cannot be trained on; for shards, only classes and the number of samples are known."""
     if isinstance(videos, VideoList):
         check_trainable(videos)
         _warn_of_small_epochs(config.train, num_clips=len(videos) * config.train.repeats)
@@ -146,78 +267,28 @@ def _check_training(config: RunConfig, videos: VideoList | ShardList) -> None:
 
 
 def _warn_of_small_epochs(train: TrainConfig, *, num_clips: int) -> None:
-    """Says that updates have fewer clips than the settings mean, for which rates may have been scaled."""
+    """Warn if updates have fewer clips than the global batch, for which rates may have been scaled."""
     batch = global_batch(train, num_replicas=world_size())
     if batch > num_clips:
         rates = f"; the rates are scaled to {batch}, take a smaller batch" if train.lr_batch else ""
         print(f"warning: an epoch has {num_clips} clips, fewer than the {batch} of an update{rates}", file=sys.stderr)
 
 
-def _compare_parts(config: RunConfig, *parts: VideoList | ShardList) -> None:
-    """Refuses validation on nothing but training videos, and warns of some; of shards it is the files that count."""
-    kind = "shards" if isinstance(parts[1], ShardList) else "videos"
-    train, val = (set(of.shards if isinstance(of, ShardList) else real_paths(of.paths.tolist())) for of in parts)
+def _compare_splits(config: RunConfig, *splits: VideoList | ShardList) -> None:
+    """Refuse validation on training videos alone, and warn of some among them; shards are compared as files."""
+    kind = "shards" if isinstance(splits[1], ShardList) else "videos"
+    train, val = map(_files, splits)
     shared = train & val
     if len(shared) == len(val):
         raise DataError(f"{config.data} has no validation {kind} besides the training {kind}; name some with --val")
     if shared:
         print(f"warning: {len(shared)} validation {kind} are in training too, such as {min(shared)}", file=sys.stderr)
-    for videos in parts:
-        len(videos)  # of shards it is counted now, once for all processes
+    for videos in splits:
+        len(videos)  # counts the samples of shards now, once for all processes
 
 
-def build_model(config: RunConfig, class_names: tuple[str, ...], *, run: Path) -> nn.Module:
-    """The model with the weights that training starts from; a run to resume loads its own over them."""
-    fresh = not (run / STATE).exists()
-    model = create_model(
-        config.model if fresh else config.architecture,
-        pretrained=config.pretrained and fresh,
-        num_classes=len(class_names),
-        num_frames=config.clip.num_frames,
-        img_size=config.clip.img_size,
-        checkpoint_path=locate_weights(config.checkpoint).path if config.checkpoint and fresh else None,
-        **{"drop_rate": config.train.drop_rate, **config.model_args},
-    )
-    info = _start_info(config, run)
-    if info and info.class_names != class_names and len(info.class_names) == len(class_names):
-        model.reset_classifier(len(class_names))  # type: ignore[operator]  # another number of classes renews it in `create_model`
-        say(f"{config.checkpoint}: the head is re-initialised for classes of other names, all else is loaded")
-    return model
-
-
-def check_files(*data: VideoList | ShardList, workers: int, skip_bad: bool = False) -> dict[str, str]:
-    """Open every video that was never opened before, each process its share, and name the bad ones on stderr.
-
-    Not those in shards, which are read once per epoch anyway.
-
-    Returns:
-        A line, `path: reason`, for each bad video, by path.
-
-    Raises:
-        DataError: If there are such, and they are not to be skipped.
-    """
-    lists = [videos for videos in data if isinstance(videos, VideoList)]
-    if len(lists) < len(data):
-        say("  videos in shards are checked as they are read")
-    mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
-    bad = dict(gather_rows([row for videos in mine for row in find_undecodable(videos, workers=workers).items()]))
-    on_writer(_name_bad_files, list(bad.values()), total=sum(map(len, lists)), skip_bad=skip_bad)
-    return bad
-
-
-def leave_out(
-    bad: Mapping[str, str], *data: VideoList | ShardList
-) -> tuple[VideoList | ShardList, VideoList | ShardList]:
-    """Training and validation data without the bad videos, which count as missing in it.
-
-    Raises:
-        DataError: If nothing else is left.
-    """
-    train, val = (videos.without(bad.keys()) if isinstance(videos, VideoList) else videos for videos in data)
-    for left, kind in ((train, "training"), (val, "validation")):
-        if bad and not len(left):
-            raise DataError(f"not one {kind} video can be used; they are listed above")
-    return train, val
+def _files(videos: VideoList | ShardList) -> set[str]:
+    return set(videos.shards if isinstance(videos, ShardList) else real_paths(videos.paths.tolist()))
 
 
 def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
@@ -225,74 +296,6 @@ def _name_bad_files(bad: list[str], *, total: int, skip_bad: bool) -> None:
         print(line, file=sys.stderr)
     counts = f"{len(bad)} of {total} videos cannot be used (listed above)"
     if bad and not skip_bad:
-        raise DataError(f"{counts}; mend or remove them to train, or leave them out with --skip-bad")
+        raise DataError(f"{counts}; repair or remove them, or leave them out with --skip-bad")
     if bad:
         print(f"warning: {counts} and will be skipped", file=sys.stderr)
-
-
-def _absolute(name: str) -> str:
-    """A path that means the same from another folder; names that are no paths stay as they are."""
-    is_path = not name.startswith((*SCHEMES, "pipe:", "{")) and "://" not in name
-    return os.path.abspath(name) if is_path else name
-
-
-def _override(given: Any, base: Any) -> Any:
-    """`given` if it is a whole dataclass, or else `base` with the fields that `given` names."""
-    return given if dataclasses.is_dataclass(given) else dataclasses.replace(base, **(given or {}))
-
-
-def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
-    given = {name: value for name, value in given.items() if value}
-    nested = {"clip": _override(given.get("clip"), saved.clip), "train": _override(given.get("train"), saved.train)}
-    config = RunConfig(**{**vars(saved), **given, **nested})
-    old, new = saved.flat(), config.flat()
-    names = [name for name in old if old[name] != new[name] and name not in _FREE]
-    if names:
-        changed = ", ".join(f"{name} is {old[name]}, not {new[name]}" for name in names)
-        raise ValueError(f"a resumed run keeps its settings: {changed}; start a new --output for others")
-    return config
-
-
-def _start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
-    """What is known of the weights that training starts from."""
-    if (run / LAST).exists():
-        return read_info(run / LAST)
-    return read_info(config.checkpoint) if config.checkpoint else None
-
-
-def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
-    """How clips are cut for a model, or for its weights."""
-    if pretrained:
-        return find_entry(model)[1].clip_config
-    with torch.device("meta"):
-        return clip_config(create_model(model))
-
-
-def _as_saved(model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the model's constructor as JSON keeps them, so that those of a resumed run compare."""
-    if (
-        settled := {"num_classes", "num_frames", "img_size", "drop_rate", "pretrained", "checkpoint_path"}
-        & model_args.keys()
-    ):
-        raise ValueError(
-            f"model_args must not name {', '.join(sorted(settled))}: the data or other settings decide that"
-        )
-    try:
-        saved: dict[str, Any] = json.loads(json.dumps(model_args))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"model_args must be values that JSON can hold, got {model_args} ({error})") from error
-    return saved
-
-
-def _refuse_name_of_weights(checkpoint: str | os.PathLike[str] | None) -> None:
-    name = os.fspath(checkpoint or "")
-    if is_model(name.partition(".")[0]) and not os.path.exists(name):
-        raise ValueError(f"the checkpoint must be a run or a file, got {name!r}: give weights by name as the model")
-
-
-def _need_model(model: str | None) -> str:
-    if not model:
-        raise ValueError("the model is missing: name one of `sifa-zoo list`, or give the checkpoint of a run")
-    if model.startswith(SCHEMES):
-        raise ValueError(f"the model must be an architecture, got {model!r}: give weights like these as the checkpoint")
-    return model

@@ -1,4 +1,4 @@
-"""Where the time of training goes: clips per second, the share of it spent waiting for data, and the time left."""
+"""Where training time goes: clips per second, the share of time spent waiting for data, and the time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DataClock:
     """Measures how long a loop waits for its batches.
 
     Args:
-        clock: Seconds that only rise.
+        clock: A monotonic clock in seconds.
 
     Example:
         >>> clock = DataClock()
@@ -30,7 +30,7 @@ class DataClock:
         self._lap_wait = self._wait = 0.0
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches; the time until each is there counts as waiting."""
+        """The batches; the time until each arrives counts as waiting."""
         iterator = iter(batches)
         while True:
             asked = self._clock()
@@ -43,7 +43,7 @@ class DataClock:
             yield batch
 
     def lap(self, *, clips: int) -> dict[str, float]:
-        """`clips_per_second` and `data_wait` (a share in [0, 1]) since the last lap, in which there were `clips`."""
+        """`clips_per_second` and `data_wait` (a share in [0, 1]) since the last lap, for the `clips` in between."""
         now = self._clock()
         seconds = max(now - self._lap_start, 1e-9)
         rates = {"clips_per_second": clips / seconds, "data_wait": self._lap_wait / seconds}
@@ -58,12 +58,12 @@ class DataClock:
 
 
 def progress_bar(epoch: int, *, epochs: int, clips: int, done: int = 0, show: bool = True) -> tqdm:
-    """A bar over the clips of an epoch (from 1), `done` of them before it was resumed; tqdm adds rate and time left."""
+    """A bar over the clips of an epoch (from 1), `done` of them before a resume; tqdm adds rate and time left."""
     title = f"epoch {epoch}/{epochs}"
     return tqdm(total=clips, initial=done, desc=title, unit="clip", dynamic_ncols=True, disable=not show)
 
 
-def show_step(bar: tqdm, *, clips: int, loss: float, lr: float, data_wait: float) -> None:
-    """Moves the bar on by a step of `clips`, and shows the mean loss so far, the rate, and the share of waiting."""
+def show_update(bar: tqdm, *, clips: int, loss: float, lr: float, data_wait: float) -> None:
+    """Advance the bar by an update of `clips`; show the mean loss so far, the learning rate, the share of waiting."""
     bar.set_postfix_str(f"loss {loss:.3f}, lr {lr:.1e}, waiting for data {data_wait:.0%}", refresh=False)
     bar.update(clips)

@@ -1,4 +1,4 @@
-"""What a result came from: settings as they came out, versions, the commit of this package, and the videos."""
+"""Where a result comes from: effective settings, versions, the commit of this package, and the videos."""
 
 from __future__ import annotations
 
@@ -28,44 +28,55 @@ from sifa_zoo.run_files import CONFIG
 
 
 def facts(config: RunConfig, videos: Sequence[VideoList | ShardList], *, device: torch.device) -> dict[str, Any]:
-    """What the settings of a run come to with these videos (training, validation), on this machine."""
+    """What follows from the settings of a run with these videos (training, validation) on this machine."""
     train, replicas = config.train, world_size()
     rates = effective_rates(train, num_replicas=replicas)
-    found: dict[str, Any] = {f"{part}_videos": len(of) for part, of in zip(("train", "val"), videos, strict=True)}
-    found |= {"missing_videos": sum(of.num_missing for of in videos)}
-    found |= {"num_classes": len(videos[0].class_names), "data_format": videos[0].format}
-    found |= {"data_fingerprint": data_fingerprint(*videos, root=config.data)}
-    found |= {"num_processes": replicas, "global_batch": global_batch(train, num_replicas=replicas)}
-    found |= {"effective_lr": rates.lr, "effective_min_lr": rates.min_lr, "device": str(device)}
-    if isinstance(videos[0], ShardList):
-        found |= {"shard_readers": max(1, usable_workers(videos[0], train.workers, training=True))}
-    found |= {"protocol": train.evaluation.protocol(config.clip, multi_label=videos[0].multi_label)}
-    return {**found, "git_commit": git_commit(), "versions": versions()}
+    train_videos, val_videos = videos
+    found: dict[str, Any] = {
+        "train_videos": len(train_videos),
+        "val_videos": len(val_videos),
+        "missing_videos": train_videos.num_missing + val_videos.num_missing,
+        "num_classes": len(train_videos.class_names),
+        "data_format": train_videos.format,
+        "data_fingerprint": data_fingerprint(*videos, root=config.data),
+        "num_processes": replicas,
+        "global_batch": global_batch(train, num_replicas=replicas),
+        "effective_lr": rates.lr,
+        "effective_min_lr": rates.min_lr,
+        "device": str(device),
+    }
+    if isinstance(train_videos, ShardList):
+        found["shard_readers"] = max(1, usable_workers(train_videos, train.workers, training=True))
+    return {
+        **found,
+        "protocol": train.evaluation.protocol(config.clip, multi_label=train_videos.multi_label),
+        "git_commit": git_commit(),
+        "versions": versions(),
+    }
 
 
 def check_resumable(run: Path, now: Mapping[str, Any]) -> None:
-    """Compares the facts of a run that goes on with those that it began with.
+    """Compare the facts of a resumed run with those that it began with.
 
     Raises:
-        ValueError: If there are more or fewer processes: the global batch would be another.
-        DataError: If there are more or fewer training videos: the place in the epoch would mean nothing; or validation
-            videos: epochs could not be compared.
+        ValueError: If the number of processes differs, which would change the global batch.
+        DataError: If the number of training videos differs, so that the place in the epoch would mean nothing, or that
+            of validation videos, so that epochs could not be compared.
     """
     then = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     if (was := then["num_processes"]) != now["num_processes"]:
-        raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with as many")
-    for part, kind in (("train", "training"), ("val", "validation")):
-        is_now = now[f"{part}_videos"]
-        if (was := then[f"{part}_videos"]) != is_now:
+        raise ValueError(f"the run in {run} has {was} processes, not {now['num_processes']}: resume it with {was}")
+    for split, kind in (("train", "training"), ("val", "validation")):
+        is_now = now[f"{split}_videos"]
+        if (was := then[f"{split}_videos"]) != is_now:
             raise DataError(
-                f"the run in {run} has {was} {kind} videos, not {is_now}: bring back those that are gone (with "
-                "--skip-bad an empty file of the same name will do) or remove those that were added, or start a new "
-                "--output"
+                f"the run in {run} has {was} {kind} videos, not {is_now}: bring back missing ones (with "
+                "--skip-bad, an empty file of the same name will do), remove added ones, or start a new --output"
             )
     if (was := then.get("shard_readers")) != now.get("shard_readers"):
         print(
-            f"warning: {was} workers read the shards of the run in {run}, not {now.get('shard_readers')}: the order is "
-            "another, so of an epoch that was broken off some videos come twice and others not at all",
+            f"warning: the run in {run} has {was} readers of shards, not {now.get('shard_readers')}: the order "
+            "changes, so in an interrupted epoch some videos come twice and others not at all",
             file=sys.stderr,
         )
     if then.get("data_fingerprint") != now["data_fingerprint"]:
@@ -79,13 +90,17 @@ def left_out_before(run: Path) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
-    ours = {"sifa_zoo": __version__, "torch": torch.__version__, "timm": timm.__version__}
-    return {**ours, "python": platform.python_version()}
+    """Versions of the software that a result depends on."""
+    return {
+        "sifa_zoo": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def git_commit() -> str | None:
-    """The commit that this package is a checkout of, ending in `-dirty` if files differ from it; None elsewhere."""
+    """The commit that this package is checked out at, with `-dirty` if files differ from it; None elsewhere."""
     root = Path(sifa_zoo.__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -100,21 +115,21 @@ def git_commit() -> str | None:
 def data_fingerprint(*lists: VideoList | ShardList, root: str | os.PathLike[str]) -> str:
     """16 hexadecimal digits that change with any video's name below `root`, its size in bytes, or its labels.
 
-    Of shards it is their names and sizes, the number of samples and the classes.
+    For shards, it covers their names and sizes, the number of samples and the classes.
 
-    The order of the videos and the place of `root` do not count; neither does what is inside the files, which would
+    The order of the videos and the location of `root` do not matter; nor does the content of the files, which would
     take as long to read as an epoch.
     """
     rows = []
-    for part, videos in enumerate(lists):
+    for split, videos in enumerate(lists):
         if isinstance(videos, ShardList):
-            rows.append(f"{part}\t{len(videos)}\t{videos.class_names}")
-            rows += [f"{part}\t{_below(shard, root)}\t{_size(shard)}" for shard in videos.shards]
+            rows.append(f"{split}\t{len(videos)}\t{videos.class_names}")
+            rows += [f"{split}\t{_below(shard, root)}\t{_size(shard)}" for shard in videos.shards]
             continue
         for path, label in zip(videos.paths, videos.labels, strict=True):
             labels = np.flatnonzero(label) if videos.multi_label else [label]
             names = sorted(videos.class_names[i] for i in labels)
-            rows.append(f"{part}\t{_below(path, root)}\t{_size(path)}\t{names}")
+            rows.append(f"{split}\t{_below(path, root)}\t{_size(path)}\t{names}")
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""A run becomes a repository of the Hugging Face Hub, which `create_model("hf-hub:owner/name")` loads."""
+"""Publishes a run as a repository on the Hugging Face Hub, which `create_model("hf-hub:owner/name")` loads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -22,6 +22,9 @@ from sifa_zoo.engine.scores import is_complete
 from sifa_zoo.hub import CONFIG, WEIGHTS, file_sha256, split_repo, upload
 from sifa_zoo.manifest import Entry
 from sifa_zoo.weights import file_info, weights_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 _TIMM_CFG = ("input_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
 _METRICS = ("top1", "top5", "mean_class_accuracy", "map")
@@ -40,14 +43,14 @@ def publish(
     """Upload weights, `config.json` and a model card in one commit.
 
     Args:
-        run: A run folder (its best weights), or a weights file of one.
-        repo: `owner/name`; created if there is none.
-        licence: Of the weights, as the Hub spells it, such as `apache-2.0`.
+        run: A run folder (its best weights), or one of its weights files.
+        repo: `owner/name`; created if it does not exist.
+        licence: Licence of the weights, as the Hub spells it, such as `apache-2.0`.
         trained_on: The training data, in words.
-        evaluations: Folders or files of `sifa-zoo eval --output`, of these weights; without any, the figures of the
-            validation in training.
-        tag: Of the manifest entry; None takes the repository's name.
-        private: Create the repository private; ignored for one that exists.
+        evaluations: Folders or files of `sifa-zoo eval --output` for these weights; without any, the validation
+            figures from training are published.
+        tag: Tag of the manifest entry; None takes the repository's name.
+        private: Make a new repository private; ignored if it exists.
 
     Returns:
         The name and the entry for the manifest.
@@ -69,13 +72,15 @@ def publish(
     path = weights_file(Path(run))
     model = load_run(path)
     info = file_info(path)
-    assert info is not None  # load_run has seen it
+    assert info is not None  # load_run refuses weights without it
     sha256 = file_sha256(path)
-    figures = [f for file in evaluations for f in _evaluated(Path(file), info, sha256)] or _validated(info, trained_on)
+    figures = [f for file in evaluations for f in _evaluation_figures(Path(file), info, sha256)] or validation_figures(
+        info, trained_on
+    )
     entry = describe_weights(path, model, info, licence=licence, trained_on=trained_on, figures=figures)
     entry = dataclasses.replace(entry, status="published", repo=repo, file=WEIGHTS)
     config = json.dumps(hub_config(model, info, entry, tag=tag), indent=2) + "\n"
-    card = model_card(f"{info.arch}.{tag}", repo, info, entry)
+    card = model_card(f"{info.arch}.{tag}", entry, repo=repo, info=info)
     files: dict[str, bytes | Path] = {WEIGHTS: path, CONFIG: config.encode(), "README.md": card.encode()}
     commit = upload(repo, files, message=f"{info.arch}, sifa_zoo {__version__}", private=private)
     return f"{info.arch}.{tag}", dataclasses.replace(entry, revision=commit)
@@ -84,7 +89,7 @@ def publish(
 def describe_weights(
     path: Path, model: nn.Module, info: WeightsInfo, *, licence: str, trained_on: str, figures: list[dict[str, Any]]
 ) -> Entry:
-    """The manifest entry of a weights file, as yet without where it can be downloaded."""
+    """The manifest entry of a weights file, without where to download it."""
     return Entry(
         status="embedded",
         trained_on=trained_on,
@@ -103,7 +108,7 @@ def describe_weights(
 
 
 def hub_config(model: nn.Module, info: WeightsInfo, entry: Entry, *, tag: str) -> dict[str, Any]:
-    """`config.json`: timm's keys, and under `sifa_zoo` the entry of the manifest."""
+    """`config.json`: timm's keys, and under `sifa_zoo` the manifest entry."""
     cfg = model_cfg(model)
     timm_cfg = {key: cfg[key] for key in _TIMM_CFG}
     return {
@@ -117,29 +122,17 @@ def hub_config(model: nn.Module, info: WeightsInfo, entry: Entry, *, tag: str) -
     }
 
 
-def model_card(name: str, repo: str, info: WeightsInfo, entry: Entry) -> str:
-    """The README.md of the repository: figures with their protocol, how to use it, what it was trained on."""
-    from huggingface_hub import EvalResult, ModelCardData
+def model_card(name: str, entry: Entry, *, repo: str, info: WeightsInfo) -> str:
+    """The README.md of the repository: figures with their protocol, how to use the model, what it was trained on."""
+    from huggingface_hub import ModelCardData
 
-    results = [
-        EvalResult(
-            task_type="video-classification",
-            dataset_type=re.sub(r"\W+", "-", figure["data"]).strip("-").lower(),
-            dataset_name=figure["data"],
-            metric_type="map" if figure["metric"] == "map" else "accuracy",
-            metric_name=figure["metric"],
-            metric_value=round(figure["value"], 2),
-        )
-        for figure in entry.figures
-    ]
-    tags = ["video-classification", "timm", "sifa"]
     header = ModelCardData(
         license=entry.licence,
         library_name="sifa_zoo",
         pipeline_tag="video-classification",
-        tags=tags,
+        tags=["video-classification", "timm", "sifa"],
         model_name=name,
-        eval_results=results,
+        eval_results=[_eval_result(figure) for figure in entry.figures],
     )
     rows = [
         f"| {f['data']} | {f['metric']} | {f['value']:.2f} % | {f['protocol']} | {f['videos']} | {f['source']} |"
@@ -171,8 +164,23 @@ print(sifa_zoo.predict(model, "video.mp4"))
 """
 
 
-def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any]]:
-    """The figures of a result of `sifa-zoo eval --output`, its folder or file, which must be of the same weights."""
+def validation_figures(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
+    """The figures of the validation in training; none for converted weights, which were not trained here."""
+    if not info.metrics:
+        return []
+    videos, expected = info.metrics["val_videos"], info.metrics["val_expected"]
+    if videos != expected:
+        raise ValueError(
+            f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"
+        )
+    source = "validation videos, by which the best epoch was chosen"
+    shared = {"data": data, "status": "measured", "source": source, "protocol": info.protocol, "videos": videos}
+    known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
+    return [{"metric": metric, "value": value, **shared} for metric, value in known if value is not None]
+
+
+def _evaluation_figures(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any]]:
+    """The figures in a folder or file of `sifa-zoo eval --output`, which must be for the same weights."""
     file = file / RESULT if file.is_dir() else file
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
@@ -189,23 +197,25 @@ def _evaluated(file: Path, info: WeightsInfo, sha256: str) -> list[dict[str, Any
     if not complete:
         raise ValueError(f"{file}: only {result['videos']} of {result['expected']} videos were evaluated")
     if (arch, class_names) != (info.arch, list(info.class_names)):
-        raise ValueError(f"{file} is a result of {arch} with the classes {few(class_names)}, not of this run's")
+        raise ValueError(
+            f"{file} is a result of {arch} with the classes {few(class_names)}, "
+            f"but the run is of {info.arch} with {few(info.class_names)}; evaluate the run itself"
+        )
     if evaluated != sha256:
         way_out = "run `sifa-zoo eval` on the weights to be published"
         raise ValueError(f"{file} is a result of other weights (sha256 {evaluated}, not {sha256}): {way_out}")
     return figures
 
 
-def _validated(info: WeightsInfo, data: str) -> list[dict[str, Any]]:
-    """The figures of the validation in training; none for converted weights, which were not trained here."""
-    if not info.metrics:
-        return []
-    videos, expected = info.metrics["val_videos"], info.metrics["val_expected"]
-    if videos != expected:
-        raise ValueError(
-            f"only {videos} of {expected} validation videos could be evaluated in training: give a complete evaluation"
-        )
-    source = "validation videos, by which the best epoch was chosen"
-    shared = {"data": data, "status": "measured", "source": source, "protocol": info.protocol, "videos": videos}
-    known = [(metric, info.metrics.get(f"val_{metric}")) for metric in _METRICS]
-    return [{"metric": metric, "value": value, **shared} for metric, value in known if value is not None]
+def _eval_result(figure: Mapping[str, Any]) -> EvalResult:
+    """A figure in the form that the Hub shows beside a model."""
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type="video-classification",
+        dataset_type=re.sub(r"\W+", "-", figure["data"]).strip("-").lower(),
+        dataset_name=figure["data"],
+        metric_type="map" if figure["metric"] == "map" else "accuracy",
+        metric_name=figure["metric"],
+        metric_value=round(figure["value"], 2),
+    )

@@ -1,13 +1,14 @@
-"""The report of an evaluation: one HTML page that can be sent to somebody, a phone included."""
+"""The report of an evaluation: one HTML page that can be sent to anyone and read on a phone."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ from sifa_zoo.engine.page import card, folded, page, paragraph, picture, section
 from sifa_zoo.engine.scores import is_complete
 from sifa_zoo.run_files import CURVE, LOG
 
-Row = Mapping[str, Any]
+TableRow: TypeAlias = dict[str, Any]  # of videos.csv or classes.csv
 
 FIGURES = {  # key of the result -> name and unit
     "top1": ("top-1", "%"),
@@ -36,18 +37,18 @@ _SHOWN = 20  # rows of a table before the rest is folded away
 
 def report_html(
     result: Mapping[str, Any],
-    videos: Sequence[Row],
-    classes: Sequence[Row],
+    videos: Sequence[TableRow],
+    classes: Sequence[TableRow],
     *,
     matrix: bytes | None = None,
 ) -> str:
     """The page: figures, what was evaluated, training curves, confusion matrix, classes, the worst mistakes.
 
     Args:
-        result: `result.json`.
-        videos: The rows of `videos.csv`; the worst mistakes are read from the files themselves.
+        result: What `result.json` holds.
+        videos: The rows of `videos.csv`; frames of the worst mistakes are read from the video files.
         classes: The rows of `classes.csv`.
-        matrix: The picture of the confusion matrix, PNG.
+        matrix: The picture of the confusion matrix, as PNG.
     """
     status = "" if is_complete(result) else " - INCOMPLETE"
     over = f"{result['videos']} of {result['expected']} videos, {result['protocol']}"
@@ -66,24 +67,24 @@ def report_html(
 
 def figure_text(key: str, value: float | None) -> str:
     """A figure with its unit, as a person reads it."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return "-"
     return f"{value:.2f} %" if FIGURES[key][1] else f"{value:.4f}"
 
 
-def _missing(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
-    """The banner of a result that lacks videos."""
+def _missing(result: Mapping[str, Any], videos: Sequence[TableRow]) -> str:
+    """The banner above a result with missing videos."""
     if is_complete(result):
         return ""
     lacking = result["expected"] - result["videos"]
     bad = [(row["path"], row["error"]) for row in videos if row["error"]]
-    text = f"Not evaluated: {lacking} of {result['expected']} videos. The figures do not compare with others."
+    text = f"Not evaluated: {lacking} of {result['expected']} videos. The figures cannot be compared with others."
     listed = table(["video", "why"], bad[:_SHOWN], caption="videos that were not evaluated")
     rest = paragraph(f"and {len(bad) - _SHOWN} more in videos.csv") if len(bad) > _SHOWN else ""
     return section("INCOMPLETE", paragraph(text), listed, rest, css="banner")
 
 
-def _mistakes(result: Mapping[str, Any], videos: Sequence[Row]) -> str:
+def _mistakes(result: Mapping[str, Any], videos: Sequence[TableRow]) -> str:
     """The most confident mistakes, with frames of the video."""
     wrong = [row for row in videos if row["correct"] == 0]
     if not wrong:
@@ -115,8 +116,8 @@ def _strip(path: Path, name: str) -> str:
     return picture(buffer.getvalue(), kind="jpeg", alt=f"{_STRIP_FRAMES} frames of {name}")
 
 
-def _confusion(result: Mapping[str, Any], classes: Sequence[Row], matrix: bytes | None) -> str:
-    """The matrix, and in words what is confused most often."""
+def _confusion(result: Mapping[str, Any], classes: Sequence[TableRow], matrix: bytes | None) -> str:
+    """The matrix, and a table of the most frequent confusions."""
     if matrix is None:
         return ""
     text = "A row per true class, a column per predicted class; the darker, the larger the share of the row."
@@ -128,8 +129,8 @@ def _confusion(result: Mapping[str, Any], classes: Sequence[Row], matrix: bytes 
     return section("Confusion matrix", paragraph(text, css="faint"), wide_picture(matrix, alt=alt), listed)
 
 
-def _classes(classes: Sequence[Row]) -> str:
-    """The classes, worst first, those without videos last."""
+def _classes(classes: Sequence[TableRow]) -> str:
+    """The classes, worst first, and those without videos last."""
     figure = "accuracy" if "accuracy" in classes[0] else "average_precision"
     rows = sorted(classes, key=lambda row: (row[figure] == "", float(row[figure] or 0)))
     headers = [name.replace("_", " ") for name in classes[0]]
@@ -144,7 +145,7 @@ def _classes(classes: Sequence[Row]) -> str:
 
 
 def _curves(run: Path) -> str:
-    """Losses and accuracies of the training, where the run folder has them."""
+    """Losses and accuracies during training, if the run folder has them."""
     log, curve = run / LOG, run / CURVE
     if not (log.is_file() and curve.is_file()):
         return ""

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine.confusion import confusion_csv, draw_confusion
 from sifa_zoo.engine.metrics import average_precision, class_accuracy
 from sifa_zoo.engine.provenance import versions
-from sifa_zoo.engine.report import report_html
+from sifa_zoo.engine.report import TableRow, report_html
 from sifa_zoo.engine.scores import TOP, VideoScores, confusion, is_complete
 from sifa_zoo.files import csv_bytes, write_files
 from sifa_zoo.hub import file_sha256
@@ -27,7 +27,7 @@ from sifa_zoo.weights import locate_weights
 
 RESULT, VIDEOS, REPORT = "result.json", "videos.csv", "report.html"
 SEPARATOR = " | "
-Row = dict[str, Any]
+VideoRow: TypeAlias = dict[str, str]  # a row of videos.csv as it is read
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Results:
 
     folder: Path
     result: dict[str, Any]
-    videos: list[dict[str, str]]
+    videos: list[VideoRow]
 
 
 def describe(
@@ -47,7 +47,7 @@ def describe(
     arch: str,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """What was evaluated on what.
+    """The facts of an evaluation: which weights, on which data, with which settings.
 
     Returns:
         `arch`, `run`, `weights_sha256`; `data` (the name of the folder or list), `root` (the folder that paths in
@@ -74,7 +74,7 @@ def describe(
 
 
 def result_json(result: dict[str, Any]) -> bytes:
-    """The result with its `status`, "complete" or "INCOMPLETE"; a figure that there is none of is null."""
+    """The result with its `status`, "complete" or "INCOMPLETE"; figures without a value are null."""
     known = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in result.items()}
     known["status"] = "complete" if is_complete(result) else "INCOMPLETE"
     return (json.dumps(known, indent=2, ensure_ascii=False) + "\n").encode()
@@ -82,7 +82,7 @@ def result_json(result: dict[str, Any]) -> bytes:
 
 def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, videos: VideoList | ShardList) -> None:
     """Write `result.json`, `videos.csv`, `classes.csv`, `report.html` and, for one label per video, `confusion.csv` and
-    `confusion.png`; each is whole or not there. What an earlier result has more of is removed.
+    `confusion.png`; each is complete or absent. Pictures and tables left from an earlier result are removed.
 
     Raises:
         OSError: If they cannot be written.
@@ -103,10 +103,10 @@ def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, vi
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
-    """The evaluation in a folder, which may be named by its `result.json`.
+    """The evaluation in a folder, which may also be named by its `result.json`.
 
     Raises:
-        ValueError: If there is none, or a file of it is missing or damaged.
+        ValueError: If the folder holds none, or a file is missing or damaged.
     """
     folder = Path(path)
     folder = folder.parent if folder.name == RESULT else folder
@@ -123,17 +123,17 @@ def read_results(path: str | os.PathLike[str]) -> Results:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{folder / RESULT} is damaged: {error}") from error
     if missing:
-        raise ValueError(f"{path} is no result of `sifa-zoo eval --output`: it lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{path} is not a result of `sifa-zoo eval --output`: it lacks {', '.join(sorted(missing))}")
     return Results(folder, result, videos)
 
 
-def video_rows(rows: VideoScores, videos: VideoList | ShardList, *, root: str) -> list[Row]:
-    """A row per video that the data names: its path (relative to `root` where it lies in there) and label, the best
-    classes with their scores, each view's best class, and why it was not evaluated."""
+def video_rows(rows: VideoScores, videos: VideoList | ShardList, *, root: str) -> list[TableRow]:
+    """A row per video that the data names: its path (relative to `root` if it lies below) and label, the best classes
+    with their scores, the best class of each view, and the reason if it was not evaluated."""
     names = videos.class_names
     ranks = range(1, min(TOP, len(names)) + 1)
     num_views = rows.views.shape[1] if len(rows) else 0
-    blank: Row = {"path": "", "label": "", "correct": ""}
+    blank: TableRow = {"path": "", "label": "", "correct": ""}
     blank |= {f"{column}{rank}": "" for rank in ranks for column in ("top", "score")}
     blank |= {f"view{view}": "" for view in range(1, num_views + 1)} | {"error": ""}
     table = []
@@ -152,15 +152,15 @@ def video_rows(rows: VideoScores, videos: VideoList | ShardList, *, root: str) -
     return table
 
 
-def class_rows(rows: VideoScores, videos: VideoList | ShardList) -> list[Row]:
-    """A row per class: evaluated videos, and how well they were told; empty where a class has none."""
+def class_rows(rows: VideoScores, videos: VideoList | ShardList) -> list[TableRow]:
+    """A row per class: evaluated videos, and how well they were classified; empty for a class without any."""
     names = videos.class_names
     if videos.multi_label:
         labels = rows.labels
         precisions = average_precision(rows.scores, labels).tolist()
         counts = labels.sum(0).tolist()
         return [
-            {"class": name, "count": count, "average_precision": _two(precision)}
+            {"class": name, "count": count, "average_precision": _two_decimals(precision)}
             for name, count, precision in zip(names, counts, precisions, strict=True)
         ]
     matrix = confusion(rows)
@@ -171,20 +171,24 @@ def class_rows(rows: VideoScores, videos: VideoList | ShardList) -> list[Row]:
         other = int(wrong[i].argmax())
         times = int(wrong[i, other])
         row = {"class": name, "count": int(matrix[i].sum()), "correct": int(matrix[i, i])}
-        row |= {"accuracy": _two(accuracies[i]), "confused_with": names[other] if times else "", "times": times or ""}
+        row |= {
+            "accuracy": _two_decimals(accuracies[i]),
+            "confused_with": names[other] if times else "",
+            "times": times or "",
+        }
         table.append(row)
     return table
 
 
 def label_text(label: np.ndarray, class_names: Sequence[str]) -> str:
-    """The name of a label; of booleans `(num_classes,)` the names, joined by ` | `."""
+    """The name of a label; for booleans `(num_classes,)`, the names joined by ` | `."""
     if not label.ndim:
         return class_names[int(label)]
     return SEPARATOR.join(class_names[i] for i in np.flatnonzero(label).tolist())
 
 
 class _Named(NamedTuple):
-    """A video that the data names, its place among the rows (None: not evaluated), its label (None: not known)."""
+    """A video that the data names, its place among the rows (None: not evaluated) and its label (None: unknown)."""
 
     name: str
     place: int | None = None
@@ -193,7 +197,7 @@ class _Named(NamedTuple):
 
 
 def _named(rows: VideoScores, videos: VideoList | ShardList) -> Iterator[_Named]:
-    """The videos in the order of the list; of shards, which say no more, those evaluated and those that failed."""
+    """The videos in the order of the list; for shards, which have no list, those evaluated, then those that failed."""
     labels = rows.labels.numpy()
     if isinstance(videos, ShardList):
         for place, name in enumerate(rows.names):
@@ -216,7 +220,7 @@ def _is_label(label: np.ndarray, number: int) -> bool:
 
 
 def _relative(path: str, root: str) -> str:
-    """The path in the data folder, so that results of two machines compare; as it is where it lies elsewhere."""
+    """The path inside the data folder, so that results of two machines compare; unchanged if it lies elsewhere."""
     if "://" in path:
         return path.removeprefix(f"{root}/")
     absolute = Path(path).absolute()
@@ -224,9 +228,9 @@ def _relative(path: str, root: str) -> str:
 
 
 def _why(path: str, failed: tuple[str, ...]) -> str:
-    """What was wrong with the video at a path, of the lines `path: reason`."""
+    """Why the video at a path failed, taken from lines `path: reason`."""
     return next((line.removeprefix(f"{path}: ") for line in failed if line.startswith(f"{path}: ")), "not evaluated")
 
 
-def _two(value: float) -> str:
+def _two_decimals(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2f}"

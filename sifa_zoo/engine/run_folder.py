@@ -1,6 +1,6 @@
 """What a run folder keeps of its training: settings, weights, the state to resume from, and the log.
 
-Every process of a run must call the functions that save, since each has a part of the state; the writer writes.
+Every process of a run must call the functions that save, since each holds a part of the state; only the writer writes.
 """
 
 from __future__ import annotations
@@ -25,35 +25,19 @@ from sifa_zoo.engine.checkpoint import pack_weights, read_info
 from sifa_zoo.engine.distributed import gather, is_writer, rank
 from sifa_zoo.engine.epoch import Position
 from sifa_zoo.engine.learner import Learner
-from sifa_zoo.engine.log import draw_curve
+from sifa_zoo.engine.log import EpochRow, draw_curve
 from sifa_zoo.files import csv_bytes, write_files
 from sifa_zoo.run_files import BEST, CONFIG, CURVE, LAST, LOG, STATE
 
-Row = dict[str, Any]
-
-
-def metric(row: Row) -> str:
-    """The column by which epochs are compared: mean average precision if there is one, else top-1."""
-    return "val_map" if "val_map" in row else "val_top1"
-
-
-def best_row(rows: Sequence[Row]) -> Row:
-    """The epoch with the highest `metric`; of equals the one with the lowest validation loss. NaN is below all."""
-    return max(rows, key=lambda row: (_or_least(row[metric(row)]), _or_least(-row["val_loss"])))
-
-
-def _or_least(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
-
 
 def write_config(run: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
-    """Make the run folder with its settings, and what they came to: the facts that `provenance.facts` tells."""
+    """Make the run folder with its settings and the facts of `provenance.facts`."""
     run.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**dataclasses.asdict(config), **facts}, indent=2)
     write_files({run / CONFIG: f"{text}\n".encode()})
 
 
-def restore(run: Path, learner: Learner) -> tuple[list[Row], Position]:
+def restore(run: Path, learner: Learner) -> tuple[list[EpochRow], Position]:
     """Load the state that was saved last, if there is one; returns the log and the position that belong to it."""
     if not (run / STATE).exists():
         return [], Position()
@@ -70,25 +54,25 @@ def restore(run: Path, learner: Learner) -> tuple[list[Row], Position]:
 
 
 def is_of_epoch(weights: Path, epoch: int) -> bool:
-    """Whether a weights file is there and was written after that epoch."""
+    """Whether a weights file exists and was written after that epoch."""
     info = read_info(weights) if weights.exists() else None
     return info is not None and info.epoch == epoch
 
 
-def save_state(run: Path, learner: Learner, *, rows: list[Row], position: Position) -> None:
-    """Write what resuming needs."""
+def save_state(run: Path, learner: Learner, *, rows: list[EpochRow], position: Position) -> None:
+    """Write the training state."""
     state = _state_bytes(learner, rows=rows, position=position)
     if is_writer():
         write_files({run / STATE: state})
 
 
 def saved_state(run: Path) -> bytes | None:
-    """The state that was saved last, on the writer, for `put_back`."""
+    """The training state as last saved, on the writer, for `put_back`."""
     return (run / STATE).read_bytes() if is_writer() and (run / STATE).exists() else None
 
 
 def put_back(run: Path, state: bytes | None) -> None:
-    """Undo `save_state`: what was saved before it is there again, or nothing."""
+    """Undo `save_state`: restore what was saved before it, or remove the file if there was nothing."""
     if is_writer() and state is None:
         (run / STATE).unlink(missing_ok=True)
     elif state is not None:
@@ -96,7 +80,13 @@ def put_back(run: Path, state: bytes | None) -> None:
 
 
 def save_epoch(
-    run: Path, learner: Learner, *, rows: list[Row], position: Position, config: RunConfig, class_names: tuple[str, ...]
+    run: Path,
+    learner: Learner,
+    *,
+    rows: list[EpochRow],
+    position: Position,
+    config: RunConfig,
+    class_names: tuple[str, ...],
 ) -> None:
     """Write all of the run folder's files for the epoch that has just ended."""
     info = WeightsInfo(
@@ -119,10 +109,24 @@ def save_epoch(
     files = {run / STATE: state}  # first: resuming reads nothing else
     files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
     files |= {run / LOG: csv_bytes(rows), run / CURVE: draw_curve(rows)}
-    write_files({**files, run / LAST: weights})  # last: tells that all else is there
+    write_files({**files, run / LAST: weights})  # last: shows that all else is there
 
 
-def _state_bytes(learner: Learner, *, rows: list[Row], position: Position) -> bytes:
+def best_row(rows: Sequence[EpochRow]) -> EpochRow:
+    """The epoch that is best by `best_by`; the lower validation loss decides a tie, and NaN ranks last."""
+    return max(rows, key=lambda row: (_or_least(row[best_by(row)]), _or_least(-row["val_loss"])))
+
+
+def best_by(row: EpochRow) -> str:
+    """The column that epochs are ranked by: mean average precision if there is one, else top-1."""
+    return "val_map" if "val_map" in row else "val_top1"
+
+
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def _state_bytes(learner: Learner, *, rows: list[EpochRow], position: Position) -> bytes:
     place = dataclasses.asdict(position)
     own = {"bad": dict(place.pop("bad")), "random": _random_state(learner.device)}
     state = {"learner": learner.state_dict(), "processes": gather(own), "position": place, "log": rows}
@@ -134,7 +138,7 @@ def _state_bytes(learner: Learner, *, rows: list[Row], position: Position) -> by
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
-    """The states of all generators of this process that its training may draw from."""
+    """The states of all random generators that training may use in this process."""
     name, keys, *rest = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     states = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})

@@ -1,4 +1,4 @@
-"""What a model says of videos: one row per video, gathered from all processes before anything is computed from them."""
+"""A model's scores of videos: one row per video, gathered from all processes before any figure is computed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOP = 5
 
 
 class ScoreError(ValueError):
-    """A model's scores are not finite: no figure or prediction can be made of them."""
+    """A model's scores are not finite, so neither figures nor predictions can be made from them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def view_scores(
         precision: "fp32", or autocast to "bf16" or "fp16".
         multi_label: Sigmoid instead of softmax.
         max_clips: Clips per forward pass; None takes all at once.
-        names: Of the videos, for the error.
+        names: Names of the videos, for the error message.
 
     Returns:
         float32 `(B, views, num_classes)` in [0, 1], on the CPU.
@@ -131,11 +131,15 @@ def gather_scores(parts: Sequence[VideoScores]) -> VideoScores:
     first = torch.ones_like(order, dtype=torch.bool)
     first[1:] = indices[order].diff() != 0
     order = order[first]
-    columns = {
-        name: torch.cat([getattr(part, name) for part in parts])[order] for name in ("scores", "views", "labels")
-    }
     names = [name for part in parts for name in part.names]
-    return VideoScores(indices[order], **columns, names=tuple(names[place] for place in order), failed=failed)
+    return VideoScores(
+        indices[order],
+        scores=torch.cat([part.scores for part in parts])[order],
+        views=torch.cat([part.views for part in parts])[order],
+        labels=torch.cat([part.labels for part in parts])[order],
+        names=tuple(names[place] for place in order),
+        failed=failed,
+    )
 
 
 def figures(rows: VideoScores, *, multi_label: bool = False) -> dict[str, float]:
@@ -143,7 +147,7 @@ def figures(rows: VideoScores, *, multi_label: bool = False) -> dict[str, float]
 
     Returns:
         `top1`, `top5` (of all classes where there are fewer), `clip_top1`, `clip_top5`, `loss`, and
-        `mean_class_accuracy`, or for multi-label `map`. There a video counts if one of its labels is among the best.
+        `mean_class_accuracy`, or for multi-label `map`. A video with several labels counts if one is.
     """
     names = ["top1", "top5", "clip_top1", "clip_top5", "map" if multi_label else "mean_class_accuracy", "loss"]
     if not len(rows):
@@ -172,10 +176,10 @@ def is_complete(result: Mapping[str, Any]) -> bool:
 
 
 def refuse_infinite(finite: Tensor, model: nn.Module, *, names: Sequence[str] = (), precision: str = "fp32") -> None:
-    """Refuses what a model says of videos, if it is not `finite`, bool `(B,)`, for each of them.
+    """Refuse a model's scores unless they are `finite`, bool `(B,)`, for every video.
 
     Raises:
-        ScoreError: Naming the model, and the videos if there are `names` of them.
+        ScoreError: If they are not; the message names the model, and the videos if `names` are given.
     """
     good = finite.tolist()
     if all(good):

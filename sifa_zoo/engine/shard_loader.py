@@ -1,7 +1,7 @@
-"""Batches of clips from shards: as many for each process, and an epoch that can be taken up anywhere.
+"""Batches of clips from shards: equally many for each process, in epochs that can be resumed anywhere.
 
-The loader takes batches from its workers in turn, beginning with the first. So that an epoch goes on as if it had not
-been broken off, shards belong to roles: the worker that gives the next batch takes the role whose turn it is.
+The loader takes batches from its workers in turn, beginning with the first. So that a resumed epoch continues as if it
+had not been interrupted, shards belong to roles: the worker that gives the next batch takes the role whose turn it is.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from sifa_zoo.data.shard_list import ShardList
 from sifa_zoo.data.shards import Reader, ShardDataset
 from sifa_zoo.data.videos import DataError
 from sifa_zoo.engine.distributed import is_writer, rank, world_size
-from sifa_zoo.engine.loader import Batch, collate, leave_signals_to_parent
+from sifa_zoo.engine.loader import Batch, ClipLoader, collate, leave_signals_to_parent
 
 
 def shard_loader(
     dataset: ShardDataset, *, batch_size: int, workers: int = 0, device: torch.device | str = "cpu"
 ) -> DataLoader:
-    """A loader of `Batch`es of the samples in shards; each process under `torch.distributed` has its share of these.
+    """A loader of `Batch`es of the samples in shards; under `torch.distributed`, each process has its share.
 
-    For training, every process takes `len(loader)` batches: samples over processes and batch size, rounded down. A
-    worker whose shards hold fewer samples goes over them again, one with more leaves out the rest. For evaluation each
-    sample comes once.
+    In training, every process takes `len(loader)` batches: samples / (processes x batch size), rounded down. A reader
+    whose shards hold fewer samples repeats some, and one with more leaves some out. In evaluation, each sample comes
+    once.
 
     Raises:
-        DataError: If there are fewer shards than processes that train, or too few samples for a batch of each; while
+        DataError: If there are fewer shards than training processes, or too few samples for a batch in each; while
             iterating, as `ShardDataset` does.
     """
     training = dataset.seed is not None
@@ -50,10 +50,10 @@ def shard_loader(
 
 
 def usable_workers(videos: ShardList, workers: int, *, training: bool) -> int:
-    """How many of the workers of each process get shards: one that gets none would only lie idle.
+    """How many workers each process can use: one without shards would be idle.
 
     Raises:
-        DataError: If not even every process that trains gets one.
+        DataError: If there are fewer shards than training processes.
     """
     shards, processes = len(videos.shards), world_size()
     if training and shards < processes:
@@ -62,9 +62,9 @@ def usable_workers(videos: ShardList, workers: int, *, training: bool) -> int:
 
 
 class ShardStream(IterableDataset):
-    """What this process takes of the shards, with names: once in evaluation, whole batches in training.
+    """This process's samples with their names: each once in evaluation, whole batches in training.
 
-    Of a stream an error that stops everything is an item, too; in an exception from a worker nobody would find it.
+    An error that must stop everything is yielded as an item, since in a worker's traceback nobody would find it.
     """
 
     def __init__(self, dataset: ShardDataset, *, batch_size: int) -> None:
@@ -77,14 +77,15 @@ class ShardStream(IterableDataset):
                 f"{len(dataset)} samples do not make a batch of {batch_size} for each of {self.reader.num_replicas} "
                 "processes; take a smaller batch size"
             )
-        self._start = torch.zeros((), dtype=torch.int64).share_memory_()  # as the dataset's epoch
+        # Shared with workers that live on, as the dataset's epoch is.
+        self._start = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         """Samples of this process in a whole epoch of training, wherever the next pass starts."""
         return self.steps * self.batch_size
 
     def set_epoch(self, epoch: int, *, start: int = 0) -> None:
-        """Chooses the epoch of the next pass, and the batch at which it starts."""
+        """Choose the epoch of the next pass, and the batch at which it starts."""
         self.dataset.set_epoch(epoch)
         self._start.fill_(start)
 
@@ -96,16 +97,16 @@ class ShardStream(IterableDataset):
         if self.dataset.seed is not None:
             start = int(self._start)
             role = (worker + start) % num_workers
-            done, all_of_it = (len(range(role, stop, num_workers)) * self.batch_size for stop in (start, self.steps))
-            reader, limits = reader._replace(worker=role), {"start": done, "stop": all_of_it}
+            done, whole = (len(range(role, stop, num_workers)) * self.batch_size for stop in (start, self.steps))
+            reader, limits = reader._replace(worker=role), {"start": done, "stop": whole}
         try:
             yield from self.dataset.named(reader, **limits)
         except DataError as error:
             yield "", error
 
 
-class _ShardLoader(DataLoader):
-    """Raises the error that a stream has sent."""
+class _ShardLoader(ClipLoader):
+    """Raises the error that a stream yields as an item."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch in super().__iter__():

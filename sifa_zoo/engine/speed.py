@@ -1,4 +1,4 @@
-"""What decoding delivers here against what a model consumes, and what follows from it."""
+"""Decoding speed against training speed on this machine, and what to do about it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from sifa_zoo.data.transforms import train_transform
 from sifa_zoo.data.videos import VideoList
 from sifa_zoo.registry import create_model
 
-# So much is measured, or for so many seconds.
+# At most so many are measured, if the time allows.
 _CLIPS, _STEPS = 64, 10
 
 
 def loading_rate(videos: VideoList, clip: ClipConfig, *, seconds: float = 3.0) -> float:
-    """Training clips that one process decodes and transforms in a second of its time; 0 where no video decodes."""
+    """Training clips that one process decodes and transforms per second of CPU time; 0 if no video can be decoded."""
     dataset = ClipDataset(videos, clip, train_transform(clip), seed=0)
     drawn = np.random.default_rng(0).permutation(len(videos))[:_CLIPS].tolist()
     clips = 0
     start = time.process_time()
     for index in itertools.cycle(drawn):
-        with suppress(VideoError):  # named by the check of files
+        with suppress(VideoError):  # bad videos are named by the check of files
             dataset[index]
             clips += 1
         elapsed = time.process_time() - start
@@ -66,7 +66,7 @@ def advice(loading: float, training: float, *, cores: int, resize: str | None) -
     Args:
         loading: As measured by `loading_rate`.
         training: As measured by `training_rate`.
-        cores: Cores there are.
+        cores: Number of CPU cores.
         resize: The command that makes smaller copies; None if the videos are small already.
     """
     needed = max(1, math.ceil(training / loading))
@@ -82,7 +82,7 @@ def copied_short_side(clip: ClipConfig) -> int:
 
 
 def median_short_side(videos: VideoList) -> float:
-    """Of some of the videos, in pixels."""
+    """The median short side of some of the videos, in pixels; 0 if none can be read."""
     sizes = []
     for path in videos.paths[:_CLIPS]:
         with suppress(VideoError):

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM as a wish: training finishes its step, saves, and leaves."""
+"""SIGINT (Ctrl-C) and SIGTERM as requests: training finishes its update, saves, and exits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopSignals:
-    """What has been received since `stop_signals` began to listen: `received` is the signal's number, or None."""
+    """What was received since `stop_signals` began to listen: `received` is the number of the last signal, or None."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -30,7 +30,7 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within it the first signal is only noted, for `check`; a second one interrupts at once."""
+        """Within this context, the first signal is only noted, for `check`; a second one interrupts at once."""
         self._deferring = True
         try:
             yield
@@ -55,7 +55,7 @@ class StopSignals:
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Listens for SIGINT and SIGTERM, if this is the main thread: Python tells no other one."""
+    """Listens for SIGINT and SIGTERM in the main thread; Python does not deliver signals to others."""
     stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,4 +1,4 @@
-"""Classes over time, for a video of any length or a camera: decoded once, in order, in memory that does not grow."""
+"""Classes over time, for a video of any length or a camera: decoded once, in order, in constant memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import av
 import numpy as np
@@ -29,12 +29,12 @@ from sifa_zoo.engine.scores import view_scores
 from sifa_zoo.engine.windows import Windows, model_windows, window_indices
 
 _CAMERAS = "/dev/video"
-Timed: TypeAlias = Iterator[tuple[float, av.VideoFrame]]  # with each frame's time, in seconds since the first
+Timed: TypeAlias = Iterator[tuple[float, av.VideoFrame]]  # pairs of seconds since the first frame, and frame
 
 
 @dataclass(frozen=True)
 class Source:
-    """A video that is being read: frames per second, and its frames, each with its time in seconds since the first.
+    """A video being read: frames per second, and its frames, each with its time in seconds since the first.
 
     Frames are uint8 RGB `(H, W, 3)`, upright.
     """
@@ -80,7 +80,7 @@ class Segment:
 def open_source(source: str | os.PathLike[str], *, short_side: int, fps: float | None = None) -> Iterator[Source]:
     """Open a video file, a camera (`/dev/video0`), a URL, or `-` for standard input.
 
-    Frames come out as `load_video` gives them: the same number, pixels and size; with `fps` at that rate instead.
+    Frames are those of `load_video`, in number, pixels and size; with `fps`, at that rate instead.
 
     Raises:
         VideoError: If it cannot be opened or has no video; on reading, if not one frame can be decoded.
@@ -93,9 +93,9 @@ def open_source(source: str | os.PathLike[str], *, short_side: int, fps: float |
 
 
 def at_rate(source: Source, fps: float) -> Source:
-    """The same video at another rate: at each moment `i / fps` the frame that is shown then, as in sampling by time.
+    """The same video at another rate: for each time `i / fps`, the frame that is shown then, as in sampling by time.
 
-    The last moment is the last one at or before the time of the last frame.
+    The last of these times is at or before that of the last frame.
     """
 
     def frames() -> Iterator[tuple[float, np.ndarray]]:
@@ -124,7 +124,7 @@ def slide(source: Source, clip: ClipConfig, windows: Windows) -> Iterator[Window
 
 
 def to_input(clips: np.ndarray, clip: ClipConfig) -> Tensor:
-    """The model's input `(C, T, H, W)` of a window's clip: that of evaluation."""
+    """The model's input `(C, T, H, W)` of a window's clip, transformed as in evaluation."""
     return eval_transform(clip)(torch.from_numpy(clips).permute(0, 3, 1, 2))
 
 
@@ -150,7 +150,7 @@ def predict_stream(
         window: Frames (of `clip.fps`, if that is set), or seconds as in "2.5s"; None takes the span of the clip.
         hop: Distance between windows, likewise; None takes half of num_frames x frame_stride, or of the window if that
             is given.
-        topk: How many classes to return at most.
+        topk: Maximum number of classes to return.
         device: Where to run; the model is moved there. None leaves it where it is.
 
     Raises:
@@ -166,16 +166,21 @@ def predict_stream(
         raise ValueError(f"topk must be at least 1, got {topk}")
     clip = clip or clip_config(model)
     model = model.to(device).eval()
-    options: dict[str, Any] = {"device": next(model.parameters()).device, "multi_label": is_multi_label(model)}
     with open_source(source, short_side=clip.short_side, fps=clip.fps) as opened:
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=True)
         for cut in slide(opened, clip, windows):
-            scores = view_scores(model, to_input(cut.clip, clip)[None, None], names=[str(source)], **options)[0, 0]
-            yield WindowScores(cut.start, cut.end, top_classes(scores, names, topk=topk))
+            scores = view_scores(
+                model,
+                to_input(cut.clip, clip)[None, None],
+                device=next(model.parameters()).device,
+                multi_label=is_multi_label(model),
+                names=[str(source)],
+            )
+            yield WindowScores(cut.start, cut.end, top_classes(scores[0, 0], names, topk=topk))
 
 
 def merge(windows: Iterable[WindowScores]) -> Iterator[Segment]:
-    """Neighbouring windows with the same best class as one segment each, as soon as the next one differs.
+    """Merge neighbouring windows with the same best class into segments, each as soon as the class changes.
 
     Segments follow one another without gap or overlap: two meet halfway between the middles of their last and first
     window. The first starts with its first window, the last ends with its last.
@@ -219,7 +224,7 @@ def _open_file(name: str) -> Iterator[tuple[float, Timed]]:
 
 @contextmanager
 def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
-    """The rate of a camera, URL or standard input, and its frames at the times that they bring."""
+    """The rate of a camera, URL or standard input, and its frames at their own times."""
     is_camera = name.startswith(_CAMERAS)
     try:
         if name == "-":
@@ -234,39 +239,39 @@ def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
         stream = opened.streams.video[0]
         container.use_one_thread(stream.codec_context)
         fps = float(stream.average_rate or stream.guessed_rate or 0)
-        yield fps, _by_own_clock(container.OpenVideo(opened, stream), step=1 / (fps or 1))
+        yield fps, _by_own_clock(container.OpenVideo(opened, stream), interval=1 / (fps or 1))
 
 
-def _by_own_clock(video: container.OpenVideo, *, step: float) -> Timed:
-    """Frames with the seconds since the first one; where the clock stands still, goes back or is silent, by `step`."""
+def _by_own_clock(video: container.OpenVideo, *, interval: float) -> Timed:
+    """Frames with seconds since the first; `interval` is added where times stand still, go back or are missing."""
     first = seconds = None
     for frame in _decode(video):
-        base = frame.time_base or video.stream.time_base  # the frames that a decoder held back come without it
+        base = frame.time_base or video.stream.time_base  # frames that the decoder held back have none
         own = None if frame.pts is None or base is None else float(frame.pts * base)
         if first is None or seconds is None:
             first = seconds = own or 0.0
         else:
-            seconds = own if own is not None and own > seconds else seconds + step
+            seconds = own if own is not None and own > seconds else seconds + interval
         yield seconds - first, frame
 
 
 def _upright(timed: Timed, *, name: str, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames as RGB; those of another size later on are brought to that of the first."""
+    """Upright frames as RGB; if the size changes, later frames are scaled to that of the first."""
     scaler, size = Scaler(), None
     for seconds, frame in timed:
         quarter_turns = turns(frame.rotation)
         if size is None:
             size = resized(upright_size(frame, quarter_turns), short_side)
         rgb = scaler.to_rgb(frame, size[::-1] if quarter_turns % 2 else size)
-        yield seconds, np.rot90(rgb, quarter_turns).copy()  # FFmpeg goes on using its memory
+        yield seconds, np.rot90(rgb, quarter_turns).copy()  # FFmpeg reuses its memory
     if size is None:
         hint = "; an MP4 can be piped if it was written for that (ffmpeg -movflags +faststart)" if name == "-" else ""
         raise VideoError(f"{name}: not one frame can be decoded{hint}")
 
 
 def _decode(video: container.OpenVideo) -> Iterator[av.VideoFrame]:
-    """All frames; a damaged packet gives none."""
-    for packet in chain(container.packets(video), [None]):  # None has the decoder give out what it holds back
+    """All frames; damaged packets are skipped."""
+    for packet in chain(container.packets(video), [None]):  # None flushes the decoder
         try:
             yield from video.codec.decode(packet)
         except FFmpegError:

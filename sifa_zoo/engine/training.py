@@ -26,24 +26,25 @@ from sifa_zoo.engine.distributed import all_sum, gather, is_writer, on_writer, r
 from sifa_zoo.engine.epoch import Position, TrainingError, train_epoch
 from sifa_zoo.engine.evaluate import evaluate, videos_of
 from sifa_zoo.engine.learner import Learner
-from sifa_zoo.engine.parallel import share_buffers, whole
-from sifa_zoo.engine.run_folder import Row, best_row, metric, put_back, save_epoch, save_state, saved_state
+from sifa_zoo.engine.log import EpochRow
+from sifa_zoo.engine.parallel import gathered, share_buffers
+from sifa_zoo.engine.run_folder import best_by, best_row, put_back, save_epoch, save_state, saved_state
 from sifa_zoo.engine.scores import ScoreError
 from sifa_zoo.engine.stopping import Interrupted, StopSignals
-from sifa_zoo.engine.trackers import Log
+from sifa_zoo.engine.trackers import LogScalars
 from sifa_zoo.run_files import BEST
 
-_METRICS = ("loss", "top1", "top5", "map")  # of an evaluation, those that the log keeps
+_METRICS = ("loss", "top1", "top5", "map")  # the figures of an evaluation that the log keeps
 
 
-def is_over(rows: Sequence[Row], train: TrainConfig) -> bool:
-    """All epochs are done, or as many as patience allows since the best one."""
+def is_over(rows: Sequence[EpochRow], train: TrainConfig) -> bool:
+    """Whether all epochs are done, or as many as patience allows since the best one."""
     stale = len(rows) - best_row(rows)["epoch"] if rows else 0
     return len(rows) == train.epochs or 0 < train.patience <= stale
 
 
 class LostDataError(DataError):
-    """The videos could no longer be read while a run was going on."""
+    """The videos could no longer be read during a run."""
 
     exit_code = 1
 
@@ -56,21 +57,21 @@ class Training:
     config: RunConfig
     learner: Learner
     loaders: tuple[DataLoader, DataLoader]
-    rows: list[Row]
+    rows: list[EpochRow]
     position: Position
     stop: StopSignals
-    left_out: Sequence[str] = ()  # a line for each video that was found bad before
-    num_left_out: int = 0  # those of training among them, which count as skipped in each epoch
-    log: Log = lambda _scalars, _step: None
+    left_out: Sequence[str] = ()  # a line for each bad video found before training
+    num_left_out: int = 0  # training videos among them, which count as skipped in each epoch
+    log: LogScalars = lambda _scalars, _step: None
     saved_at: float = field(default_factory=time.monotonic)
 
     def run_epochs(self) -> None:
-        """The epochs that the log does not have yet; each is saved when it ends."""
+        """Train the epochs that the log does not have yet; save each when it ends."""
         train, (loader, _) = self.config.train, self.loaders
         mixer = BatchMixer(train, num_classes=len(self._videos.class_names), seed=train.seed)
         while not on_writer(is_over, self.rows, train):
             start, position = time.monotonic(), self.position
-            if not position.step:  # a process draws its own numbers, the same whether the run was resumed or not
+            if not position.step:  # each process draws its own numbers, the same in a resumed run
                 torch.manual_seed(random.Random(f"{train.seed} {position.epoch} {rank()}").getrandbits(63))
             try:
                 train_epoch(self.learner, loader, position=position, mixer=mixer, after_update=self._after_update)
@@ -80,8 +81,8 @@ class Training:
                     raise LostDataError(plainer) from error
                 raise
 
-    def finish(self) -> Row:
-        """Tells how the run ended; returns the row of the best epoch."""
+    def finish(self) -> EpochRow:
+        """Print how the run ended; returns the row of the best epoch."""
         train, best = self.config.train, best_row(self.rows)
         if len(self.rows) < train.epochs:
             say(f"stopped after epoch {len(self.rows)}: none of the last {train.patience} was better than those before")
@@ -90,14 +91,20 @@ class Training:
             say(f"left out from the start: {len(self.left_out)} videos: {few(sorted(self.left_out))}")
         if bad:
             say(f"skipped {bad.total()} times, {len(bad)} videos: {few(sorted(bad))}")
-        name = {"val_top1": "top-1", "val_map": "mAP"}[metric(best)]
-        say(f"best: {name} {best[metric(best)]:.1f} % after epoch {best['epoch']}; weights in {self.run / BEST}")
+        name = {"val_top1": "top-1", "val_map": "mAP"}[best_by(best)]
+        say(f"best: {name} {best[best_by(best)]:.1f} % after epoch {best['epoch']}; weights in {self.run / BEST}")
         return best
 
     def save_epoch(self) -> None:
-        """Saves all that belongs to the last epoch in the log."""
-        options: dict[str, Any] = {"rows": self.rows, "position": self.position, "config": self.config}
-        save_epoch(self.run, self.learner, class_names=self._videos.class_names, **options)
+        """Save all that belongs to the last epoch in the log."""
+        save_epoch(
+            self.run,
+            self.learner,
+            rows=self.rows,
+            position=self.position,
+            config=self.config,
+            class_names=self._videos.class_names,
+        )
         self.saved_at = time.monotonic()
 
     @property
@@ -109,7 +116,7 @@ class Training:
         self.saved_at = time.monotonic()
 
     def _after_update(self, scalars: dict[str, float]) -> None:
-        """Logs an update, saves where that is due, and ends the run where a signal asks for it."""
+        """Log an update, save if that is due, and end the run if a signal asks for it."""
         train, updates, position = self.config.train, self.learner.updates, self.position
         self.log({f"train/{name}": value for name, value in scalars.items()}, updates)
         if scalars.get("skipped") and (lost := self._lost()):
@@ -119,11 +126,12 @@ class Training:
         if stopping or due or (train.save_every and updates % train.save_every == 0):
             self._save_state()
         if stopping:
-            say(f"step {position.step} of epoch {position.epoch + 1} is saved in {self.run}")
+            in_epoch = -(-position.step // train.accumulation_steps)
+            say(f"update {in_epoch} of epoch {position.epoch + 1} is saved in {self.run}")
             raise Interrupted(self.stop.received or signal.SIGTERM)
 
     def _end_epoch(self, start: float) -> None:
-        """Validates and saves the epoch that has just been trained."""
+        """Validate and save the epoch that has just been trained."""
         train, position, learner = self.config.train, self.position, self.learner
         if not position.clips:
             raise LostDataError(
@@ -147,10 +155,10 @@ class Training:
             say(f"validation is INCOMPLETE: {result['videos']} of {result['expected']} videos")
 
     def _validate(self) -> dict[str, Any]:
-        """Evaluates the model; a signal ends that before the next batch, since the state is saved first.
+        """Evaluate the model; as the state is saved first, a signal ends this before the next batch.
 
         Raises:
-            TrainingError: If the model's scores are not finite; the state is what it was then.
+            TrainingError: If the model's scores are not finite; the saved state is then as it was before.
         """
         learner, (_, loader) = self.learner, self.loaders
         before = saved_state(self.run)
@@ -158,9 +166,14 @@ class Training:
         share_buffers(learner.evaluated)
         model = _Interruptible(learner.evaluated, self.stop)
         try:
-            with whole(learner.model):
-                how: dict[str, Any] = {"precision": learner.train.precision, "max_clips": learner.train.batch_size}
-                return evaluate(model, loader, device=learner.device, **how)
+            with gathered(learner.model):
+                return evaluate(
+                    model,
+                    loader,
+                    device=learner.device,
+                    precision=learner.train.precision,
+                    max_clips=learner.train.batch_size,
+                )
         except ScoreError as error:
             put_back(self.run, before)
             raise TrainingError(
@@ -169,13 +182,13 @@ class Training:
             ) from error
 
     def _in_one_line(self, error: VideoError | RuntimeError) -> str | None:
-        """What has happened, where the error itself does not say it plainly."""
+        """What has happened, if the error itself does not say it plainly."""
         if "DataLoader worker" in str(error):
             return "a process that decodes videos was killed, perhaps out of memory; --resume with fewer --workers"
         return self._lost() if isinstance(error, VideoError) else None
 
     def _lost(self) -> str | None:
-        """That the data, or the folder that all videos of a list are in, is gone."""
+        """The message that the data, or the folder of all videos of a list, is gone; None if it is not."""
         lists = [videos for videos in map(videos_of, self.loaders) if isinstance(videos, VideoList)]
         folders = [
             os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in videos.paths]) for videos in lists
@@ -186,7 +199,7 @@ class Training:
 
 
 class _Interruptible(nn.Module):
-    """A model that asks for a signal before each batch; no hook, which would have it compiled again."""
+    """A model that checks for a signal before each batch; a hook would cause another compilation."""
 
     def __init__(self, model: nn.Module, stop: StopSignals) -> None:
         super().__init__()

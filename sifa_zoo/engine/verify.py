@@ -1,4 +1,4 @@
-"""Weights checked as their user would meet them: bytes, loading, and logits on a fixed clip."""
+"""Checks weights as their users get them: bytes, loading, and logits for the fixed clip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found; `revision` is None if the file is not from the Hub, `deviation` where no logits are stored."""
+    """What was found; `revision` is None if the file is not from the Hub, `deviation` if no logits are stored."""
 
     path: Path
     sha256: str
@@ -27,7 +27,7 @@ class Verified:
 
 
 def verify(name: str, *, cache_dir: str | Path | None = None) -> Verified:
-    """Check weights: their hash where it is known, that they load, and their logits where some are stored.
+    """Check weights: their hash if it is known, that they load, and their logits if some are stored.
 
     Args:
         name: As `create_model` takes it: `architecture.tag`, `hf-hub:owner/name`, `local-dir:PATH`.
@@ -46,7 +46,7 @@ def verify(name: str, *, cache_dir: str | Path | None = None) -> Verified:
         deviation = (logits - torch.tensor(weights.logits)).abs().max().item()
         if deviation > TOLERANCE:
             raise CorruptError(
-                f"{name}: logits of the fixed clip are off by {deviation:.2g}, at most {TOLERANCE:g} is allowed"
+                f"{name}: logits of the fixed clip are {deviation:.2g} off the stored ones, more than {TOLERANCE:g}"
             )
     snapshot = weights.path.parent
     return Verified(

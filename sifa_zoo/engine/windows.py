@@ -5,8 +5,8 @@
     window 1             [         ]
     window 2                   [         ]        the last one is moved back, to end with the video
 
-A window starts every `hop` frames. Where the last one would leave frames at the end, one more ends with the last frame;
-a video shorter than a window is one window by itself. So N frames make
+A window starts every `hop` frames. If frames are left at the end, one more window ends with the last frame; a video
+shorter than a window is one window by itself. So N frames make
 
     1                                 if N <= window
     1 + ceil((N - window) / hop)      otherwise
@@ -40,7 +40,7 @@ class Windows:
             raise ValueError(f"window and hop must be at least 1 frame, got {self.window} and {self.hop}")
 
     def count(self, num_frames: int) -> int:
-        """How many windows a video of so many frames has."""
+        """The number of windows in a video of `num_frames` frames."""
         return 1 + max(0, -(-(num_frames - self.window) // self.hop))
 
     def starts(self, num_frames: int) -> list[int]:
@@ -49,12 +49,12 @@ class Windows:
         return [min(i * self.hop, last) for i in range(self.count(num_frames))]
 
     def due(self, num_seen: int) -> int | None:
-        """The first frame of the window that is complete now that so many frames were seen, if one is."""
+        """The first frame of the window that the last of `num_seen` frames completes, or None."""
         start = num_seen - self.window
         return start if start >= 0 and start % self.hop == 0 else None
 
     def rest(self, num_frames: int) -> int | None:
-        """The first frame of the window that only the end of the video completes, if there is one."""
+        """The first frame of the window that only the end of the video completes, or None."""
         if num_frames < self.window:
             return 0
         return None if self.due(num_frames) is not None else num_frames - self.window
@@ -79,18 +79,18 @@ def model_windows(
     if window is None and clip.sampling != "dense":
         raise ValueError("the model's clips are spread over a whole video, so a window has to be given, such as 5s")
     frames = clip.span if window is None else to_frames(window, fps=fps)
-    step = clip.num_frames * clip.frame_stride if window is None else frames
-    usual_hop = max(1, step // 2) if overlap else step
+    apart = clip.num_frames * clip.frame_stride if window is None else frames
+    usual_hop = max(1, apart // 2) if overlap else apart
     return Windows(frames, usual_hop if hop is None else to_frames(hop, fps=fps))
 
 
 def window_indices(num_frames: int, clip: ClipConfig) -> list[int]:
-    """Which frames of a window, of so many frames, the model sees: the clip that it would be given of such a video."""
+    """The frames that the model sees of a window: those of its clip of a video of `num_frames` frames."""
     return clip_indices(num_frames, num_frames=clip.num_frames, frame_stride=clip.frame_stride, sampling=clip.sampling)
 
 
 def to_frames(length: int | str, *, fps: float) -> int:
-    """Frames of a length that is given in frames, `16`, or in seconds, `"2.5s"`; at least one.
+    """The number of frames, at least one, in a length given in frames, `16`, or in seconds, `"2.5s"`.
 
     Raises:
         ValueError: If it is neither, or not positive, or the rate is unknown.

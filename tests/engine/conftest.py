@@ -16,8 +16,16 @@ TRAIN = {"epochs": 2, "batch_size": 2, "lr": 1e-3, "warmup_epochs": 0, "workers"
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six training and four validation videos in two classes."""
+    """Six training and four validation videos in two classes. Read them only."""
     return write_videos(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight training and three validation videos in two classes. Read them only."""
+    folder = write_videos(tmp_path_factory.mktemp("videos"), num_train=4, num_val=2)
+    (folder / "val" / "red" / "1.mp4").unlink()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +48,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, train: Callable[..., di
     folder = tmp_path_factory.mktemp("runs") / "finished"
     train(folder, epochs=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def same_run() -> Callable[[Path, Path], None]:
+    """Assert that two run folders hold the same log and weights, byte for byte."""
+
+    def compare(one: Path, other: Path) -> None:
+        for name in ("log.csv", "last.safetensors", "best.safetensors"):
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+    return compare

@@ -10,9 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sifa_zoo.config import ClipConfig
-from sifa_zoo.engine import checkpoint
-from sifa_zoo.engine.checkpoint import WeightsInfo, clip_config, load_run, read_info
+from sifa_zoo.config import ClipConfig, WeightsInfo
+from sifa_zoo.engine.checkpoint import clip_config, load_run, read_info
 from sifa_zoo.files import write_files
 
 
@@ -85,7 +84,7 @@ def test_full_disk_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.Monk
         if len(calls) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(
         OSError, match=r"no space left on the disk while saving .*b; what was saved before is untouched"
     ):

@@ -11,7 +11,7 @@ from sifa_zoo.engine.confusion import confusion_csv, draw_confusion
 
 
 def _names(count: int) -> list[str]:
-    return [f"class number {i}, a long name of which the end does not fit" for i in range(count)]
+    return [f"class number {i}, a name too long to fit" for i in range(count)]
 
 
 @pytest.mark.parametrize("count", [2, 10, 20, 40, 41, 174, 400])

@@ -1,4 +1,4 @@
-"""Checkpoints of others as weights files: published pickles and 2D trunks."""
+"""Other projects' checkpoints as weights files: published pickles and 2D trunks."""
 
 import logging
 
@@ -19,7 +19,7 @@ SWIN = {"num_classes": 3, "img_size": 224, "patch_norm": False}
 
 
 @pytest.mark.parametrize(
-    ("name", "built", "told"),
+    ("name", "built", "given"),
     [
         ("sifa_net_nano", NET, {"stem_type": ""}),
         ("sifa_net_nano", NET | {"dual_head": False, "kernel_size": 5}, {"stem_type": "", "kernel_size": 5}),
@@ -28,14 +28,14 @@ SWIN = {"num_classes": 3, "img_size": 224, "patch_norm": False}
     ],
 )
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-def test_published_checkpoints(name, built, told, wrapper, tmp_path):
+def test_published_checkpoints(name, built, given, wrapper, tmp_path):
     torch.manual_seed(0)
     model = sifa_zoo.create_model(name, **built)
     checkpoint = published(model)
     expected = from_reference(checkpoint, model)
     stored = {f"module.{key}": tensor for key, tensor in checkpoint.items()}
     torch.save({wrapper: stored, "epoch": 3} if wrapper else stored, tmp_path / "theirs.pth")
-    output, kind = convert_file(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", model=name, model_args=told)
+    output, kind = convert_file(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", model=name, model_args=given)
     assert kind == "published"
     again = sifa_zoo.create_model(f"local-dir:{_as_folder(output)}")
     assert again.state_dict().keys() == expected.keys()

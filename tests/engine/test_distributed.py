@@ -1,4 +1,4 @@
-"""Two processes of one run: the same result as one with twice the batch, and no process that waits for ever."""
+"""Two processes of one run: the same result as one with twice the batch, and no process waits forever."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 import torch
 from processes import kill_before_update, record, recorded, run_cli, run_functions
 from safetensors.torch import load_file
-from tiny_videos import write_videos
 
 import sifa_zoo
 from sifa_zoo.engine.distributed import (
@@ -27,7 +26,7 @@ from sifa_zoo.engine.distributed import (
     rank,
     world_size,
 )
-from sifa_zoo.engine.parallel import _called_modules
+from sifa_zoo.engine.parallel import called_modules
 from sifa_zoo.engine.train import finetune
 
 CLIP = "--num-frames 4 --frame-stride 1 --warmup-epochs 0 --device cpu --workers 0"
@@ -35,14 +34,6 @@ NET = f"--model sifa_net_nano --img-size 32 {CLIP}"
 TRANSFORMER = f"--model sifa_transformer_nano --img-size 64 {CLIP}"
 # Batch norm in training sees the clips of its own process; frozen, it uses its running statistics.
 FROZEN_NORMS = NET + r" --freeze \bbn\d|\bconv1\.[14]|\bdownsample\.1"
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight training videos, and three for validation."""
-    folder = write_videos(tmp_path_factory.mktemp("videos"), num_train=4, num_val=2)
-    (folder / "val" / "red" / "1.mp4").unlink()
-    return folder
 
 
 def train(videos: Path, output: Path, flags: str, *, ranks: int) -> dict[int, dict[str, float]]:
@@ -95,6 +86,7 @@ def test_every_validation_video_counts_once(videos: Path, tmp_path: Path) -> Non
     (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert two["val_top1"] == one["val_top1"] in (pytest.approx(100 / 3), pytest.approx(200 / 3), 0.0, 100.0)
     assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-6)
+    assert [(row["val_videos"], row["val_expected"]) for row in (one, two)] == [(3, 3)] * 2
 
 
 def test_evaluation_by_two_processes_is_that_by_one(videos: Path, tmp_path: Path) -> None:
@@ -142,7 +134,7 @@ def test_weights_divided_among_processes(videos: Path, tmp_path: Path) -> None:
 
 
 def test_units_to_divide_are_modules_that_are_called() -> None:
-    names = _called_modules(sifa_zoo.create_model("sifa_transformer_nano", num_classes=2, img_size=64, num_frames=4))
+    names = called_modules(sifa_zoo.create_model("sifa_transformer_nano", num_classes=2, img_size=64, num_frames=4))
     assert {"layers.0.blocks.0.attn", "layers.0.blocks.0.mlp", "head"} <= set(names)
     assert not {"layers.0.blocks.0", "layers.0.blocks.0.attn.qkv"} & set(names)
 
@@ -164,7 +156,7 @@ def say_hello(results: Path) -> None:
     (results / f"{os.environ['RANK']}.txt").write_text(repr(values))
 
 
-def test_what_processes_tell_each_other(tmp_path: Path) -> None:
+def test_what_processes_exchange(tmp_path: Path) -> None:
     assert run_functions([partial(say_hello, tmp_path)] * 2, tmp_path) == [0, 0]
     expected = repr([[0, "row", 1, "row"], "from 0", [3.0, 1.0], 2])
     assert [(tmp_path / f"{number}.txt").read_text() for number in range(2)] == [expected] * 2
@@ -197,11 +189,11 @@ def fail_on_the_writer(results: Path) -> None:
         (results / f"{os.environ['RANK']}.txt").write_text(f"{type(error).__name__}: {error}")
 
 
-def test_an_error_of_the_writer_is_told_once(tmp_path: Path) -> None:
+def test_an_error_of_the_writer_is_reported_once(tmp_path: Path) -> None:
     assert run_functions([partial(fail_on_the_writer, tmp_path)] * 2, tmp_path) == [0, 0]
-    told = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
-    assert told[0].startswith("ValueError: ")
-    assert told[1] == "PeerError: rank 1: another process of the run has ended (see its message)"
+    errors = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
+    assert errors[0].startswith("ValueError: ")
+    assert errors[1] == "PeerError: rank 1: another process of the run has ended (see its message)"
 
 
 def test_alone_everything_is_plain() -> None:

@@ -79,7 +79,7 @@ def test_multi_label(tmp_path: Path) -> None:
     videos = VideoList(paths, np.array([[1, 1], [1, 0], [0, 0]], dtype=bool), ("any", "red"))
     result = evaluate(Redness(), loader_of(videos), device="cpu")
     assert result["top1"] == pytest.approx(200 / 3)
-    # equal scores count as one threshold: all three of `any`, and the two red videos, of which one is labelled
+    # equal scores count as one threshold: all three of `any`, and two red videos, one of them labelled
     assert result["map"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
     assert "mean_class_accuracy" not in result
     assert (result["videos"], result["expected"]) == (3, 3)

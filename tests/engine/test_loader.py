@@ -11,7 +11,7 @@ from sifa_zoo.data.datasets import ClipDataset
 from sifa_zoo.data.samplers import ClipSampler
 from sifa_zoo.data.transforms import eval_transform, train_transform
 from sifa_zoo.data.videos import VideoList
-from sifa_zoo.engine import loader as loader_module
+from sifa_zoo.engine import loader as module
 from sifa_zoo.engine.loader import clip_loader
 
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
@@ -47,14 +47,13 @@ def test_several_labels(data: Path) -> None:
     assert batch.labels.tolist() == videos.labels.astype(float).tolist()
 
 
-def test_shards_are_disjoint_and_complete(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_videos(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = ClipDataset(_videos(data), CLIP, eval_transform(CLIP))
-    monkeypatch.setattr(loader_module.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(loader_module.distributed, "get_world_size", lambda: 2)
-    shards = []
+    monkeypatch.setattr(module, "world_size", lambda: 2)
+    shares = []
     for rank in range(2):
-        monkeypatch.setattr(loader_module.distributed, "get_rank", lambda rank=rank: rank)
-        batches = list(clip_loader(dataset, batch_size=2, shard=True))
-        shards.append([index for batch in batches for index in batch.indices.tolist()])
-    assert shards == [[0, 2, 4], [1, 3]]
-    assert len(next(iter(clip_loader(dataset, batch_size=5))).labels) == 5
+        monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
+        batches = list(clip_loader(dataset, batch_size=2, distributed=True))
+        shares.append([index for batch in batches for index in batch.indices.tolist()])
+    assert shares == [[0, 2, 4], [1, 3]]
+    assert len(next(iter(clip_loader(dataset, batch_size=5))).labels) == 5  # all of them, unless asked to share

@@ -11,12 +11,12 @@ from sifa_zoo.engine.optim import build_optimizer, build_scheduler, effective_ra
 
 
 def _rates(train: TrainConfig, *, updates: int, num_replicas: int = 1) -> list[float]:
-    """The rate of every step of a run, and the one after its end."""
+    """The rate of every update of a run, and the one after its end."""
     optimizer = build_optimizer(nn.Linear(2, 2), train, num_replicas=num_replicas)
-    scheduler = build_scheduler(optimizer, train, updates=updates, num_replicas=num_replicas)
+    scheduler = build_scheduler(optimizer, train, updates_per_epoch=updates, num_replicas=num_replicas)
     rates = []
-    for step in range(train.epochs * updates + 1):
-        scheduler.step_update(step)
+    for update in range(train.epochs * updates + 1):
+        scheduler.step_update(update)
         rates.append(optimizer.param_groups[0]["lr"])
     return rates
 
@@ -63,9 +63,9 @@ def test_momentum(opt, nesterov):
     assert all((group["momentum"], group["nesterov"]) == (0.8, nesterov) for group in optimizer.param_groups)
 
 
-@pytest.mark.parametrize("opt", ["adamw", "muon"])
-def test_optimisers_without_momentum_and_others_are_built(opt):
-    build_optimizer(nn.Linear(2, 2), TrainConfig(opt=opt))
+@pytest.mark.parametrize(("opt", "name"), [("adamw", "AdamW"), ("muon", "Muon")])
+def test_optimisers_without_momentum_and_others_are_built(opt, name):
+    assert type(build_optimizer(nn.Linear(2, 2), TrainConfig(opt=opt))).__name__ == name
 
 
 def test_biases_do_not_decay():

@@ -18,7 +18,7 @@ def config(data: Path, **settings) -> RunConfig:
 
 @pytest.fixture
 def numbered(tmp_path, data):
-    """Lists of the session's videos with numbers as labels, blue 0 and red 1."""
+    """Lists of the videos of `data` with numbers as labels, blue 0 and red 1."""
     for split in ("train", "val"):
         paths = sorted(data.glob(f"{split}/*/*.mp4"))
         lines = [f"{path} {int(path.parent.name == 'red')}\n" for path in paths]
@@ -87,13 +87,13 @@ def test_training_videos_by_other_paths_do_not_validate(numbered, data, tmp_path
     assert "warning: 6 validation videos are in training too" in capsys.readouterr().err
 
 
-def test_an_epoch_smaller_than_an_update_is_told(data, tmp_path, capsys):
+def test_an_epoch_smaller_than_an_update_is_warned_of(data, tmp_path, capsys):
     train = TrainConfig(batch_size=8, lr_batch=4)
     read_data(RunConfig(str(data), "sifa_net_nano", ClipConfig(), train), run=tmp_path / "run")
     assert "an epoch has 6 clips, fewer than the 8 of an update; the rates are scaled to 8" in capsys.readouterr().err
 
 
-def test_a_warm_up_that_does_not_end_is_told(capsys):
+def test_a_warm_up_that_does_not_end_is_warned_of(capsys):
     given = dict.fromkeys(("recipe", "checkpoint", "val", "clip", "model_args", "pretrained", "reading"))
     given |= {"data": "d", "model": "sifa_net_nano", "train": {"epochs": 2, "warmup_epochs": 3}}
     assert settle(given, saved=None).train.warmup_epochs == 3

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from sifa_zoo.engine.progress import DataClock, progress_bar, show_step
+from sifa_zoo.engine.progress import DataClock, progress_bar, show_update
 
 
 def test_waiting_and_rate() -> None:
@@ -19,7 +19,7 @@ def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     monkeypatch.setattr("sys.stderr", text)
     with progress_bar(2, epochs=3, clips=8, done=4) as bar:
-        show_step(bar, clips=4, loss=0.5, lr=1e-3, data_wait=0.25)
+        show_update(bar, clips=4, loss=0.5, lr=1e-3, data_wait=0.25)
     last = text.getvalue().split("\r")[-1]
     for part in ("epoch 2/3: 100%", "8/8", "clip/s", "00:00<00:00", "loss 0.500, lr 1.0e-03, waiting for data 25%"):
         assert part in last
@@ -27,5 +27,5 @@ def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar(1, epochs=1, clips=2, show=False) as bar:
-        show_step(bar, clips=2, loss=0.5, lr=1e-3, data_wait=0.0)
+        show_update(bar, clips=2, loss=0.5, lr=1e-3, data_wait=0.0)
     assert capsys.readouterr().err == ""

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 
 import sifa_zoo
 from sifa_zoo.data.formats import read_videos
@@ -49,7 +52,8 @@ def test_order_and_missing_files_do_not_matter(folder: Path) -> None:
 
 
 def test_versions() -> None:
-    assert versions()["sifa_zoo"] == sifa_zoo.__version__
+    expected = {"sifa_zoo": sifa_zoo.__version__, "torch": torch.__version__, "timm": timm.__version__}
+    assert versions() == {**expected, "python": platform.python_version()}
 
 
 def test_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +79,9 @@ def test_a_resumed_run_is_compared_with_its_start(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err == ""
     check_resumable(tmp_path, {**facts, "data_fingerprint": "bb"})
     assert "warning: the videos are not those that the run" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="has 2 processes, not 1: resume it with as many"):
+    with pytest.raises(ValueError, match="has 2 processes, not 1: resume it with 2"):
         check_resumable(tmp_path, {**facts, "num_processes": 1})
-    with pytest.raises(DataError, match="has 8 training videos, not 7; start a new --output"):
+    with pytest.raises(DataError, match=r"has 8 training videos, not 7: bring back .* or start a new --output"):
         check_resumable(tmp_path, {**facts, "train_videos": 7})
-    with pytest.raises(DataError, match="has 4 validation videos, not 3; start a new --output"):
+    with pytest.raises(DataError, match=r"has 4 validation videos, not 3: bring back .* or start a new --output"):
         check_resumable(tmp_path, {**facts, "val_videos": 3})

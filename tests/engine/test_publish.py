@@ -16,7 +16,7 @@ from sifa_zoo.cli import main
 from sifa_zoo.engine.checkpoint import load_run, read_info
 from sifa_zoo.engine.evaluate import evaluate_run
 from sifa_zoo.engine.fixed_clip import fixed_clip
-from sifa_zoo.engine.publish import _validated, publish
+from sifa_zoo.engine.publish import publish, validation_figures
 from sifa_zoo.engine.verify import verify
 from sifa_zoo.hub import CorruptError, HubError, RepositoryError
 from sifa_zoo.manifest import parse_manifest
@@ -94,12 +94,12 @@ def test_the_figures_of_an_incomplete_validation_do_not_count(run_folder):
     info = read_info(run_folder)
     incomplete = dataclasses.replace(info, metrics={**info.metrics, "val_videos": 3})
     with pytest.raises(ValueError, match="only 3 of 4 validation videos could be evaluated in training"):
-        _validated(incomplete, "two colours")
+        validation_figures(incomplete, "two colours")
 
 
 def test_weights_that_were_not_trained_here_have_no_figures_of_a_validation(run_folder):
     converted = dataclasses.replace(read_info(run_folder), metrics={})
-    assert _validated(converted, "two colours") == []
+    assert validation_figures(converted, "two colours") == []
 
 
 def test_publishing_again_makes_a_new_commit(logged_in, run_folder):
@@ -119,7 +119,7 @@ def test_publishing_again_makes_a_new_commit(logged_in, run_folder):
         ({"run": "nowhere"}, "no such run folder"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_sent(logged_in, run_folder, arguments, match):
+def test_mistakes_are_reported_before_anything_is_sent(logged_in, run_folder, arguments, match):
     arguments = {"run": run_folder, "repo": REPO, **FACTS, **arguments}
     with pytest.raises(ValueError, match=match):
         publish(arguments.pop("run"), arguments.pop("repo"), **arguments)
@@ -206,5 +206,5 @@ def test_verify_refuses_other_logits(logged_in, run_folder):
     config = json.loads(logged_in.repos[REPO].commits[logged_in.repos[REPO].branches["main"]]["config.json"].data)
     config["sifa_zoo"]["logits"][0] += 1e-3
     logged_in.add(REPO, {"config.json": json.dumps(config).encode()})
-    with pytest.raises(CorruptError, match=r"logits of the fixed clip are off by 0.001, at most 0.0001 is allowed"):
+    with pytest.raises(CorruptError, match=r"are 0\.001 off the stored ones, more than 0\.0001"):
         verify(f"hf-hub:{REPO}")

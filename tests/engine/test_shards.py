@@ -7,6 +7,7 @@ import dataclasses
 import json
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from sifa_zoo.engine.prepare import read_data, settle
 from sifa_zoo.engine.shard_loader import shard_loader
 from sifa_zoo.engine.train import finetune
 
+SameRun = Callable[[Path, Path], None]
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 FLAGS = "--model sifa_net_nano --num-frames 4 --frame-stride 1 --img-size 32 --device cpu --warmup-epochs 0 --lr 1e-3"
 COLORS = {"blue": (30, 30, 200), "red": (200, 30, 30)}
@@ -71,11 +73,6 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def same_run(one: Path, other: Path) -> None:
-    for name in ("log.csv", "last.safetensors"):
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-
-
 def loader_of(
     data: Path, *, batch_size: int = 2, workers: int = 0, seed: int | None = 0
 ) -> torch.utils.data.DataLoader:
@@ -90,7 +87,9 @@ def names(loader: torch.utils.data.DataLoader, *, epoch: int = 0, start: int = 0
     return [batch.names for batch in loader]
 
 
-def test_the_run_says_what_it_reads_and_is_the_same_again(data: Path, run: Path, tmp_path: Path, capsys) -> None:
+def test_the_run_says_what_it_reads_and_is_the_same_again(
+    data: Path, run: Path, tmp_path: Path, same_run: SameRun, capsys
+) -> None:
     train(data / "shards", tmp_path / "again")
     same_run(run, tmp_path / "again")
     said = capsys.readouterr().out
@@ -123,7 +122,7 @@ def test_what_was_passed_over_is_not_decoded(data: Path, monkeypatch: pytest.Mon
     assert len(decoded) == 4
 
 
-def test_processes_take_as_many_steps_whatever_their_shards_hold(
+def test_processes_make_equally_many_steps_whatever_their_shards_hold(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = ShardList([*map(str, sorted((data / "shards" / "train").glob("*.tar"))[:3])], CLASSES)
@@ -133,7 +132,7 @@ def test_processes_take_as_many_steps_whatever_their_shards_hold(
         monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
         dataset = ShardDataset(videos, CLIP, train_transform(CLIP), seed=0)
         loader = shard_loader(dataset, batch_size=2)
-        assert len(loader) == 3  # 12 samples for two processes, of which one has eight and one four
+        assert len(loader) == 3  # 12 samples for two processes: one has eight, the other four
         taken.append(names(loader))
     assert [len(batches) for batches in taken] == [3, 3]
     first, second = ([name for batch in batches for name in batch] for batches in taken)
@@ -142,7 +141,7 @@ def test_processes_take_as_many_steps_whatever_their_shards_hold(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_goes_on_bit_for_bit(data: Path, tmp_path: Path, workers: int) -> None:
+def test_a_killed_run_goes_on_bit_for_bit(data: Path, tmp_path: Path, same_run: SameRun, workers: int) -> None:
     flags = f"{FLAGS} --drop-rate 0.3 --batch-size 8 --epochs 2 --save-every 1 --resume auto --workers {workers}"
     unbroken, broken = tmp_path / "unbroken.jsonl", tmp_path / "broken.jsonl"
 
@@ -154,21 +153,21 @@ def test_a_killed_run_goes_on_bit_for_bit(data: Path, tmp_path: Path, workers: i
     ended = run_cli(command("b"), tmp_path, arrange={0: kill_before_update(2)})
     assert ended[0].code == -signal.SIGKILL
     ended = run_cli(command("b"), tmp_path, arrange={0: partial(before_update, 4, partial(send, signal.SIGTERM))})
-    assert "step 2 of epoch 2 is saved" in ended[0].text
+    assert "update 2 of epoch 2 is saved" in ended[0].text
     ended = run_cli(command("b"), tmp_path, arrange={0: partial(record, broken)})
     assert ended[0].code == 0, ended[0].text
     assert recorded(broken) == {update: row for update, row in recorded(unbroken).items() if update > 5}
     same_run(tmp_path / "a", tmp_path / "b")
 
 
-def test_another_number_of_workers_is_told(data: Path, tmp_path: Path) -> None:
+def test_another_number_of_readers_is_warned_of(data: Path, tmp_path: Path) -> None:
     flags = f"{FLAGS} --batch-size 12 --epochs 1"
     command = ["finetune", str(data / "shards"), "--output", str(tmp_path / "run"), *flags.split()]
     stop = partial(before_update, 1, partial(send, signal.SIGTERM))
     run_cli([*command, "--workers", "2"], tmp_path, arrange={0: stop})
     ended = run_cli([*command, "--workers", "0", "--resume"], tmp_path)
     assert ended[0].code == 0, ended[0].text
-    assert "warning: 2 workers read the shards of the run in" in ended[0].text
+    assert "has 2 readers of shards, not 1: the order changes" in ended[0].text
 
 
 def figures(result: dict) -> list:
@@ -297,8 +296,8 @@ def test_what_needs_all_labels_is_refused(data: Path, tmp_path: Path) -> None:
 
 def test_several_labels_in_training_and_one_in_shards(data: Path, tmp_path: Path, monkeypatch) -> None:
     several = VideoList(["a"], np.array([[True, True]]), CLASSES)
-    parts = iter((several, ShardList(data / "shards" / "val" / "0.tar")))
-    monkeypatch.setattr("sifa_zoo.engine.prepare.read_videos_or_shards", lambda *args, **how: next(parts))
+    splits = iter((several, ShardList(data / "shards" / "val" / "0.tar")))
+    monkeypatch.setattr("sifa_zoo.engine.prepare.read_videos_or_shards", lambda *args, **how: next(splits))
     config = RunConfig(data="x", model="sifa_net_nano", clip=CLIP, train=TrainConfig())
     with pytest.raises(DataError, match="training videos may have several labels each, but videos in shards have one"):
         read_data(config, run=tmp_path)

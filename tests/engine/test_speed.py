@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,10 +22,13 @@ from sifa_zoo.engine.speed import (
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 
 
-def test_rates_are_of_this_machine(data: Path) -> None:
-    assert loading_rate(read_videos(data, "train"), CLIP, seconds=0.1) > 0
-    options = {"num_classes": 2, "batch_size": 2, "device": torch.device("cpu"), "seconds": 0.1}
-    assert training_rate("sifa_net_nano", CLIP, **options) > 0
+def test_rates_are_clips_per_second(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = map(float, itertools.count(1))  # whoever asks for the time finds it a second later
+    clock = SimpleNamespace(process_time=ticks.__next__, perf_counter=ticks.__next__)
+    monkeypatch.setattr("sifa_zoo.engine.speed.time", clock)
+    assert loading_rate(read_videos(data, "train"), CLIP, seconds=3.5) == 4 / 4
+    options = {"num_classes": 2, "batch_size": 2, "device": torch.device("cpu"), "seconds": 3.5}
+    assert training_rate("sifa_net_nano", CLIP, **options) == 2 * 4 / 5
 
 
 def test_videos_that_do_not_decode_deliver_nothing(tmp_path: Path) -> None:

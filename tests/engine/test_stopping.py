@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -40,10 +40,10 @@ def defer(stop: StopSignals, *numbers: signal.Signals) -> None:
 
 
 def test_other_threads_and_forked_workers_are_left_alone() -> None:
-    with stop_signals() as stop:
-        thread = threading.Thread(target=lambda: stop_signals().__enter__())
-        thread.start()
-        thread.join()
+    with stop_signals() as stop, ThreadPoolExecutor(1) as thread:
+        handler = signal.getsignal(signal.SIGTERM)
+        thread.submit(lambda: stop_signals().__enter__()).result()  # where `signal.signal` would raise
+        assert signal.getsignal(signal.SIGTERM) == handler
         stop._process = -1
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.received is None

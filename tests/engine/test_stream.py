@@ -35,7 +35,7 @@ def test_frames_are_those_of_load_video(tmp_path: Path) -> None:
 
 
 def write_uneven(path: Path) -> tuple[Path, np.ndarray]:
-    """H.264 with B-frames, of which the decoder holds back the last; returns the times of its frames, too."""
+    """Write H.264 with B-frames, so that the decoder holds back the last frames; returns the path and all times."""
     ticks = np.cumsum(np.random.default_rng(0).integers(1, 5, 20))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("h264", rate=25, options={"bf": "3"})

@@ -43,9 +43,9 @@ def test_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with open_trackers(["tensorboard"], tmp_path, settings={"lr": 0.1}) as log:
-        for step in (1, 2, 3):
-            log({"train/loss": 1 / step}, step)
-    with open_trackers(["tensorboard"], tmp_path, settings={}, step=2) as log:  # resumed: 2 and 3 were lost
+        for update in (1, 2, 3):
+            log({"train/loss": 1 / update}, update)
+    with open_trackers(["tensorboard"], tmp_path, settings={}, update=2) as log:  # resumed: 2 and 3 were lost
         log({"train/loss": 9.0}, 2)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -54,9 +54,9 @@ def test_tensorboard(tmp_path: Path) -> None:
 
 def test_wandb(tmp_path: Path, wandb: list[Any]) -> None:
     check_trackers(["wandb"])
-    for step in (0, 7):
-        with open_trackers(["wandb"], tmp_path, settings={"lr": 0.1}, step=step) as log:
-            log({"train/loss": 0.5}, step + 1)
+    for update in (0, 7):
+        with open_trackers(["wandb"], tmp_path, settings={"lr": 0.1}, update=update) as log:
+            log({"train/loss": 0.5}, update + 1)
     first, logged, finished, second, *_ = wandb
     assert logged == ({"train/loss": 0.5}, 1)
     assert finished == "finished"

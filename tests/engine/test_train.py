@@ -19,16 +19,15 @@ from tiny_videos import write_video, write_videos
 import sifa_zoo
 from sifa_zoo.config import ClipConfig, TrainConfig
 from sifa_zoo.data.videos import DataError
-from sifa_zoo.engine import checkpoint, training
+from sifa_zoo.engine import training
 from sifa_zoo.engine.checkpoint import load_run, read_info
-from sifa_zoo.engine.device import spare_cores
 from sifa_zoo.engine.evaluate import evaluate_run
-from sifa_zoo.engine.log import draw_curve, ticks
 from sifa_zoo.engine.scores import ScoreError
 from sifa_zoo.engine.train import TrainingError, best_row, finetune
 from sifa_zoo.weights import EMBEDDED
 
 Train = Callable[..., dict[str, Any]]
+SameRun = Callable[[Path, Path], None]
 FILES = {"best.safetensors", "last.safetensors", "state.pt", "config.json", "log.csv", "curve.png"}
 
 
@@ -54,29 +53,17 @@ def test_best_is_the_best_row(run_folder: Path) -> None:
     assert info.metrics == {name: best[name] for name in info.metrics}
 
 
-def test_best_row_breaks_ties_by_loss() -> None:
-    rows = [{"val_top1": 50.0, "val_loss": 1.0}, {"val_top1": 50.0, "val_loss": 0.5}, {"val_top1": 40.0, "val_loss": 0}]
-    assert best_row(rows) is rows[1]
-
-
-def test_best_row_is_never_one_without_a_figure() -> None:
-    nan = math.nan
-    rows = [{"val_top1": nan, "val_loss": 0.1}, {"val_top1": 5.0, "val_loss": nan}, {"val_top1": 5.0, "val_loss": 9.0}]
-    assert best_row(rows) is rows[2]
-
-
-def test_same_seed_same_run(run_folder: Path, tmp_path: Path, train: Train) -> None:
+def test_same_seed_same_run(run_folder: Path, tmp_path: Path, train: Train, same_run: SameRun) -> None:
     train(tmp_path / "again", epochs=3)
-    assert (tmp_path / "again" / "log.csv").read_bytes() == (run_folder / "log.csv").read_bytes()
-    assert (tmp_path / "again" / "last.safetensors").read_bytes() == (run_folder / "last.safetensors").read_bytes()
+    same_run(tmp_path / "again", run_folder)
 
 
 def test_workers_do_not_change_the_run(
-    run_folder: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, tmp_path: Path, train: Train, same_run: SameRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # fewer threads would add up in another order
     train(tmp_path / "workers", epochs=3, workers=1)
-    assert (tmp_path / "workers" / "log.csv").read_bytes() == (run_folder / "log.csv").read_bytes()
+    same_run(tmp_path / "workers", run_folder)
 
 
 def test_another_seed_another_run(run_folder: Path, tmp_path: Path, train: Train) -> None:
@@ -86,7 +73,12 @@ def test_another_seed_another_run(run_folder: Path, tmp_path: Path, train: Train
 
 @pytest.mark.parametrize("stop_after", [0, 1, 2])
 def test_resumed_run_equals_an_unbroken_one(
-    run_folder: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    run_folder: Path,
+    tmp_path: Path,
+    train: Train,
+    same_run: SameRun,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_after: int,
 ) -> None:
     output = tmp_path / "run"
     interrupt_epoch(monkeypatch, stop_after)
@@ -94,8 +86,7 @@ def test_resumed_run_equals_an_unbroken_one(
         train(output, epochs=3)
     monkeypatch.undo()
     train(output, epochs=3, call={"resume": True})
-    for name in ("log.csv", "last.safetensors", "best.safetensors"):
-        assert (output / name).read_bytes() == (run_folder / name).read_bytes(), name
+    same_run(output, run_folder)
 
 
 def test_resume_takes_the_saved_settings(run_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +102,12 @@ def test_resume_refuses_other_settings(run_folder: Path, train: Train) -> None:
 
 @pytest.mark.parametrize("renamed", [1, 2, 3, 4, 5])  # files, before the kill
 def test_a_kill_while_files_are_renamed_loses_nothing(
-    renamed: int, tmp_path: Path, train: Train, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+    renamed: int,
+    tmp_path: Path,
+    train: Train,
+    same_run: SameRun,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names: list[str] = []
 
@@ -122,13 +118,12 @@ def test_a_kill_while_files_are_renamed_loses_nothing(
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "replace", replace)
+        patch.setattr(os, "replace", replace)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "run", epochs=3)
     assert names[:2] == ["config.json", "state.pt"]
     train(tmp_path / "run", epochs=3, call={"resume": True})
-    for name in ("log.csv", "last.safetensors", "best.safetensors"):
-        assert (tmp_path / "run" / name).read_bytes() == (run_folder / name).read_bytes()
+    same_run(tmp_path / "run", run_folder)
 
 
 def test_resume_names_damaged_files(tmp_path: Path, train: Train, run_folder: Path) -> None:
@@ -192,7 +187,7 @@ def test_one_class_is_refused(tmp_path: Path, train: Train) -> None:
     videos = write_videos(tmp_path / "videos", num_train=1, num_val=1)
     for split in ("train", "val"):
         shutil.rmtree(videos / split / "red")
-    with pytest.raises(DataError, match="class"):
+    with pytest.raises(DataError, match="at least two classes, got 1: blue"):
         train(tmp_path / "run", videos=videos)
 
 
@@ -222,7 +217,7 @@ def test_a_loss_that_is_not_finite_names_the_videos(tmp_path: Path, train: Train
 
 
 def test_a_full_disk_keeps_the_last_epoch(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = checkpoint.os.fsync, []
+    real, calls = os.fsync, []
 
     def fsync(descriptor: int) -> None:
         calls.append(descriptor)
@@ -230,7 +225,7 @@ def test_a_full_disk_keeps_the_last_epoch(tmp_path: Path, train: Train, monkeypa
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="no space left on the disk while saving"):
         train(tmp_path / "run", epochs=3)
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
@@ -257,8 +252,9 @@ def test_two_heads_are_trained_together(tmp_path: Path, train: Train) -> None:
     train(tmp_path / "run", epochs=1, call=call)
     model = load_run(tmp_path / "run")
     assert model.dual_head
-    assert not torch.equal(model.head.fc.bias, torch.zeros(2))
-    assert not torch.equal(model.head_dual.fc.bias, torch.zeros(2))
+    untrained = load_run(tmp_path / "still")
+    assert not torch.equal(model.head.fc.weight, untrained.head.fc.weight)
+    assert not torch.equal(model.head_dual.fc.weight, untrained.head_dual.fc.weight)
 
 
 def test_bf16(tmp_path: Path, train: Train) -> None:
@@ -315,40 +311,6 @@ def test_train_config_is_the_default(tmp_path: Path, data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 2.2, [0, 0.5, 1, 1.5, 2]),
-        (0, 100, [0, 20, 40, 60, 80, 100]),
-        (0, 0.01, [0, 0.002, 0.004, 0.006, 0.008, 0.01]),
-    ],
-)
-def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
-    assert ticks(low, high) == expected
-
-
-def test_curve_of_one_epoch() -> None:
-    row = {"epoch": 1, "train_loss": 1.0, "val_loss": 2.0, "val_top1": 50.0, "val_top5": 100.0}
-    assert draw_curve([row]).startswith(b"\x89PNG")
-
-
-def test_training_on_a_cpu_leaves_cores_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(4)
-        with spare_cores(torch.device("cpu"), workers=3):
-            assert torch.get_num_threads() == 1
-        with spare_cores(torch.device("cpu"), workers=9):
-            assert torch.get_num_threads() == 1
-        monkeypatch.setenv("OMP_NUM_THREADS", "4")
-        with spare_cores(torch.device("cpu"), workers=3):
-            assert torch.get_num_threads() == 4
-        assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
     "start",
     [
         {"model": "sifa_net_nano", "pretrained": True},
@@ -389,9 +351,7 @@ def test_weights_that_training_cannot_start_from(data, tmp_path, start, match):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_worker_that_was_killed_is_told_in_one_line(
-    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_worker_is_reported_in_one_line(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any, **__: Any) -> None:
         raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
 
@@ -400,7 +360,7 @@ def test_a_worker_that_was_killed_is_told_in_one_line(
         train(tmp_path / "run")
 
 
-def test_all_that_came_of_the_settings_is_saved(tmp_path: Path, train: Train) -> None:
+def test_what_follows_from_the_settings_is_saved(tmp_path: Path, train: Train) -> None:
     train(tmp_path / "run", epochs=1, accumulation_steps=2, lr_batch=8, call={"log": ["tensorboard"]})
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["global_batch"], config["effective_lr"], config["num_processes"]) == (4, 5e-4, 1)
@@ -457,8 +417,8 @@ def test_how_often_a_run_is_saved_may_change(tmp_path: Path, train: Train, monke
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run")
     monkeypatch.undo()
-    best = train(tmp_path / "run", save_every=1, save_minutes=5, call={"resume": "auto"})
-    assert best["epoch"] in (1, 2)
+    train(tmp_path / "run", save_every=1, save_minutes=5, call={"resume": "auto"})
+    assert [row["epoch"] for row in csv.DictReader((tmp_path / "run" / "log.csv").open())] == ["1", "2"]
 
 
 def test_scores_that_are_not_finite_are_not_saved(tmp_path: Path, train: Train) -> None:
@@ -470,7 +430,7 @@ def test_scores_that_are_not_finite_are_not_saved(tmp_path: Path, train: Train) 
 
 
 def test_the_epoch_before_spoilt_weights_stays(
-    tmp_path: Path, train: Train, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, train: Train, same_run: SameRun, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     evaluate, calls = training.evaluate, []
@@ -486,4 +446,4 @@ def test_the_epoch_before_spoilt_weights_stays(
         train(run, epochs=3)
     monkeypatch.undo()
     train(run, epochs=3, call={"resume": True})
-    assert (run / "log.csv").read_bytes() == (run_folder / "log.csv").read_bytes()
+    same_run(run, run_folder)

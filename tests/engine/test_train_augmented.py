@@ -25,13 +25,15 @@ from sifa_zoo.recipes import recipes
 Train = Callable[..., dict[str, Any]]
 
 
-def test_augmented_runs_are_repeatable(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_augmented_runs_are_repeatable(
+    tmp_path: Path, train: Train, same_run: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     settings = {"rand_augment": 1, "color_jitter_prob": 0.5, "mixup_alpha": 0.4, "cutmix_alpha": 1.0, "balance": 0.5}
     settings |= {"repeats": 2, "lr_batch": 4, "min_lr": 1e-5, "warmup_lr": 1e-4, "warmup_epochs": 1, "num_crops": 3}
     for name, workers in (("first", 0), ("again", 1)):
         train(tmp_path / name, epochs=2, workers=workers, **settings)
-    assert (tmp_path / "first" / "log.csv").read_bytes() == (tmp_path / "again" / "log.csv").read_bytes()
+    same_run(tmp_path / "first", tmp_path / "again")
     info = read_info(tmp_path / "first")
     assert info is not None
     assert info.num_crops == 3
@@ -39,7 +41,7 @@ def test_augmented_runs_are_repeatable(tmp_path: Path, train: Train, monkeypatch
 
 
 def test_resumed_augmented_run_equals_an_unbroken_one(
-    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, train: Train, same_run: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"epochs": 3, "mixup_alpha": 0.4, "repeats": 2, "balance": 1.0}
     train(tmp_path / "whole", **settings)
@@ -48,8 +50,7 @@ def test_resumed_augmented_run_equals_an_unbroken_one(
         train(tmp_path / "run", **settings)
     monkeypatch.undo()
     train(tmp_path / "run", **settings, call={"resume": True})
-    for name in ("log.csv", "last.safetensors"):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_what_is_in_effect_is_printed(tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]) -> None:

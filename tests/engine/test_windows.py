@@ -31,7 +31,7 @@ def test_starts(num_frames: int, window: int, hop: int, starts: list[int]) -> No
 @pytest.mark.parametrize("window", [1, 2, 5, 9])
 @pytest.mark.parametrize("hop", [1, 2, 5, 11])
 def test_frame_by_frame_gives_the_same(window: int, hop: int) -> None:
-    """A stream, whose end nobody knows, comes to the windows of the whole video, and each frame is in one of them."""
+    """A stream of unknown length gives the windows of the whole video, and these cover its frames."""
     windows = Windows(window, hop)
     for num_frames in range(1, 30):
         found = [start for seen in range(1, num_frames + 1) if (start := windows.due(seen)) is not None]
