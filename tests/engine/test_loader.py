@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from sifa_zoo.data.samplers import ClipSampler
 from sifa_zoo.data.transforms import eval_transform, train_transform
 from sifa_zoo.data.videos import VideoList
 from sifa_zoo.engine import loader as module
-from sifa_zoo.engine.loader import clip_loader
+from sifa_zoo.engine.loader import ClipLoader, clip_loader, leave_signals_to_parent
 
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 
@@ -57,3 +59,28 @@ def test_processes_share_the_videos(data: Path, monkeypatch: pytest.MonkeyPatch)
         shares.append([index for batch in batches for index in batch.indices.tolist()])
     assert shares == [[0, 2, 4], [1, 3]]
     assert len(next(iter(clip_loader(dataset, batch_size=5))).labels) == 5  # all of them, unless asked to share
+
+
+def _note_blocked(folder: Path, worker: int) -> None:
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    (folder / f"{worker}.txt").write_text(" ".join(sorted(signal.Signals(number).name for number in blocked)))
+
+
+def test_signals_wait_until_workers_leave_them_to_the_parent(tmp_path: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    loader = ClipLoader(torch.arange(4), num_workers=2, worker_init_fn=partial(_note_blocked, tmp_path))
+    assert len(list(loader)) == 4
+    assert [(tmp_path / f"{worker}.txt").read_text() for worker in range(2)] == ["SIGINT SIGTERM"] * 2
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_workers_get_their_signals_in_the_end() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    try:
+        leave_signals_to_parent(0)
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
