@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from sifa_zoo.config import ClipConfig, WeightsInfo
 from sifa_zoo.engine.checkpoint import clip_config, load_run, read_info
-from sifa_zoo.files import write_files
 
 
 def test_weights_say_what_they_are(run_folder: Path) -> None:
@@ -64,41 +61,6 @@ def test_load_run_refuses_a_missing_key(run_folder: Path, tmp_path: Path) -> Non
     save_file(tensors, tmp_path / "broken.safetensors", metadata)
     with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight"):
         load_run(tmp_path / "broken.safetensors")
-
-
-def test_write_files_replaces_all(tmp_path: Path) -> None:
-    a, b = tmp_path / "a", tmp_path / "b"
-    a.write_bytes(b"old")
-    write_files({a: b"new", b: b"also"})
-    assert (a.read_bytes(), b.read_bytes()) == (b"new", b"also")
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
-
-
-def test_full_disk_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = tmp_path / "a", tmp_path / "b"
-    a.write_bytes(b"old")
-    calls = []
-
-    def fsync(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(
-        OSError, match=r"no space left on the disk while saving .*b; what was saved before is untouched"
-    ):
-        write_files({a: b"new", b: b"also"})
-    assert a.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a"]
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_dev_full_is_reported(tmp_path: Path) -> None:
-    os.symlink("/dev/full", tmp_path / ".a.tmp")
-    with pytest.raises(OSError, match="no space left"):
-        write_files({tmp_path / "a": b"new"})
-    assert not os.listdir(tmp_path)
 
 
 def test_run_folder_can_be_moved(run_folder: Path, tmp_path: Path) -> None:
