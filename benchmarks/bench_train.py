@@ -4,10 +4,12 @@
 
 Each model trains at its default input on clips that are decoded from videos as in a run: loader, transform, forward,
 loss, backward, clipping and AdamW. Torchvision's video models take 16 frames of 224 pixels, each in its own process, as
-all models here do, so that the peak is its own. Weights are random. `--dtype bfloat16` is autocast, `--compile` adds a
-compiled row to each: run it twice, with `--warm-up 2`, since compiling takes minutes and memory and is cached. Peak memory is that of the GPU, or of the process beyond its libraries (VmHWM), without the
-processes that decode. What these have ready when time starts serves the first steps: the share of waiting wants
-`--steps 20` or more. Without `--data`, clips come from generated H.264 videos of 340 x 256 pixels.
+all models here do, so that the peak is its own. Weights are random. `--dtype bfloat16` is autocast. `--compile` adds a
+compiled row to each: run it twice, with `--warm-up 2`, since compiling takes minutes and memory and is cached.
+
+Peak memory is that of the GPU, or of the process beyond its libraries (VmHWM), without the processes that decode. What
+these have ready when time starts serves the first steps: the share of waiting wants `--steps 20` or more. Without
+`--data`, clips come from generated H.264 videos of 340 x 256 pixels.
 """
 
 from __future__ import annotations
