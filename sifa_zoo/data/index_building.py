@@ -31,7 +31,7 @@ from sifa_zoo.data.index import NO_TIME, Access, Disagreement, Index, average_ra
 from sifa_zoo.data.scaling import Scaler, turns, upright_size
 
 # Containers in which packets have the times of their frames, as long as no two are the same.
-_TIMED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+TIMED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Each packet of these codecs gives one frame; for any other codec, only decoding the whole file shows that.
 _ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1")
 # What a packet may carry besides its data without being decoded differently.
@@ -56,7 +56,7 @@ def build_index(file: File) -> Index:
         time_base = (video.stream.time_base or Fraction(1)).as_integer_ratio()
         in_place = table.plain and min(table.places) >= 0
         own_settings = _matching_settings(settings, table, reader) if in_place else None
-    timed = container in _TIMED_FORMATS and codec in _ONE_FRAME_PER_PACKET
+    timed = container in TIMED_FORMATS and codec in _ONE_FRAME_PER_PACKET
     frames = _frames_by_times(table) if timed else _Frames()
     known = len(frames.packets) > 0
     seekable = known or (table.plain and container in SEEK_BY_BYTE)

@@ -14,12 +14,14 @@ import av
 import numpy as np
 import torch
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.data import container
 from sifa_zoo.data.container import VideoError
 from sifa_zoo.data.decode import frame_times, video_info
+from sifa_zoo.data.index_building import TIMED_FORMATS
 from sifa_zoo.data.sampling import ROUNDING_SECONDS
 from sifa_zoo.data.scaling import Scaler, resized, turns, upright_size
 from sifa_zoo.data.transforms import eval_transform
@@ -215,11 +217,15 @@ def _open_file(name: str) -> Iterator[tuple[float, Timed]]:
     """The rate of a file, and its frames at the times by which clips are sampled."""
     if os.path.isdir(name):
         raise VideoError(f"{name}: a folder; pictures have no times, so name a video file")
-    times = np.maximum.accumulate(frame_times(name, complete=True))
-    fps = video_info(name).fps
-    decoded = container.frames_in_order(container.find_file(name))
-    frames = (frame for frame, _ in decoded if frame is not None)
-    yield fps, zip((times - times[0]).tolist(), frames, strict=False)
+    file = container.find_file(name)
+    with container.open_video(file) as video:
+        if video.container.format.name in TIMED_FORMATS:
+            fps = _rate(video.stream)
+            yield fps, _by_own_clock(video, interval=1 / (fps or 1))
+            return
+    times = np.maximum.accumulate(frame_times(name, complete=True))  # of packets without times of their own
+    frames = (frame for frame, _ in container.frames_in_order(file) if frame is not None)
+    yield video_info(name).fps, zip(map(float, times - times[0]), frames, strict=False)
 
 
 @contextmanager
@@ -238,8 +244,13 @@ def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
             raise VideoError(f"{name}: no video stream")
         stream = opened.streams.video[0]
         container.use_one_thread(stream.codec_context)
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        fps = _rate(stream)
         yield fps, _by_own_clock(container.OpenVideo(opened, stream), interval=1 / (fps or 1))
+
+
+def _rate(stream: VideoStream) -> float:
+    """Frames per second; 0 if not known."""
+    return float(stream.average_rate or stream.guessed_rate or 0)
 
 
 def _by_own_clock(video: container.OpenVideo, *, interval: float) -> Timed:
