@@ -21,10 +21,10 @@ from typing import Any
 
 from measure import machine
 
-from sifa_zoo.data.motion import CLASSES, write_motion_clips
-from sifa_zoo.engine.evaluate import evaluate_run
-from sifa_zoo.engine.train import finetune
-from sifa_zoo.run_files import CONFIG
+from sifa_zoo.evaluation.evaluate import evaluate_run
+from sifa_zoo.files import CONFIG
+from sifa_zoo.preparing.motion import CLASSES, write_motion_clips
+from sifa_zoo.training.finetune import finetune
 
 OFFSETS = ("learned", "zero", "none")
 NUM_TRAIN, NUM_VAL, NUM_TEST = 1600, 160, 400  # of all eight classes

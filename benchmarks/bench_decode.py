@@ -37,10 +37,10 @@ import torch
 from measure import machine
 from torch.utils.data import DataLoader, Dataset
 
-from sifa_zoo.data import index_cache
-from sifa_zoo.data.decode import load_video, video_info
-from sifa_zoo.data.sampling import clip_indices
-from sifa_zoo.data.scaling import resized
+from sifa_zoo.datasets.sampling import clip_indices
+from sifa_zoo.video import index_cache
+from sifa_zoo.video.decode import load_video, video_info
+from sifa_zoo.video.scaling import resized
 
 SHORT_SIDE = 256
 DRAWS = {

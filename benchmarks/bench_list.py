@@ -27,8 +27,8 @@ from typing import Any
 from measure import machine
 from torch.utils.data import DataLoader, Dataset
 
-from sifa_zoo.data.formats import read_videos
-from sifa_zoo.data.videos import VideoList
+from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.videos import VideoList
 
 PER_FOLDER = 2_500
 WORKERS = 2

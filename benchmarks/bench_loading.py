@@ -22,7 +22,7 @@ from measure import machine
 from safetensors.torch import load_file, save_file
 
 import sifa_zoo
-from sifa_zoo.hub import file_sha256
+from sifa_zoo.weights.hub import file_sha256
 
 
 def seconds(call: Callable[[], object]) -> float:

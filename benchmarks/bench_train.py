@@ -37,14 +37,14 @@ from torch.nn.utils import clip_grad_norm_
 
 import sifa_zoo
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.datasets import ClipDataset
-from sifa_zoo.data.formats import read_videos
-from sifa_zoo.data.samplers import ClipSampler
-from sifa_zoo.data.transforms import train_transform
-from sifa_zoo.data.videos import VideoList
-from sifa_zoo.engine.loader import clip_loader
-from sifa_zoo.engine.prepare import usual_clip
-from sifa_zoo.engine.progress import DataClock
+from sifa_zoo.datasets.clip_dataset import ClipDataset
+from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.samplers import ClipSampler
+from sifa_zoo.datasets.transforms import train_transform
+from sifa_zoo.datasets.videos import VideoList
+from sifa_zoo.runtime.batches import clip_loader
+from sifa_zoo.training.prepare import usual_clip
+from sifa_zoo.training.progress import DataClock
 
 VIDEO_MODELS = ("r3d_18", "mvit_v2_s", "swin3d_t")
 NANO = ("sifa_net_nano", "sifa_transformer_nano")

@@ -24,13 +24,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from sifa_zoo.config import METADATA_KEY
-from sifa_zoo.engine.checkpoint import load_run, read_info
-from sifa_zoo.engine.evaluate import evaluate_run
-from sifa_zoo.engine.publish import describe_weights
+from sifa_zoo.evaluation.evaluate import evaluate_run
 from sifa_zoo.files import write_files
-from sifa_zoo.manifest import manifest_path, manifest_with
-from sifa_zoo.weights import EMBEDDED, read_weights, weights_file
+from sifa_zoo.publishing.publish import describe_weights
+from sifa_zoo.runtime.checkpoint import load_run, read_info
+from sifa_zoo.weights.finding import EMBEDDED, read_weights, weights_file
+from sifa_zoo.weights.info import METADATA_KEY
+from sifa_zoo.weights.manifest import manifest_path, manifest_with
 
 TAG = "motion"
 TRAINED_ON = "1600 generated motion clips"

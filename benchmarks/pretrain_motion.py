@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from tqdm import trange
 
 import sifa_zoo
-from sifa_zoo.config import WeightsInfo
-from sifa_zoo.data.motion import CLASSES
-from sifa_zoo.engine.checkpoint import clip_config, weights_bytes
 from sifa_zoo.files import write_files
+from sifa_zoo.preparing.motion import CLASSES
+from sifa_zoo.runtime.checkpoint import clip_config, weights_bytes
+from sifa_zoo.weights.info import WeightsInfo
 
 NUM_FRAMES, SIZE = 8, 48
 TEXTURES, TEXTURE_SIZE = 256, 128

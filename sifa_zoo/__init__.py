@@ -30,11 +30,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what needs a video decoder when it is first used."""
     if name in ("load_video", "VideoError"):
-        from sifa_zoo.data import decode
+        from sifa_zoo.video import decode
 
         return getattr(decode, name)
     if name == "predict":
-        from sifa_zoo.engine.predict import predict
+        from sifa_zoo.inference.predict import predict
 
         return predict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,6 @@ changes clips. `WeightsInfo` is what weights say about themselves.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 SAMPLINGS = ("dense", "uniform")
 NUM_CROPS = (1, 3)
 PRECISIONS = ("fp32", "bf16", "fp16")
-METADATA_KEY = "sifa_zoo"
 
 
 def _setting(default: Any, text: str, **metadata: Any) -> Any:
@@ -269,79 +267,6 @@ class ReadConfig:
     def __post_init__(self) -> None:
         if self.fold not in (1, 2, 3):
             raise ValueError(f"fold must be 1, 2 or 3, got {self.fold}")
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that determines a run: `config.json` in the run folder holds it, and `--resume` compares it."""
-
-    data: str
-    model: str
-    clip: ClipConfig
-    train: TrainConfig
-    reading: ReadConfig = ReadConfig()
-    val: str | None = None
-    model_args: dict[str, Any] = field(default_factory=dict)
-    checkpoint: str | None = None
-    pretrained: bool = False
-    recipe: str | None = None
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """The inverse of `dataclasses.asdict`; other keys are ignored."""
-        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
-        parts = {"clip": ClipConfig, "train": TrainConfig, "reading": ReadConfig}
-        return cls(**{**known, **{name: config(**known[name]) for name, config in parts.items()}})
-
-    @property
-    def architecture(self) -> str:
-        """The name of the model, without the tag of weights that training starts from."""
-        return self.model.partition(".")[0]
-
-    def flat(self) -> dict[str, Any]:
-        """One entry per setting, including those of `clip`, `train` and `reading` under their own names."""
-        values = dataclasses.asdict(self)
-        reading, clip, train = (values.pop(name) for name in ("reading", "clip", "train"))
-        return {**values, **reading, **clip, **train}
-
-
-@dataclass(frozen=True)
-class WeightsInfo:
-    """What a weights file says about itself: a JSON object under the key `METADATA_KEY` of its metadata.
-
-    `num_clips`, `num_crops` and `precision` are those of the evaluation during training, which gave `metrics`. With
-    `multi_label` a video may have several classes, and each class is scored by itself.
-    """
-
-    arch: str
-    class_names: tuple[str, ...]
-    clip: ClipConfig
-    version: str
-    model_args: dict[str, Any] = field(default_factory=dict)
-    epoch: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    num_clips: int = 1
-    precision: str = "fp32"
-    num_crops: int = 1
-    multi_label: bool = False
-
-    @property
-    def protocol(self) -> str:
-        """The protocol of the evaluation during training."""
-        views = EvalConfig(self.num_clips, self.num_crops)
-        return views.protocol(self.clip, multi_label=self.multi_label)
-
-    def to_json(self) -> str:
-        """The JSON object for the metadata."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> WeightsInfo:
-        """The inverse of `to_json`; keys of later versions are ignored."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {key: value for key, value in json.loads(text).items() if key in known}
-        values |= {"clip": ClipConfig(**values["clip"]), "class_names": tuple(values["class_names"])}
-        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Writes that neither a full disk nor a kill can spoil, and CSV as bytes for them."""
+"""Files: the names of those in a run folder, CSV as bytes, and writes that neither a full disk nor a kill can spoil."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+
+# Fine-tuning writes these into a run folder; other commands read them.
+CONFIG = "config.json"  # the settings, and what followed from them
+STATE = "state.pt"  # everything that resuming needs
+BEST = "best.safetensors"  # the weights of the best epoch
+LAST = "last.safetensors"  # the weights of the last epoch
+LOG = "log.csv"  # a row per epoch
+CURVE = "curve.png"  # the log as a picture
 
 _TEMPORARY = ".tmp"
 

@@ -15,23 +15,15 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
-from sifa_zoo.config import IMAGENET_MEAN, IMAGENET_STD, WeightsInfo
-from sifa_zoo.hub import MismatchError, WeightsError
-from sifa_zoo.manifest import Entry, read_manifest
+from sifa_zoo.config import IMAGENET_MEAN, IMAGENET_STD
 from sifa_zoo.models import sifa_net, sifa_transformer
 from sifa_zoo.models.clip_model import ClipModel
 from sifa_zoo.models.convert import without_head
-from sifa_zoo.weights import (
-    SCHEMES,
-    SkipInit,
-    Weights,
-    count_classes,
-    find_file,
-    find_weights,
-    load_planar_weights,
-    load_weights,
-    read_weights,
-)
+from sifa_zoo.weights.finding import SCHEMES, Weights, count_classes, find_file, find_weights, read_weights
+from sifa_zoo.weights.hub import MismatchError, WeightsError
+from sifa_zoo.weights.info import WeightsInfo
+from sifa_zoo.weights.loading import SkipInit, load_planar_weights, load_weights
+from sifa_zoo.weights.manifest import Entry, read_manifest
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +80,7 @@ def create_model(
     Raises:
         ValueError: If the name is unknown (the nearest ones are listed) or a value out of range.
         TypeError: If the model has no such argument.
-        WeightsError: If weights cannot be obtained or do not fit; its subclasses in `sifa_zoo.hub` say why.
+        WeightsError: If weights cannot be obtained or do not fit; its subclasses in `sifa_zoo.weights.hub` say why.
 
     Example:
         >>> logits = sifa_zoo.create_model("sifa_net_nano", num_classes=8)(torch.randn(1, 3, 16, 112, 112))  # (1, 8)

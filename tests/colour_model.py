@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, distributed, nn
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.data.datasets import ClipDataset
-from sifa_zoo.data.transforms import eval_transform
-from sifa_zoo.data.videos import VideoList
-from sifa_zoo.engine.evaluate import evaluate
-from sifa_zoo.engine.loader import clip_loader
+from sifa_zoo.datasets.clip_dataset import ClipDataset
+from sifa_zoo.datasets.transforms import eval_transform
+from sifa_zoo.datasets.videos import VideoList
+from sifa_zoo.evaluation.evaluate import evaluate
+from sifa_zoo.runtime.batches import clip_loader
 
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 

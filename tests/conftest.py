@@ -4,6 +4,8 @@ import huggingface_hub.constants as hf
 import pytest
 from hub_server import HubServer
 
+pytest_plugins = ["odd_videos", "runs"]
+
 
 def use_endpoint(monkeypatch, url):
     """What HF_ENDPOINT does when the client is imported, for a client that is imported already."""

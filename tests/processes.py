@@ -23,7 +23,7 @@ from typing import Any
 
 LIMIT_SECONDS = 60
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["sifa_zoo.cli", "sifa_zoo.engine.train", "processes"])
+_CONTEXT.set_forkserver_preload(["sifa_zoo.cli", "sifa_zoo.training.finetune", "processes"])
 
 
 @dataclass
@@ -105,7 +105,7 @@ def both(*arrangements: Callable[[], None]) -> None:
 
 def before_update(number: int, action: Callable[[], None]) -> None:
     """Does something before the update of that number, from 1, of this process."""
-    from sifa_zoo.engine.learner import Learner
+    from sifa_zoo.training.learner import Learner
 
     real, calls = Learner.update, []
 
@@ -154,7 +154,7 @@ def send(number: signal.Signals) -> None:
 
 def record(file: Path) -> None:
     """Appends the scalars of each update to a file."""
-    from sifa_zoo.engine import training
+    from sifa_zoo.training import run as training
 
     real = training.Training._after_update
 

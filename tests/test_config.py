@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
-from sifa_zoo.config import AugmentConfig, ClipConfig, EvalConfig, ReadConfig, RunConfig, TrainConfig, WeightsInfo
+from sifa_zoo.config import AugmentConfig, ClipConfig, EvalConfig, ReadConfig, TrainConfig
+from sifa_zoo.training.run_config import RunConfig
+from sifa_zoo.weights.info import WeightsInfo
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import sifa_zoo
-from sifa_zoo.hub import UnpublishedError
-from sifa_zoo.manifest import read_manifest
+from sifa_zoo.weights.hub import UnpublishedError
+from sifa_zoo.weights.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
 HUBCONF = runpy.run_path(str(ROOT / "hubconf.py"))

@@ -1,7 +1,4 @@
-"""Imports point one way: cli -> engine, visualize -> data, registry -> weights -> models -> ops.
-
-All may use config, files, run_files and lettering.
-"""
+"""Imports point down, as docs/architecture.md draws them; no two files of the package share a name."""
 
 import ast
 from pathlib import Path
@@ -9,47 +6,27 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sifa_zoo"
-DECODER = tuple(
-    f"data/{name}"
-    for name in (
-        "container",
-        "decode",
-        "decoder_settings",
-        "index",
-        "index_building",
-        "index_cache",
-        "pictures",
-        "random_access",
-        "scaling",
-    )
-)
-ALLOWED = {  # area: what it may import of ours, besides itself and config
-    "ops": set(),
-    "models": {"ops"},
-    "hub": set(),
-    "manifest": set(),
-    "weights": {"hub", "manifest", "models"},
-    "registry": {"hub", "manifest", "models", "weights"},
-    **{module: set() for module in DECODER},
-    "data/sampling": set(),
-    "data/motion": set(),
-    "data": set(),
-    "visualize": {"data", "registry"},
-    "engine": {"data", "hub", "manifest", "models", "recipes", "registry", "weights"},
-    "config": set(),
-    "files": set(),
-    "lettering": set(),
-    "run_files": set(),
-    "recipes": set(),
+BELOW = {  # room: the rooms right below it, of which it may use these and all below them
+    "ops": (),
+    "models": ("ops",),
+    "video": (),
+    "weights": ("models",),
+    "datasets": ("video",),
+    "registry": ("weights",),
+    "preparing": ("datasets",),
+    "runtime": ("registry", "preparing"),
+    "evaluation": ("runtime",),
+    "training": ("evaluation",),
+    "inference": ("evaluation",),
+    "publishing": ("evaluation",),
+    "cli": ("publishing", "inference", "training"),
 }
-FOR_ALL = {"config", "files", "lettering", "run_files", "__version__"}
-FREE = {"cli", "__init__"}
+FOR_ALL = {"config", "files", "__version__"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def area(module: Path) -> str:
-    parts = module.relative_to(PACKAGE).with_suffix("").parts
-    path = "/".join(parts)
-    return path if path in ALLOWED or path in FREE else parts[0]
+def reach(room: str) -> set[str]:
+    return {room} | {name for below in BELOW[room] for name in reach(below)}
 
 
 def imports_of_ours(module: Path) -> set[str]:
@@ -60,15 +37,30 @@ def imports_of_ours(module: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    if area(module) in DECODER:  # whose modules may import each other
-        names = {name for name in names if "/".join(name.split(".")[1:3]) not in DECODER}
     return {name.split(".")[1] for name in names if name.split(".")[0] == "sifa_zoo" and "." in name}
 
 
-@pytest.mark.parametrize("module", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_direction(module):
-    own = area(module)
-    if own in FREE:
-        return
-    allowed = ALLOWED[own] | FOR_ALL | ({own} if "/" not in own else set())
-    assert imports_of_ours(module) <= allowed
+    room = module.relative_to(PACKAGE).with_suffix("").parts[0]
+    if room != "__init__":
+        assert imports_of_ours(module) <= FOR_ALL | (reach(room) if room in BELOW else set())
+
+
+def test_sampling_is_arithmetic():
+    assert imports_of_ours(PACKAGE / "datasets" / "sampling.py") == set()
+
+
+def test_every_room_is_drawn():
+    there = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} | {"registry"}
+    assert there == set(BELOW)
+
+
+def test_no_two_files_share_a_name():
+    names = [path.name for path in MODULES if path.name != "__init__.py"]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_a_room_has_a_dozen_files_at_most(room):
+    assert len(list((PACKAGE / room).glob("[!_]*.py"))) <= 12

@@ -98,7 +98,7 @@ def test_the_page_of_weights():
     commands = [
         shlex.split(line)[1] for line in re.findall(r"^sifa-zoo .*", (ROOT / "docs/weights.md").read_text(), re.M)
     ]
-    assert commands == ["eval", "publish", "verify"]  # which run in tests/engine/test_publish.py
+    assert commands == ["eval", "publish", "verify"]  # which run in tests/publishing/test_publish.py
 
 
 def test_the_two_commands_are_targets_of_the_makefile():

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import sifa_zoo
-from sifa_zoo.hub import WeightsError
+from sifa_zoo.weights.hub import WeightsError
 
 ROOT = Path(__file__).parents[1]
 NAMES = [f"sifa_net_{size}" for size in ("nano", "r101", "r50")] + [
@@ -53,7 +53,7 @@ def test_timm_features_only():
 
 
 def test_import_is_cheap():
-    code = "import sys, sifa_zoo; print([m for m in ('av', 'matplotlib', 'sifa_zoo.engine') if m in sys.modules])"
+    code = "import sys, sifa_zoo; print([m for m in ('av', 'matplotlib', 'sifa_zoo.video', 'sifa_zoo.runtime') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sifa_zoo import __version__
-from sifa_zoo.cli import data, evaluate, predict, recipes, system, train, weights
+from sifa_zoo.cli import evaluation, inference, ops, preparing, publishing, training, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return train.INTERRUPTED
+        return training.INTERRUPTED
 
 
 def _exit_code(error: BaseException) -> int:
@@ -46,6 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sifa-zoo", description="Video models with inter-frame attention.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (train, recipes, evaluate, predict, data, weights, system):
+    for module in (training, evaluation, inference, preparing, weights, publishing, ops):
         module.add_commands(commands)
     return parser

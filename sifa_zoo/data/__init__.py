@@ -1,1 +1,0 @@
-"""Videos in, clips out: `sampling` picks frames, `decode` reads, `transforms` prepares clips, `datasets` gives them."""

@@ -1,8 +1,0 @@
-"""Labelled videos from data sets as people have them: a module per format, and `read`, which recognises them."""
-
-from sifa_zoo.data.formats.files import VIDEO_SUFFIXES
-from sifa_zoo.data.formats.read import FORMATS, read_splits, read_videos
-from sifa_zoo.data.formats.remap import BY_INDEX
-from sifa_zoo.data.formats.table import CLASSES, write_table
-
-__all__ = ["BY_INDEX", "CLASSES", "FORMATS", "VIDEO_SUFFIXES", "read_splits", "read_videos", "write_table"]

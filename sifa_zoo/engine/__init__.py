@@ -1,1 +1,0 @@
-"""Fine-tuning, evaluation and prediction, and the run folder that they share."""

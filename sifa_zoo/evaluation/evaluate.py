@@ -1,0 +1,201 @@
+"""Evaluation with figures that others can compare: the result states its protocol and which videos are missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from sifa_zoo.config import ClipConfig, EvalConfig, ReadConfig
+from sifa_zoo.datasets.clip_dataset import ClipDataset
+from sifa_zoo.datasets.reading import read_videos_or_shards
+from sifa_zoo.datasets.shard_list import ShardList
+from sifa_zoo.datasets.shards import ShardDataset
+from sifa_zoo.datasets.transforms import eval_transform
+from sifa_zoo.datasets.videos import DataError, VideoList
+from sifa_zoo.evaluation.results import describe, write_results
+from sifa_zoo.evaluation.scores import ScoreError, VideoScores, figures, gather_scores, scored_batches
+from sifa_zoo.runtime.batches import clip_loader
+from sifa_zoo.runtime.checkpoint import clip_config, load_run, model_cfg
+from sifa_zoo.runtime.devices import spare_cores
+from sifa_zoo.runtime.processes import gather_rows, is_writer, process_group, world_size
+from sifa_zoo.runtime.shard_batches import ShardStream, shard_loader
+
+
+def evaluate(
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    device: torch.device | str,
+    precision: str = "fp32",
+    max_clips: int | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on the videos of `clip_loader` or `shard_loader`, whose dataset cuts evaluation clips.
+
+    Under `torch.distributed`, each process evaluates its share of the videos (`clip_loader` with `distributed` gives it
+    one) and gets the figures over all of them, each video counted once.
+
+    Args:
+        model: Maps clips to logits; its train or eval mode is restored afterwards.
+        loader: Of a dataset with evaluation clips.
+        device: Where the model is.
+        precision: "fp32", or autocast to "bf16" or "fp16".
+        max_clips: Clips per forward pass; None takes a whole batch at once.
+
+    Returns:
+        `top1`, `top5`, `clip_top1`, `clip_top5`, `loss`, `mean_class_accuracy` or for multi-label `map`, as `figures`
+        in `scores` describes them; `videos` (evaluated) of `expected`; `failed`, a line for each that cannot be read.
+    """
+    videos = videos_of(loader)
+    rows = score_videos(model, loader, device=device, precision=precision, max_clips=max_clips)
+    return summarise(rows, videos)
+
+
+def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device | str, **options: Any) -> VideoScores:
+    """The rows of all videos of a loader, from all processes; options as for `view_scores`.
+
+    Raises:
+        ScoreError: If a score is not finite on any process; raised on all of them.
+    """
+    videos = videos_of(loader)
+    parts, problems = [], []
+    quiet = not is_writer()
+    leave = not sys.stderr.isatty()  # clearing the bar in a file would swallow the next line
+    by_shards = isinstance(loader.dataset, ShardStream)
+    total = -(-len(videos) // world_size()) if by_shards else len(loader.sampler)  # type: ignore[arg-type]
+    with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
+        try:
+            for rows in scored_batches(model, loader, device=device, multi_label=videos.multi_label, **options):
+                parts.append(rows)
+                bar.update(len(rows) + len(rows.failed))
+        except ScoreError as error:
+            problems = [str(error)]
+    if problems := gather_rows(problems):
+        raise ScoreError(problems[0])
+    return gather_scores(parts)
+
+
+def summarise(rows: VideoScores, videos: VideoList | ShardList) -> dict[str, Any]:
+    """The figures, and the number of videos behind them."""
+    counts = {"videos": len(rows), "expected": len(videos) + videos.num_missing, "failed": rows.failed}
+    return {**figures(rows, multi_label=videos.multi_label), **counts}
+
+
+def videos_of(loader: DataLoader) -> VideoList | ShardList:
+    """The videos of a loader made by `clip_loader` or `shard_loader`."""
+    return loader.dataset.dataset.videos  # type: ignore[attr-defined]
+
+
+def evaluate_run(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    split: str = "val",
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+    precision: str | None = None,
+    device: torch.device | str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    reading: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run on the videos of a data folder or list; transform, clip and classes are the run's own.
+
+    A run trained on several labels per video is scored that way (sigmoid, mAP), even if each video here has one.
+
+    Under `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
+
+    Args:
+        run: A run folder, one of its weights files, or the name of a model with weights.
+        data: As for `finetune`.
+        split: "train", "val" or "test"; ignored for a single list or class folder.
+        num_clips: Clips per video; None takes the value that the run was validated with.
+        num_crops: Crops per clip; None takes the value that the run was validated with.
+        batch_size: Clips per forward pass; a video with more views takes several.
+        workers: Processes that decode videos.
+        precision: "fp32", "bf16" or "fp16"; None takes the value that the run was validated with.
+        device: None takes the GPU if there is one.
+        output: A folder for tables, pictures and the report; see `write_results`.
+        reading: Settings that differ from the defaults of `ReadConfig`.
+
+    Returns:
+        The result of `evaluate`, its `protocol`, such as `16x4, 224, 10x3 views, softmax mean`, and the facts of
+        `describe`.
+
+    Raises:
+        DataError: If the labels do not fit the run's classes, videos may have several but the run was trained on one,
+            or no video can be decoded.
+        ScoreError: If the model's scores are not finite.
+        ValueError: If there is no such run, or a number is out of range.
+    """
+    asked: dict[str, Any] = {"num_clips": num_clips, "num_crops": num_crops, "precision": precision}
+    given = {name: value for name, value in asked.items() if value is not None}
+    how = EvalConfig(**given, batch_size=batch_size, workers=workers)
+    read = ReadConfig(**(reading or {}))
+    with process_group(device) as device:
+        model = load_run(run, device)
+        cfg, clip = model_cfg(model), clip_config(model)
+        how = replace(how, **{name: cfg[name] for name in asked.keys() - given.keys()})
+        videos = read_videos_or_shards(data, split, cfg["label_names"], read)
+        videos = _labelled_as_trained(videos, run, data, several=cfg["multi_label"])
+        loader = eval_loader(videos, clip, how, device=device)
+        with spare_cores(device, workers=workers):
+            rows = score_videos(model, loader, device=device, precision=how.precision, max_clips=batch_size)
+        if not len(rows):
+            raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
+        result = summarise(rows, videos)
+        result["protocol"] = how.protocol(clip, multi_label=videos.multi_label)
+        settings = {**clip.to_dict(), **asdict(how), **asdict(read), "split": split, "device": str(device)}
+        result |= describe(run, data, videos=videos, arch=cfg["architecture"], settings=settings)
+        if output is not None and is_writer():
+            write_results(Path(output), result, rows=rows, videos=videos)
+        return result
+
+
+def eval_loader(
+    videos: VideoList | ShardList,
+    clip: ClipConfig,
+    how: EvalConfig,
+    *,
+    device: torch.device | str,
+    distributed: bool = True,
+) -> DataLoader:
+    """A loader of evaluation clips, for `evaluate`; with `distributed`, each process has its share of the videos."""
+    transform = eval_transform(clip, num_crops=how.num_crops)
+    if isinstance(videos, VideoList):
+        return clip_loader(
+            ClipDataset(videos, clip, transform, num_clips=how.num_clips, num_crops=how.num_crops),
+            batch_size=how.videos_per_batch,
+            distributed=distributed,
+            workers=how.workers,
+            device=device,
+        )
+    return shard_loader(
+        ShardDataset(videos, clip, transform, num_clips=how.num_clips, num_crops=how.num_crops, yield_errors=True),
+        batch_size=how.videos_per_batch,
+        workers=how.workers,
+        device=device,
+    )
+
+
+def _labelled_as_trained(
+    videos: VideoList | ShardList, run: str | os.PathLike[str], data: str | os.PathLike[str], *, several: bool
+) -> VideoList | ShardList:
+    """The videos with the kind of labels that the weights were trained on, which decides how logits become scores."""
+    if several:
+        return videos.as_multi_label()
+    if videos.multi_label:
+        raise DataError(
+            f"videos of {data} may have several labels each, but {run} was trained on videos with one; "
+            "evaluate it on data with one label per video, or fine-tune it on data like this"
+        )
+    return videos

@@ -1,0 +1,242 @@
+"""Makes smaller copies of videos, which decode faster: H.264 in MP4, short side reduced, keyframes close together.
+
+A copy has as many frames as its original, at the same times, but no sound. The originals are only read. Each copy is
+written under another name and renamed when it is complete, so an interrupted run can continue where it stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from sifa_zoo.config import ResizeConfig
+from sifa_zoo.datasets.formats import write_table
+from sifa_zoo.datasets.formats.folders import ClassFolders
+from sifa_zoo.datasets.videos import DataError, VideoList, few
+from sifa_zoo.files import is_temporary, write_files
+from sifa_zoo.preparing.parallel_map import Stopped, parallel_map
+from sifa_zoo.video.container import find_file, frames_in_order
+from sifa_zoo.video.decode import VideoError, frame_times, video_info
+from sifa_zoo.video.index_building import build_index
+from sifa_zoo.video.index_cache import find_index
+from sifa_zoo.video.scaling import turns
+
+_SETTINGS = "resize.json"
+_TICK = Fraction(1, 90_000)  # seconds; frames last whole numbers of it at all usual rates but 23.976
+_NO_RATE = 25.0  # frames per second, assumed for a file that does not say
+_COLORS = ("color_range", "colorspace", "color_primaries", "color_trc")
+# Without b-pyramid no frame refers to a B-frame, so readers can leave out those that they do not want.
+_X264 = {"preset": "veryfast", "bf": "3", "x264-params": "b-pyramid=none:log-level=none", "threads": "1"}
+
+
+def resize_videos(
+    splits: Mapping[str, VideoList], data: Path, output: Path, *, config: ResizeConfig, workers: int
+) -> list[str]:
+    """Copies the videos of a data set, and writes a list for each split.
+
+    Args:
+        splits: The videos to copy; the name of a split is that of its list, `output/SPLIT.csv`.
+        data: Where the videos are; copies have the same paths below `output/videos`, with the suffix `.mp4`.
+        output: Folder for the copies: new, empty, or left by an interrupted run over the same data with the same
+            settings.
+        config: How to copy.
+        workers: Videos copied at a time.
+
+    Returns:
+        A line, `path: reason`, for each video that cannot be copied; the lists leave these out.
+
+    Raises:
+        DataError: If `output` holds anything else or is among class folders, or two copies would have the same name.
+        OSError: If the disk is full; finished copies are kept.
+    """
+    refuse_within(output, data, splits)
+    root, places = _places(splits, data, output)
+    _claim(output, {"data": str(root), **asdict(config)})
+    copy = partial(_copy_unless_done, config=config)
+    failures = {
+        source: reason
+        for (source, _), reason in parallel_map(copy, list(places.items()), workers=workers, text="resize")
+        if reason is not None
+    }
+    for split, videos in splits.items():
+        sources = [Path(os.path.abspath(path)) for path in videos.paths]
+        copied = np.array([source not in failures for source in sources], dtype=bool)
+        write_table(output / f"{split}.csv", videos.subset(copied), [places[s] for s in sources if s not in failures])
+    return [failures[source] for source in places if source in failures]
+
+
+def refuse_within(output: Path, data: Path, splits: Mapping[str, VideoList]) -> None:
+    """Refuses an output among class folders, where it would be taken for a class.
+
+    Raises:
+        DataError: If `output` is within `data`, and `data` has a folder for each class.
+    """
+    folders = any(videos.format == ClassFolders.title for videos in splits.values())
+    if folders and output.resolve().is_relative_to(data.resolve()):
+        raise DataError(f"{output} lies within the class folders of {data}; name a folder elsewhere")
+
+
+def resize_video(
+    source: str | os.PathLike[str], target: Path, config: ResizeConfig, *, stop: threading.Event | None = None
+) -> None:
+    """Copies one video, with the original's modification time.
+
+    A video that is small enough keeps its size, except that an odd width or height loses a pixel.
+
+    Raises:
+        VideoError: If no frame of it can be decoded, or the copy has another number of frames.
+        Stopped: If `stop` was set meanwhile.
+    """
+    changed = os.stat(source).st_mtime_ns if os.path.exists(source) else 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.stem}.{os.getpid()}.tmp.mp4")
+    try:
+        count = _encode(Path(source), beside, config=config, stop=stop or threading.Event())
+        copied = build_index(find_file(beside)).num_frames
+        if copied != count:
+            raise VideoError(f"{source}: {count} frames became {copied} in the copy")
+        os.utime(beside, ns=(changed, changed))
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading.Event) -> int:
+    """Writes all frames of a video; returns how many there were."""
+    info = video_info(source)
+    size = _copied_size(info.height, info.width, config.short_side)
+    clock = _Clock(source, info.fps or _NO_RATE)
+    reformatter = VideoReformatter()
+    count = 0
+    with av.open(str(target), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", options={**_X264, "crf": str(config.crf), "g": str(config.gop_size)})
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = _TICK
+        frames = ((frame, pts) for frame, pts in frames_in_order(find_file(source)) if frame is not None)
+        for count, (frame, pts) in enumerate(frames, 1):
+            if stop.is_set():
+                raise Stopped
+            upright = _reformat(frame, size, reformatter, quarter_turns=turns(info.rotation))
+            if count == 1:
+                for name in _COLORS:
+                    setattr(stream.codec_context, name, getattr(upright, name))
+            upright.pts, upright.time_base = round(clock.seconds(count - 1, pts) / _TICK), _TICK
+            container.mux(stream.encode(upright))
+        container.mux(stream.encode())
+    return count
+
+
+class _Clock:
+    """When frames are shown: at the times of their packets if these rise from frame to frame, or else by the rate."""
+
+    def __init__(self, source: Path, fps: float) -> None:
+        times = frame_times(source)
+        self.by_packets = bool(np.isfinite(times).all() and (np.diff(times) > 0).all())  # not so in AVI with B-frames
+        self.time_base = Fraction(*find_index(find_file(source)).time_base)
+        self.fps = fps
+
+    def seconds(self, number: int, pts: int | None) -> float | Fraction:
+        """The time of frame `number`, whose packet has the time `pts`."""
+        return pts * self.time_base if self.by_packets and pts is not None else number / self.fps
+
+
+def _reformat(
+    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter, *, quarter_turns: int
+) -> av.VideoFrame:
+    """The frame upright, with height and width `size`, in the encoder's pixel format; its colours mean the same."""
+    height, width = size[::-1] if quarter_turns % 2 else size
+    resized = reformatter.reformat(
+        frame,
+        width,
+        height,
+        "yuv420p",
+        dst_color_range=None if frame.format.is_rgb else frame.color_range,
+        interpolation=Interpolation.BILINEAR,
+        threads=1,
+    )
+    if not quarter_turns:
+        return resized
+    planes = np.split(resized.to_ndarray().ravel(), [height * width, height * width * 5 // 4])
+    shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
+    turned = [
+        np.rot90(plane.reshape(shape), quarter_turns).ravel() for plane, shape in zip(planes, shapes, strict=True)
+    ]
+    upright = av.VideoFrame.from_ndarray(np.concatenate(turned).reshape(-1, size[1]), format="yuv420p")
+    for name in _COLORS:
+        setattr(upright, name, getattr(resized, name))
+    return upright
+
+
+def _copied_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Even height and width with a shorter side of at most `short_side`."""
+    scale = min(1.0, short_side / min(height, width))
+    return max(2, int(height * scale + 1e-6) // 2 * 2), max(2, int(width * scale + 1e-6) // 2 * 2)
+
+
+def _copy_unless_done(place: tuple[Path, Path], stop: threading.Event, *, config: ResizeConfig) -> str | None:
+    """Why a video cannot be copied; None if it is. A copy with another modification time is made anew."""
+    source, target = place
+    try:
+        if not (target.exists() and target.stat().st_mtime_ns == source.stat().st_mtime_ns):
+            resize_video(source, target, config, stop=stop)
+    except VideoError as error:
+        return str(error)
+    except (FFmpegError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return f"{source}: cannot be copied ({error})"
+    return None
+
+
+def _places(splits: Mapping[str, VideoList], data: Path, output: Path) -> tuple[Path, dict[Path, Path]]:
+    """The folder of the originals, and where the copy of each goes: the same path below `output/videos`, as MP4."""
+    sources = [Path(os.path.abspath(path)) for videos in splits.values() for path in videos.paths]
+    root = Path(os.path.abspath(data if data.is_dir() else data.parent))
+    if not all(source.is_relative_to(root) for source in sources):
+        root = Path(os.path.commonpath([source.parent for source in sources]))
+    if output.resolve() == root.resolve():
+        raise DataError(f"{output} is where the originals are; name another folder for the copies")
+    if pictures := [str(source) for source in sources if source.is_dir()]:
+        raise DataError(f"folders of pictures are not copied, only video files: {few(pictures)}")
+    places = {source: output / "videos" / source.relative_to(root).with_suffix(".mp4") for source in sources}
+    names: dict[Path, Path] = {}
+    for source, target in places.items():
+        if other := names.get(target):
+            raise DataError(f"{other} and {source} would both become {target}; rename one of them")
+        names[target] = source
+    return root, places
+
+
+def _claim(output: Path, wanted: dict[str, Any]) -> None:
+    """Makes the folder, unless it already holds copies of the same data with the same settings.
+
+    Raises:
+        DataError: If it holds anything else.
+    """
+    note = output / _SETTINGS
+    if note.is_file():
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{note} is damaged; remove {output}, or name another folder") from error
+        if found != wanted:
+            raise DataError(f"{output} holds copies made with {found}, not with {wanted}; name another folder")
+        return
+    if output.exists() and (not output.is_dir() or any(not is_temporary(path) for path in output.iterdir())):
+        raise DataError(f"{output} is not empty and holds no copies of an earlier run; name another folder")
+    output.mkdir(parents=True, exist_ok=True)
+    write_files({note: f"{json.dumps(wanted)}\n".encode()})

@@ -1,0 +1,195 @@
+"""What is known of a video file: its packets, which of them gives which frame, and where decoding may start.
+
+`index_building` makes an index from the packets of a file. For files whose times can be relied on, it then says which
+packet gives which frame; for all others, the index learns this when the whole file is decoded for the first time.
+
+Indices are kept in memory and on disk: see `index_cache`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from sifa_zoo.video.container import FileReader, packet_of
+from sifa_zoo.video.decoder_settings import DecoderSettings
+
+NO_TIME = -(2**63)
+
+# How packets are reached: "direct" reads them at their places in the file, "seek" lets FFmpeg seek, by byte or by time,
+# "order" decodes from the start.
+Access = Literal["direct", "seek", "order"]
+
+
+class Disagreement(Exception):
+    """The file does not behave as its index says, so its frames must be decoded in order."""
+
+
+class Run(NamedTuple):
+    """Packets to decode one after another, from a keyframe on, and the numbers of the frames wanted from them."""
+
+    first: int
+    last: int
+    wanted: list[int]
+
+
+@dataclass
+class Index:
+    """What is known of a file. Packets are numbered in decoding order, frames in presentation order."""
+
+    container: str
+    codec: str
+    decoder: DecoderSettings
+    size: tuple[int, int]  # height and width of the first frame, upright
+    rotation: int  # degrees, counter-clockwise, that make a stored frame upright
+    fps: float
+    time_base: tuple[int, int]
+    access: Access
+    known: bool  # `frame_packets` and `frame_times` are those of the frames that the decoder puts out
+    packed: bool  # MPEG-4 as DivX packs it into AVI: a packet may hold two pictures, the second shown by a later packet
+    num_corrupt: int  # packets that are marked as damaged or cannot be decoded
+    positions: np.ndarray = field(repr=False)  # of packets in the file, int64
+    sizes: np.ndarray = field(repr=False)  # of packets in bytes, int64
+    checksums: np.ndarray = field(repr=False)  # of packets, CRC-32
+    keys: np.ndarray = field(repr=False)  # packets at which decoding can start, rising
+    key_frames: np.ndarray = field(repr=False)  # for each of them the first frame that is right from there on
+    frame_packets: np.ndarray = field(repr=False)  # the packet that gives each frame
+    frame_times: np.ndarray = field(repr=False)  # in units of `time_base`, or NO_TIME
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frame_packets)
+
+    @property
+    def random_access(self) -> bool:
+        return self.known and self.access != "order"
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Times of all frames, float64; NaN where the file has none."""
+        numerator, denominator = self.time_base
+        times = self.frame_times.astype(np.float64) * numerator / denominator
+        return np.where(self.frame_times == NO_TIME, np.nan, times)
+
+    @property
+    def variable_rate(self) -> bool:
+        """Whether some distance between frames differs from the median by more than a tenth and one unit of time."""
+        if NO_TIME in self.frame_times or self.num_frames < 3:
+            return False
+        steps = np.diff(self.frame_times)
+        usual = int(np.median(steps))
+        return bool(np.abs(steps - usual).max() > (max(1, usual // 10) if usual >= 4 else 0))
+
+    def runs(self, numbers: Sequence[int]) -> Iterator[Run]:
+        """Splits rising frame numbers into runs."""
+        wanted = np.asarray(numbers)
+        needed = self.frame_packets[wanted]
+        keys = np.minimum(
+            np.searchsorted(self.key_frames, wanted, side="right"), np.searchsorted(self.keys, needed, side="right")
+        )
+        start = 0
+        for stop in range(1, len(wanted) + 1):
+            last = int(needed[start:stop].max())
+            # The next key lies beyond all packets of this run: those in between need not be decoded.
+            if stop == len(wanted) or self.keys[keys[stop] - 1] > last + 1:
+                yield Run(int(self.keys[keys[start] - 1]), last, wanted[start:stop].tolist())
+                start = stop
+
+    def frames_by_packet(self) -> list[int]:
+        """The number of the frame that each packet gives, -1 if it gives none."""
+        frame_of = np.full(len(self.sizes), -1)
+        frame_of[self.frame_packets] = np.arange(self.num_frames)
+        return frame_of.tolist()
+
+    def read_packet(self, reader: FileReader, number: int) -> Packet:
+        """A packet from its place in the file; for "direct" access only.
+
+        Raises:
+            Disagreement: If other bytes are found there.
+        """
+        return read_packet(
+            reader, int(self.positions[number]), size=int(self.sizes[number]), checksum=int(self.checksums[number])
+        )
+
+    def distrust(self) -> None:
+        """Gives up random access: something in the file is not as it seemed."""
+        self.access = "order"
+        self.known = False
+
+    def learn(self, decoded: Pass) -> None:
+        """Takes over what decoding the whole file showed."""
+        self.num_corrupt = decoded.num_corrupt
+        self.frame_packets = np.array(decoded.packets, np.int64)
+        self.frame_times = np.array(decoded.times, np.int64)
+        frame_of = dict(zip(decoded.packets, range(len(decoded.packets)), strict=True))
+        marked = set(self.keys.tolist())
+        keys = [(packet, frame_of[packet]) for packet in decoded.keys if packet in marked and packet]
+        # The pictures packed around a keyframe can only be told apart if every packet gives a frame.
+        keys = [(0, 0), *(sorted(keys) if not self.packed or len(frame_of) == len(self.sizes) else [])]
+        self.keys, self.key_frames = np.array(keys, np.int64).T
+        if len(frame_of) < self.num_frames or decoded.num_corrupt or (np.diff(self.key_frames) < 0).any():
+            self.access = "order"
+        self.fps = average_rate(self.frame_times, self.time_base) or self.fps
+        self.known = True
+
+
+class Pass:
+    """Notes what comes out while a whole file is decoded."""
+
+    def __init__(self) -> None:
+        self.packets: list[int] = []
+        self.times: list[int] = []
+        self.keys: list[int] = []
+        self.num_corrupt = 0
+        self._last_pts = self._last_dts = NO_TIME
+        self._faulty_pts = self._faulty_dts = 0
+
+    def add(self, frame: VideoFrame, pts: int | None) -> None:
+        self.packets.append(packet_of(frame))
+        self.times.append(self._best_effort(pts, frame.dts))
+        self.num_corrupt += frame.is_corrupt
+        if frame.key_frame:
+            self.keys.append(packet_of(frame))
+
+    def _best_effort(self, pts: int | None, dts: int | None) -> int:
+        """A frame's time as FFmpeg guesses it: by whichever of the two clocks has gone back less often so far."""
+        if dts is not None:
+            self._faulty_dts += dts <= self._last_dts
+            self._last_dts = dts
+        elif pts is not None:
+            self._last_dts = pts
+        if pts is not None:
+            self._faulty_pts += pts <= self._last_pts
+            self._last_pts = pts
+        elif dts is not None:
+            self._last_pts = dts
+        if pts is not None and (dts is None or self._faulty_pts <= self._faulty_dts):
+            return pts
+        return NO_TIME if dts is None else dts
+
+
+def read_packet(reader: FileReader, position: int, *, size: int, checksum: int) -> Packet:
+    """A packet from its place in the file.
+
+    Raises:
+        Disagreement: If other bytes are found there.
+    """
+    packet = Packet(size)  # in FFmpeg's own memory, since decoders read a little beyond the end
+    data = reader.read(position, size)
+    if zlib.crc32(data) != checksum:
+        raise Disagreement
+    packet.update(data)
+    return packet
+
+
+def average_rate(times: np.ndarray, time_base: tuple[int, int]) -> float:
+    """Frames per second, 0 where the times do not tell."""
+    if len(times) < 2 or NO_TIME in times or (np.diff(times) <= 0).any():
+        return 0.0
+    return (len(times) - 1) * time_base[1] / (int(times[-1] - times[0]) * time_base[0])

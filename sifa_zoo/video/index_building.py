@@ -1,0 +1,225 @@
+"""Builds the index of a file in one pass over its packets, decoding only the first frames.
+
+Where every packet has a time of its own and the codec shows one frame for each, the i-th packet in order of time gives
+frame i. In all other files (AVI, MPEG-TS and PS, FLV, raw streams, GIF, missing or repeated times) headers and times
+may lie, so the index learns which packet gives which frame only when the whole file is decoded.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from sifa_zoo.video.container import (
+    SEEK_BY_BYTE,
+    File,
+    FileReader,
+    OpenVideo,
+    VideoError,
+    decode,
+    open_video,
+    packets,
+)
+from sifa_zoo.video.decoder_settings import CHROMA_SITINGS, DecoderSettings
+from sifa_zoo.video.index import NO_TIME, Access, Disagreement, Index, average_rate, read_packet
+from sifa_zoo.video.scaling import Scaler, turns, upright_size
+
+# Containers in which packets have the times of their frames, as long as no two are the same.
+TIMED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+# Each packet of these codecs gives one frame; for any other codec, only decoding the whole file shows that.
+_ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1")
+# What a packet may carry besides its data without being decoded differently.
+_HARMLESS = {"skip_samples", "mpegts_stream_id", "cpb_properties", "prft", "quality_stats"}
+_VOP, _USER_DATA = b"\0\0\1\xb6", b"\0\0\1\xb2"  # begin a picture of MPEG-4, and the name of its encoder
+_NUM_COMPARED = 3  # frames decoded both by FFmpeg's decoder and by our own, to see whether they are the same
+
+
+def build_index(file: File) -> Index:
+    """Reads all packets and decodes the first frames.
+
+    Raises:
+        VideoError: If the file cannot be opened as a video, or no frame can be decoded.
+    """
+    with open_video(file) as video, file.reading() as reader:
+        settings = DecoderSettings.of(video.codec)
+        table = _read_packets(video, reader)
+        container, codec = video.container.format.name, video.codec.codec.canonical_name
+        if not table.first_frames:
+            raise VideoError(f"{file.path}: not one frame of its {codec} stream can be decoded, the file is damaged")
+        rate = video.stream.average_rate or video.stream.guessed_rate or 0
+        time_base = (video.stream.time_base or Fraction(1)).as_integer_ratio()
+        in_place = table.plain and min(table.places) >= 0
+        own_settings = _matching_settings(settings, table, reader) if in_place else None
+    timed = container in TIMED_FORMATS and codec in _ONE_FRAME_PER_PACKET
+    frames = _frames_by_times(table) if timed else _Frames()
+    known = len(frames.packets) > 0
+    seekable = known or (table.plain and container in SEEK_BY_BYTE)
+    access: Access = "direct" if own_settings else "seek" if seekable else "order"
+    positions = np.array(table.positions if access == "seek" else table.places, np.int64)
+    keys, key_frames = np.array(table.keys, np.int64), frames.of_keys
+    if access == "seek":
+        placed = (positions[keys] >= 0) | (keys == 0)  # a keyframe is found by its position, the first without it
+        keys, key_frames = keys[placed], key_frames[placed[: len(key_frames)]]
+    first = table.first_frames[0]
+    return Index(
+        container=container,
+        codec=codec,
+        decoder=own_settings or settings,
+        size=upright_size(first, turns(first.rotation)),
+        rotation=first.rotation,
+        fps=average_rate(frames.times, time_base) or float(rate),
+        time_base=time_base,
+        access=access,
+        known=known,
+        packed=table.packed,
+        num_corrupt=table.num_corrupt,
+        positions=positions,
+        sizes=np.array(table.sizes, np.int64),
+        checksums=np.array(table.checksums, np.int64),
+        keys=keys,
+        key_frames=key_frames,
+        frame_packets=frames.packets,
+        frame_times=frames.times,
+    )
+
+
+@dataclass
+class _Packets:
+    """What the pass over all packets notes."""
+
+    times: list[int] = field(default_factory=list)
+    shown: list[bool] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)  # where the very bytes of the packet lie in the file, or -1
+    sizes: list[int] = field(default_factory=list)
+    checksums: list[int] = field(default_factory=list)
+    num_corrupt: int = 0
+    plain: bool = True  # a packet can be decoded from its data and the stream's extradata alone
+    packed: bool = False
+    first_frames: list[VideoFrame] = field(default_factory=list)
+    num_fed: int = 0  # packets decoded to get the first frames
+
+    def add(self, packet: Packet, reader: FileReader, mpeg4_extradata: bytes | None) -> None:
+        data = bytes(packet)
+        position = -1 if packet.pos is None else packet.pos
+        # The position may be that of a short header before the data.
+        found = reader.read(position, packet.size + 64).find(data) if position >= 0 else -1
+        if packet.is_keyframe:
+            self.keys.append(len(self.times))
+        self.times.append(NO_TIME if packet.pts is None else packet.pts)
+        self.shown.append(not packet.is_discard)  # an edit list cuts frames out, but decoding may start at them
+        self.positions.append(position)
+        self.places.append(position + found if found >= 0 else -1)
+        self.sizes.append(packet.size)
+        self.checksums.append(zlib.crc32(data))
+        self.num_corrupt += packet.is_corrupt
+        extras = {extra.data_type for extra in packet.iter_sidedata()}
+        self.plain &= extras <= _HARMLESS
+        if mpeg4_extradata is not None:
+            # The decoder works around the faults of known encoders, so it must know the encoder from the start.
+            self.plain &= _encoder_name(data) in mpeg4_extradata
+            self.packed |= data.count(_VOP) > 1
+
+
+def _read_packets(video: OpenVideo, reader: FileReader) -> _Packets:
+    table = _Packets()
+    is_mpeg4 = video.codec.codec.canonical_name == "mpeg4"
+    mpeg4_extradata = (video.codec.extradata or b"") if is_mpeg4 else None
+    for number, packet in enumerate(packets(video)):
+        table.add(packet, reader, mpeg4_extradata)
+        if len(table.first_frames) < _NUM_COMPARED:
+            table.first_frames += decode(video.codec, packet, number) or []
+            table.num_fed += 1
+    if not table.first_frames:
+        table.first_frames += decode(video.codec, None) or []
+    return table
+
+
+def _encoder_name(data: bytes) -> bytes:
+    """The user data of MPEG-4 at the beginning of a packet."""
+    head = data[: data.find(_VOP)]
+    start = head.find(_USER_DATA)
+    if start < 0:
+        return b""
+    stop = head.find(b"\0\0\1", start + len(_USER_DATA))
+    return head[start : stop if stop > 0 else len(head)]
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Packets and times of the frames, and the frame of each keyframe packet; empty where they are not known."""
+
+    packets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    of_keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def _frames_by_times(table: _Packets) -> _Frames:
+    """Assigns packets to frames by their times, where these can be relied on."""
+    times = np.array(table.times, np.int64)
+    shown = np.flatnonzero(table.shown)
+    order = shown[np.argsort(times[shown], kind="stable")]
+    frame_times = times[order]
+    key_frames = np.searchsorted(frame_times, times[table.keys])
+    reliable = (
+        len(order) > 0
+        and NO_TIME not in times
+        and not table.num_corrupt
+        # Nobody can foresee whether a decoder puts out frames that have no keyframe before them.
+        and table.keys[:1] == [0]
+        and (np.diff(frame_times) > 0).all()
+        and times[0] <= frame_times[0]
+        and (np.diff(key_frames) >= 0).all()
+    )
+    return _Frames(order, frame_times, key_frames) if reliable else _Frames()
+
+
+def _matching_settings(settings: DecoderSettings, table: _Packets, reader: FileReader) -> DecoderSettings | None:
+    """Settings with which our own decoder, fed from the file, gives the same first frames as FFmpeg's, if any do.
+
+    Scaling depends on where the colours are sited within a frame. Only some containers say so, and PyAV does not pass
+    it on: it has to be found by trying.
+    """
+    for siting in CHROMA_SITINGS:
+        settings = replace(settings, chroma_siting=siting)
+        own = _decode_first(settings, table, reader)
+        if len(own) != len(table.first_frames) or not all(map(_same, own, table.first_frames)):
+            return None
+        if all(map(_same_scaled, own, table.first_frames)):
+            return settings
+    return None
+
+
+def _decode_first(settings: DecoderSettings, table: _Packets, reader: FileReader) -> list[VideoFrame]:
+    try:
+        codec = settings.create()
+        own: list[VideoFrame] = []
+        for number in range(table.num_fed):
+            size, checksum = table.sizes[number], table.checksums[number]
+            packet = read_packet(reader, table.places[number], size=size, checksum=checksum)
+            own += decode(codec, packet, number) or []
+        return own or decode(codec, None) or []
+    except (FFmpegError, ValueError, Disagreement):
+        return []
+
+
+def _same(one: VideoFrame, other: VideoFrame) -> bool:
+    names = ("pts", "width", "height", "colorspace", "color_range")
+    return (
+        all(getattr(one, name) == getattr(other, name) for name in names)
+        and one.format.name == other.format.name
+        and one.rotation in (0, other.rotation)
+        and np.array_equal(one.to_ndarray(format="rgb24", threads=1), other.to_ndarray(format="rgb24", threads=1))
+    )
+
+
+def _same_scaled(one: VideoFrame, other: VideoFrame) -> bool:
+    size = (one.height // 2 or 1, one.width // 2 or 1)
+    return np.array_equal(Scaler().to_rgb(one, size), Scaler().to_rgb(other, size))

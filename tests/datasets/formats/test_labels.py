@@ -1,0 +1,130 @@
+"""Numbers and names as labels, class lists and remapping."""
+
+from __future__ import annotations
+
+import pytest
+
+from sifa_zoo.config import ReadConfig
+from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.videos import DataError
+
+CLASSES = ("walk", "run", "jump")
+
+
+@pytest.fixture
+def listed(disk):
+    """Writes a list of a video per label."""
+
+    def write(*labels: str):
+        names = [f"{i}.mp4" for i in range(len(labels))]
+        disk.touch(*names)
+        return disk.write("l.txt", "".join(f"{name}\t{label}\n" for name, label in zip(names, labels, strict=True)))
+
+    return write
+
+
+def labels(videos) -> list[str]:
+    return [videos.class_names[label] for label in videos.labels]
+
+
+def test_names_decide_not_their_order(listed):
+    videos = read_videos(listed("run", "jump"), class_names=CLASSES)
+    assert (labels(videos), videos.class_names) == (["run", "jump"], CLASSES)
+
+
+def test_numbers_may_be_names(listed):
+    videos = read_videos(listed("2", "0"), class_names=("2", "1", "0"))
+    assert videos.labels.tolist() == [0, 2]
+
+
+def test_numbers_are_not_taken_for_names(listed):
+    with pytest.raises(DataError) as error:
+        read_videos(listed("2", "0"), class_names=CLASSES)
+    for words in ("are numbers (0, 2), but the classes are names (walk, run, jump)", "--remap index", "--remap FILE"):
+        assert words in str(error.value)
+    assert labels(read_videos(listed("2", "0"), class_names=CLASSES, how=ReadConfig(remap="index"))) == ["jump", "walk"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "numbers"),
+    [
+        ("classes.txt", "\ufeffwalk\r\nrun fast\n\njump\n", "120"),
+        ("classInd.txt", "3 jump\n1 walk\n2 run fast\n", "231"),
+    ],
+)
+def test_class_lists_name_the_numbers(disk, listed, name, text, numbers):
+    disk.write(name, text)
+    for file in (listed(*numbers), listed("run fast", "jump", "walk")):
+        videos = read_videos(file)
+        assert labels(videos) == ["run fast", "jump", "walk"]
+        assert videos.class_names == ("walk", "run fast", "jump")
+    videos = read_videos(listed(*numbers), class_names=("jump", "walk", "run fast"))
+    assert labels(videos) == ["run fast", "jump", "walk"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("classes.txt", "walk\nrun\n", "l.txt, line 2: label 2 is not in .*classes.txt .0 to 1."),
+        ("classInd.txt", "1 walk\n2 run\n", "l.txt, line 1: label 0 is not in .*classInd.txt .1 to 2."),
+        ("classes.txt", "walk\nrun\nwalk\n", "classes.txt, line 3: walk comes twice"),
+        ("classInd.txt", "1 walk\nrun\n", "classInd.txt, line 2: expected `number name`, got 'run'"),
+        ("classes.txt", "", "line 1: expected the names of the classes, one per line, got an empty file"),
+    ],
+)
+def test_class_lists_that_do_not_fit_are_refused(disk, listed, name, text, message):
+    disk.write(name, text)
+    with pytest.raises(DataError, match=message):
+        read_videos(listed("0", "2"))
+
+
+def test_classes_that_weights_lack_are_listed(listed):
+    names = [f"class {i:02d}" for i in range(25)]
+    with pytest.raises(
+        DataError,
+        match=r"not among the 3 classes \(walk, run, jump\): class 00 .line 1., .*class 19 .line 20. and 5 more",
+    ):
+        read_videos(listed(*names), class_names=CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("map.csv", "going,walk\r\n2,jump\r\n"),
+        ("map.txt", "going\twalk\n2\tjump\n"),
+        ("map.json", '{"going": "walk", "2": "jump"}'),
+    ],
+)
+def test_remap_by_file(disk, listed, name, text):
+    file, remap = listed("going", "2", "run", "going"), disk.write(name, text)
+    how = ReadConfig(remap=str(remap))
+    assert labels(read_videos(file, class_names=CLASSES, how=how)) == ["walk", "jump", "run", "walk"]
+    assert read_videos(file, how=how).class_names == ("jump", "run", "walk")  # without weights it merges
+
+
+@pytest.mark.parametrize(
+    ("given", "remap", "message"),
+    [
+        (("0", "3"), "index", r"labels beyond the 3 classes .*: 3; places count from 0"),
+        (("0", "run"), "index", "--remap index needs numbers as labels, but .* has run"),
+        (("going",), "going,fly\nrun\ngoing,walk\n", "line 1: fly is not among the 3 classes"),
+        (("going",), "going,fly\nrun\ngoing,walk\n", "line 2: expected `label,class`, got 'run'"),
+        (("going",), "going,fly\nrun\ngoing,walk\n", "line 3: label going comes twice"),
+        (("going", "fly"), "going,walk\n", r"not among the 3 classes \(walk, run, jump\): fly .line 2.; "),
+    ],
+)
+def test_remaps_that_do_not_fit_are_refused(disk, listed, given, remap, message):
+    remap = remap if remap == "index" else disk.write("map.csv", remap)
+    with pytest.raises(DataError, match=message):
+        read_videos(listed(*given), class_names=CLASSES, how=ReadConfig(remap=remap))
+
+
+def test_remap_needs_what_it_names(disk, listed):
+    with pytest.raises(DataError, match="--remap index needs weights with class names"):
+        read_videos(listed("0", "1"), how=ReadConfig(remap="index"))
+    with pytest.raises(DataError, match="cannot read .*nowhere.csv: No such file"):
+        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.root / "nowhere.csv")))
+    with pytest.raises(DataError, match="expected a JSON object of label and class"):
+        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.write("map.json", "[1]"))))
+    with pytest.raises(DataError, match="cannot read .*map.json as JSON"):
+        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.write("map.json", "{"))))
