@@ -30,9 +30,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what needs a video decoder when it is first used."""
     if name in ("load_video", "VideoError"):
-        from sifa_zoo.video import decode
+        from sifa_zoo.video import load
 
-        return getattr(decode, name)
+        return getattr(load, name)
     if name == "predict":
         from sifa_zoo.inference.predict import predict
 

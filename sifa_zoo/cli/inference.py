@@ -201,7 +201,7 @@ def _features(args: argparse.Namespace) -> int:
     from sifa_zoo.inference.predict import find_below
     from sifa_zoo.runtime.checkpoint import load_run
     from sifa_zoo.runtime.devices import pick_device
-    from sifa_zoo.video.decode import VideoError
+    from sifa_zoo.video.load import VideoError
 
     found = find_below(args.videos)
     videos, outputs = list(found), _feature_paths(found, args.output)

@@ -13,7 +13,7 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.mirror import mirror_labels
 from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.datasets.seeding import torch_seeded
-from sifa_zoo.video.decode import Video, VideoError, frame_times, load_video, video_info
+from sifa_zoo.video.load import Video, VideoError, frame_times, load_video, video_info
 
 # Training decodes frames a little larger than the model's input, so that random crops differ.
 TRAIN_SHORT_SIDE = 1.15

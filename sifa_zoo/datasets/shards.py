@@ -22,7 +22,7 @@ from sifa_zoo.datasets.formats.remap import place_labels
 from sifa_zoo.datasets.formats.video_files import VIDEO_SUFFIXES
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.videos import DataError, few
-from sifa_zoo.video.decode import NamedBytes, VideoError
+from sifa_zoo.video.load import NamedBytes, VideoError
 
 _SHUFFLE_BUFFER = 100  # undecoded samples: about 100 MB per worker for videos of ten seconds
 _LABELS = ("cls", "txt", "json")

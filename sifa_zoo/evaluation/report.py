@@ -17,7 +17,7 @@ from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.evaluation.page import card, folded, page, paragraph, picture, section, table, tiles, wide_picture
 from sifa_zoo.evaluation.scores import is_complete
 from sifa_zoo.files import CURVE, LOG
-from sifa_zoo.video.decode import VideoError, load_video, video_info
+from sifa_zoo.video.load import VideoError, load_video, video_info
 
 TableRow: TypeAlias = dict[str, Any]  # of videos.csv or classes.csv
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clips import clip_of
 from sifa_zoo.evaluation.lettering import fit, font_for
-from sifa_zoo.video.decode import load_video
+from sifa_zoo.video.load import load_video
 
 _FRAME, _GAP, _COLUMNS = 112, 4, 8  # pixels, pixels, frames per row
 _BAR, _LABELS = 30, 220  # pixels

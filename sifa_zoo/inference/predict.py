@@ -17,7 +17,7 @@ from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.evaluation.evaluate import eval_loader
 from sifa_zoo.evaluation.scores import scored_batches
 from sifa_zoo.runtime.checkpoint import clip_config, model_cfg
-from sifa_zoo.video.decode import VideoError
+from sifa_zoo.video.load import VideoError
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from sifa_zoo.inference.windows import Windows, model_windows, window_indices
 from sifa_zoo.runtime.checkpoint import clip_config
 from sifa_zoo.video import container
 from sifa_zoo.video.container import VideoError
-from sifa_zoo.video.decode import frame_times, video_info
 from sifa_zoo.video.index_building import TIMED_FORMATS
+from sifa_zoo.video.load import frame_times, video_info
 from sifa_zoo.video.scaling import Scaler, resized, turns, upright_size
 
 _CAMERAS = "/dev/video"

@@ -29,9 +29,9 @@ from sifa_zoo.datasets.videos import DataError, VideoList, few
 from sifa_zoo.files import is_temporary, write_files
 from sifa_zoo.preparing.parallel_map import Stopped, parallel_map
 from sifa_zoo.video.container import find_file, frames_in_order
-from sifa_zoo.video.decode import VideoError, frame_times, video_info
 from sifa_zoo.video.index_building import build_index
 from sifa_zoo.video.index_cache import find_index
+from sifa_zoo.video.load import VideoError, frame_times, video_info
 from sifa_zoo.video.scaling import turns
 
 _SETTINGS = "resize.json"

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from sifa_zoo.datasets.clip_dataset import ClipDataset
 from sifa_zoo.datasets.samplers import ClipSampler
 from sifa_zoo.runtime.processes import rank, world_size
-from sifa_zoo.video.decode import VideoError
+from sifa_zoo.video.load import VideoError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_SECONDS = 20  # that a worker survives SIGTERM, so that its parent can finish an update

@@ -20,7 +20,7 @@ from sifa_zoo.datasets.clips import TRAIN_SHORT_SIDE
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.registry import create_model
-from sifa_zoo.video.decode import VideoError, video_info
+from sifa_zoo.video.load import VideoError, video_info
 
 # At most so many are measured, if the time allows.
 _CLIPS, _STEPS = 64, 10

@@ -22,7 +22,7 @@ from sifa_zoo.training.freezing import train_mode
 from sifa_zoo.training.learner import Learner
 from sifa_zoo.training.loss import clip_loss
 from sifa_zoo.training.progress import DataClock, progress_bar, show_update
-from sifa_zoo.video.decode import VideoError
+from sifa_zoo.video.load import VideoError
 
 
 class TrainingError(ValueError):

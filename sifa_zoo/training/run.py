@@ -33,7 +33,7 @@ from sifa_zoo.training.run_folder import best_by, best_row, put_back, save_epoch
 from sifa_zoo.training.sharding import gathered, share_buffers
 from sifa_zoo.training.stopping import Interrupted, StopSignals
 from sifa_zoo.training.trackers import LogScalars
-from sifa_zoo.video.decode import VideoError
+from sifa_zoo.video.load import VideoError
 
 _METRICS = ("loss", "top1", "top5", "map")  # the figures of an evaluation that the log keeps
 

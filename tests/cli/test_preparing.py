@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_videos import write_video, write_videos
 
 from sifa_zoo.cli import main
-from sifa_zoo.video.decode import video_info
+from sifa_zoo.video.load import video_info
 
 CLIP = ["--num-frames", "4", "--frame-stride", "1", "--img-size", "32"]
 

@@ -15,7 +15,7 @@ from sifa_zoo.datasets.samplers import ClipSampler
 from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.datasets.transforms import eval_transform, train_transform
 from sifa_zoo.datasets.videos import VideoList
-from sifa_zoo.video.decode import VideoError, frame_times, load_video
+from sifa_zoo.video.load import VideoError, frame_times, load_video
 
 CLIP = ClipConfig(num_frames=4, frame_stride=3, img_size=32)
 

@@ -18,7 +18,7 @@ from sifa_zoo.datasets.shard_list import ShardList, count_samples, find_shards
 from sifa_zoo.datasets.shards import ShardDataset
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.datasets.videos import DataError, VideoList
-from sifa_zoo.video.decode import VideoError
+from sifa_zoo.video.load import VideoError
 
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 NUM_SHARDS, PER_SHARD = 5, 3

@@ -9,7 +9,7 @@ from sifa_zoo.datasets.videos import DataError
 from sifa_zoo.inference.predict import find_below, find_videos, predict, predict_videos
 from sifa_zoo.registry import create_model
 from sifa_zoo.runtime.checkpoint import load_run
-from sifa_zoo.video.decode import VideoError
+from sifa_zoo.video.load import VideoError
 
 
 def test_predict_knows_the_classes(run_folder: Path, data: Path) -> None:

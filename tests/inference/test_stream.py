@@ -20,7 +20,7 @@ from sifa_zoo.inference.stream import Source, WindowScores, at_rate, merge, open
 from sifa_zoo.inference.windows import Windows
 from sifa_zoo.registry import create_model
 from sifa_zoo.runtime.checkpoint import clip_config, load_run
-from sifa_zoo.video.decode import VideoError, load_video
+from sifa_zoo.video.load import VideoError, load_video
 
 CLIP = ClipConfig(num_frames=4, frame_stride=2, img_size=32)
 

@@ -16,7 +16,7 @@ from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.preparing import resize
 from sifa_zoo.preparing.parallel_map import Stopped
 from sifa_zoo.preparing.resize import resize_video, resize_videos
-from sifa_zoo.video.decode import VideoError, frame_times, load_video, video_info
+from sifa_zoo.video.load import VideoError, frame_times, load_video, video_info
 
 SMALL = ResizeConfig(short_side=32, crf=10, gop_size=8)
 

@@ -18,7 +18,7 @@ import pytest
 
 from sifa_zoo.video import index_cache
 from sifa_zoo.video.container import find_file
-from sifa_zoo.video.decode import VideoError, frame_times, load_video, video_info
+from sifa_zoo.video.load import VideoError, frame_times, load_video, video_info
 
 KINDS = ["long_gop", "mpeg4_b_frames", "packed", "transport_stream", "damaged", "rotated", "gif"]
 
@@ -64,10 +64,10 @@ def test_what_was_learnt_comes_back_from_disk(videos, built, name):
 def test_another_process_decodes_nothing_to_count(video):
     num_frames = video_info(video).num_frames
     code = (
-        "from sifa_zoo.video import decode, index_cache\n"
+        "from sifa_zoo.video import index_cache, load\n"
         "index_cache.build_index = None\n"
-        "decode.frames_in_order = None\n"
-        f"print(decode.video_info({os.fspath(video)!r}).num_frames)"
+        "load.frames_in_order = None\n"
+        f"print(load.video_info({os.fspath(video)!r}).num_frames)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(num_frames)
@@ -202,9 +202,9 @@ def test_files_that_fail_are_not_kept(not_videos, folder):
 def test_many_writers_at_once(video, folder):
     code = (
         "import sys\n"
-        "from sifa_zoo.video import decode, index_cache\n"
+        "from sifa_zoo.video import index_cache, load\n"
         "for _ in range(30):\n"
-        f"    decode.video_info({os.fspath(video)!r})\n"
+        f"    load.video_info({os.fspath(video)!r})\n"
         "    index_cache.forget_memory()\n"
         f"    index_cache.save_index(index_cache.find_file({os.fspath(video)!r}), "
         f"index_cache.find_index(index_cache.find_file({os.fspath(video)!r})))\n"

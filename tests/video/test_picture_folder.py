@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sifa_zoo.video.decode import VideoError, frame_times, load_frames, load_video, video_info
+from sifa_zoo.video.load import VideoError, frame_times, load_frames, load_video, video_info
 
 
 def write_pictures(folder, names, size=(40, 24), **save):

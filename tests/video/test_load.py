@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from sifa_zoo.datasets.sampling import clip_indices
-from sifa_zoo.video import decode, index_building, index_cache, random_access
+from sifa_zoo.video import index_building, index_cache, load, random_access
 from sifa_zoo.video.container import find_file, frames_in_order
-from sifa_zoo.video.decode import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
 from sifa_zoo.video.index_cache import find_index
+from sifa_zoo.video.load import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
 from sifa_zoo.video.scaling import Scaler, resized, turns
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
@@ -244,7 +244,7 @@ def test_times_where_packets_lack_them(videos):
     ],
 )
 def test_missing_times_follow_the_rate(times, expected):
-    np.testing.assert_allclose(decode._complete(np.array(times), 10.0), expected)
+    np.testing.assert_allclose(load._complete(np.array(times), 10.0), expected)
 
 
 def test_complete_times_allow_sampling_in_time(videos):
