@@ -47,7 +47,7 @@ def _check(args: argparse.Namespace) -> int:
     from sifa_zoo.datasets.formats import read_splits
     from sifa_zoo.preparing.check import check_splits
     from sifa_zoo.preparing.parallel_map import usable_cores
-    from sifa_zoo.training.prepare import usual_clip
+    from sifa_zoo.runtime.checkpoint import usual_clip
 
     check_writable(args.csv, suffixes=(".csv",))
     reading = ReadConfig(**given(args, ReadConfig))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.registry import create_model
-from sifa_zoo.weights.finding import locate_weights
+from sifa_zoo.weights.finding import find_entry, locate_weights
 from sifa_zoo.weights.info import METADATA_KEY, WeightsInfo
 
 
@@ -78,3 +78,11 @@ def clip_config(model: nn.Module) -> ClipConfig:
     if height != width:
         raise ValueError(f"clips are square, but the input size is {(height, width)}; give set_input_size an int")
     return ClipConfig(**{**known, "img_size": height, "num_frames": model.num_frames})
+
+
+def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
+    """The clip settings that a model, or its weights, would usually have."""
+    if pretrained:
+        return find_entry(model)[1].clip_config
+    with torch.device("meta"):
+        return clip_config(create_model(model))

@@ -26,8 +26,8 @@ from sifa_zoo.runtime.processes import (
     rank,
     world_size,
 )
+from sifa_zoo.training.distributed import called_modules
 from sifa_zoo.training.finetune import finetune
-from sifa_zoo.training.sharding import called_modules
 
 CLIP = "--num-frames 4 --frame-stride 1 --warmup-epochs 0 --device cpu --workers 0"
 NET = f"--model sifa_net_nano --img-size 32 {CLIP}"

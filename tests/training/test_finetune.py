@@ -22,7 +22,7 @@ from sifa_zoo.datasets.videos import DataError
 from sifa_zoo.evaluation.evaluate import evaluate_run
 from sifa_zoo.evaluation.scores import ScoreError
 from sifa_zoo.runtime.checkpoint import load_run, read_info
-from sifa_zoo.training import run as training
+from sifa_zoo.training import finetune as training
 from sifa_zoo.training.finetune import TrainingError, best_row, finetune
 from sifa_zoo.weights.finding import EMBEDDED
 
@@ -403,9 +403,9 @@ def test_when_a_run_is_saved(
     steps = []
     real = training.save_state
 
-    def save(*args: Any, position: Any, **kwargs: Any) -> None:
+    def save(run: Path, learner: Any, position: Any) -> None:
         steps.append(position.step)
-        real(*args, position=position, **kwargs)
+        real(run, learner, position)
 
     monkeypatch.setattr(training, "save_state", save)
     train(tmp_path / "run", epochs=1, **settings)  # three updates

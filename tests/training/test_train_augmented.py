@@ -18,8 +18,7 @@ from tiny_videos import write_videos
 from sifa_zoo.config import TrainConfig
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime.checkpoint import load_run, read_info
-from sifa_zoo.training import finetune as train_module
-from sifa_zoo.training import run as training
+from sifa_zoo.training import finetune as training
 from sifa_zoo.training.recipes import recipes
 
 Train = Callable[..., dict[str, Any]]
@@ -95,8 +94,8 @@ def test_several_labels_per_video(tmp_path: Path, train: Train, monkeypatch: pyt
         lists = real(config, run=run)
         return tuple(VideoList(v.paths, np.eye(2, dtype=bool)[v.labels], v.class_names) for v in lists)  # type: ignore[return-value]
 
-    real = train_module.read_data
-    monkeypatch.setattr(train_module, "read_data", several)
+    real = training.read_data
+    monkeypatch.setattr(training, "read_data", several)
     counts = {"videos": 4, "expected": 4, "failed": ()}
     monkeypatch.setattr(training, "evaluate", lambda *_, **__: {**next(scores), **counts})
     best = train(tmp_path / "run", epochs=2, mixup_alpha=0.4, repeats=2)

@@ -31,8 +31,8 @@ from sifa_zoo.runtime import shard_batches as module
 from sifa_zoo.runtime.checkpoint import pack_weights, read_info
 from sifa_zoo.runtime.shard_batches import shard_loader
 from sifa_zoo.training.finetune import finetune
-from sifa_zoo.training.prepare import read_data, settle
-from sifa_zoo.training.run_config import RunConfig
+from sifa_zoo.training.run_config import RunConfig, settle
+from sifa_zoo.training.run_data import read_data
 
 SameRun = Callable[[Path, Path], None]
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
@@ -298,7 +298,7 @@ def test_what_needs_all_labels_is_refused(data: Path, tmp_path: Path) -> None:
 def test_several_labels_in_training_and_one_in_shards(data: Path, tmp_path: Path, monkeypatch) -> None:
     several = VideoList(["a"], np.array([[True, True]]), CLASSES)
     splits = iter((several, ShardList(data / "shards" / "val" / "0.tar")))
-    monkeypatch.setattr("sifa_zoo.training.prepare.read_videos_or_shards", lambda *args, **how: next(splits))
+    monkeypatch.setattr("sifa_zoo.training.run_data.read_videos_or_shards", lambda *args, **how: next(splits))
     config = RunConfig(data="x", model="sifa_net_nano", clip=CLIP, train=TrainConfig())
     with pytest.raises(DataError, match="training videos may have several labels each, but videos in shards have one"):
         read_data(config, run=tmp_path)
