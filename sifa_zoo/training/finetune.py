@@ -84,35 +84,37 @@ def finetune(
 ) -> EpochRow:
     """Fine-tune a model on labelled videos and leave a run folder that evaluation and prediction can use.
 
-    The folder holds `best.safetensors` (by top-1 over the validation videos, or mean average precision if they may have
-    several classes), `last.safetensors`, `log.csv`, `curve.png`, `config.json`, and `state.pt`, which resuming needs.
-    Under `torchrun` every process calls this function, and they train together.
+    After each epoch it has `best.safetensors` (by top-1 over the validation videos, or by mean average precision if
+    they may have several classes), `last.safetensors`, `log.csv`, `curve.png`, `config.json`, and `state.pt`, which
+    resuming needs and `train` may have written more often. Under `torchrun`, all processes call this to train together.
 
     Args:
-        data: A folder with class folders `train` and `val` or lists `train.txt` and `val.txt`; or one list or folder.
+        data: A folder with class folders `train` and `val`, or lists `train.txt` and `val.txt` of `path label` lines;
+            or a single list or class folder, if `val` is given.
         output: The run folder; new or empty, unless `resume`.
-        model: The model's name, with a tag to start from those weights; a checkpoint names it, too.
-        val: Validation videos, where `data` has none.
+        model: The model's name, with a tag to start from those weights; None takes that of the checkpoint.
+        val: Validation videos, where `data` has none: a list or class folder.
         clip: How clips are cut; a mapping names what differs from the settings of the checkpoint or the model.
         train: How to train; a mapping names what differs from the defaults.
-        recipe: A name from `sifa_zoo.training.recipes`, whose settings then are the defaults.
+        recipe: A name from `sifa_zoo.training.recipes`; its settings then are the defaults.
         model_args: Further arguments of the model's constructor.
-        checkpoint: A run folder, weights file, `hf-hub:owner/name` or `local-dir:PATH` to start from.
+        checkpoint: Weights to start from: a run folder, weights file, `hf-hub:owner/name` or `local-dir:PATH`; a head
+            for other classes is re-initialised.
         pretrained: Start from the model's default weights.
-        resume: Continue the run in `output` where it was last saved; "auto" starts one if there is none.
+        resume: Continue the run where it was last saved, with its settings; "auto" starts one if there is none.
         log: Where else to log: some of "tensorboard" and "wandb".
         device: None takes the GPU if there is one; under `torchrun`, each process takes its own.
         reading: How `data` is read; a mapping names what differs from the defaults.
 
     Returns:
-        The best epoch's row of the log: `epoch`, `lr`, `train_loss`, `val_loss`, `val_top1` and `val_top5` or
+        The best epoch's row of the log: `epoch`, `lr`, `train_loss`, `val_loss` and `val_top1`, `val_top5` or
         `val_map`, and how many validation videos they are over: `val_videos` of `val_expected`.
 
     Raises:
         ValueError: If a setting, the folder or the data (`DataError`) cannot be used; nothing has been trained then.
         TrainingError: If the loss is no longer finite; the message names the videos.
         Interrupted: After SIGINT or SIGTERM, once the update is done and saved.
-        OSError: If the disk is full or another process has ended (`PeerError`); what was saved last is still there.
+        OSError: If the disk is full, or another process has ended (`PeerError`); what was saved last is still there.
 
     Example:
         >>> finetune("videos", model="sifa_net_r50", output="runs/mine")  # doctest: +SKIP
@@ -133,7 +135,7 @@ def _finetune(
     device: torch.device,
     stop: StopSignals,
 ) -> EpochRow:
-    """The run; what reads files or asks to be believed is done by the writer, for all processes alike."""
+    """A run; its settings and data are what the writer makes of them, on every process."""
     on_writer(check_trackers, trackers)
     if resume == "auto":
         resume = on_writer((run / CONFIG).is_file)
@@ -143,7 +145,7 @@ def _finetune(
     left_out = on_writer(compare_with_start, run, found) if resume else {}
     train, class_names, settings = config.train, videos[0].class_names, {**config.flat(), **found}
 
-    # Built before the files are checked, which is slow: this refuses what does not suit the model.
+    # Before the files are checked, which may take long: this refuses what does not suit the model.
     learner = Learner(build_model(config, class_names, run=run), train, device=device)
     position = restore(run, learner)
     if position.rows and not on_writer(is_of_epoch, run / LAST, position.epoch):  # killed between state and weights
@@ -307,10 +309,15 @@ class Training:
         self._save_state()
         if world_size() > 1:  # each has collected batch norm's running statistics from its own clips
             distribute_bn(learner.evaluated, world_size())
-        model, how = Interruptible(learner.evaluated, self.stop), {"precision": train.precision}
         try:
             with gathered(learner.model):
-                return evaluate(model, self.loaders[1], device=learner.device, max_clips=train.batch_size, **how)
+                return evaluate(
+                    Interruptible(learner.evaluated, self.stop),
+                    self.loaders[1],
+                    device=learner.device,
+                    precision=train.precision,
+                    max_clips=train.batch_size,
+                )
         except ScoreError as error:
             put_back(self.run, before)
             raise TrainingError(
