@@ -1,5 +1,7 @@
-"""Self-describing weights: a safetensors file whose metadata holds, under the key `sifa_zoo`, a JSON object with all
-that evaluation and prediction need: the model's name and arguments, class names, clip settings.
+"""Weights that describe themselves: packed into a file, loaded as a model; and the clip settings of models.
+
+The metadata of the safetensors file hold, under the key `sifa_zoo`, a JSON object with all that evaluation and
+prediction need: the model's name and arguments, class names, clip settings.
 """
 
 from __future__ import annotations
@@ -19,13 +21,8 @@ from sifa_zoo.weights.finding import find_entry, locate_weights
 from sifa_zoo.weights.info import METADATA_KEY, WeightsInfo
 
 
-def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:
-    """The model's weights as a safetensors file."""
-    return pack_weights(model.state_dict(), info)
-
-
 def pack_weights(state_dict: Mapping[str, Tensor], info: WeightsInfo) -> bytes:
-    """A state_dict as a safetensors file."""
+    """A state_dict as a safetensors file with that description."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     return save(tensors, {METADATA_KEY: info.to_json()})  # one key: several would vary in order, and so in bytes
 
