@@ -146,6 +146,8 @@ def test_the_average_is_validated_and_kept(tmp_path, train, data):
         ({"model": "sifa_transformer_nano", "clip": {"num_frames": 4, "img_size": 33}}, "33"),
         ({"train": {"opt": "adamv"}}, "got 'adamv'; did you mean .*adam"),
         ({"train": {"freeze": "no such name"}}, "freeze must match some parameters"),
+        ({"train": {"fsdp": True}}, "fsdp needs several processes: start them with torchrun"),
+        ({"train": {"sync_bn": True}}, "sync_bn needs GPUs"),
         ({"log": ["mlflow"]}, "log must be some of tensorboard, wandb, got 'mlflow'"),
     ],
     ids=str,

@@ -14,7 +14,7 @@ def nano(name: str = "sifa_net_nano", **options: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ["sifa_net_nano", "sifa_transformer_nano"])
-def test_freezing_stages(name: str) -> None:
+def test_freezing_stages(name):
     model = nano(name)
     frozen = freeze(model, "2")
     stages = ("layer1.", "layer2.", "conv1.", "bn1.") if "net" in name else ("layers.0.", "layers.1.", "patch_embed.")
@@ -23,7 +23,7 @@ def test_freezing_stages(name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"dual_head": True}])
-def test_a_linear_probe_trains_the_classifier(options: dict[str, Any]) -> None:
+def test_a_linear_probe_trains_the_classifier(options):
     model = nano(num_frames=8, **options)
     freeze(model, linear_probe=True)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -44,6 +44,6 @@ def test_a_linear_probe_trains_the_classifier(options: dict[str, Any]) -> None:
         ("(", r"a number of stages or a regular expression, got '\('"),
     ],
 )
-def test_freezing_nothing_or_all_is_refused(pattern: str, message: str) -> None:
+def test_freezing_nothing_or_all_is_refused(pattern, message):
     with pytest.raises(ValueError, match=message):
         freeze(nano(), pattern)

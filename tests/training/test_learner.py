@@ -43,7 +43,7 @@ def schedule(one: Learner) -> None:
     build_scheduler(one.optimizer, one.train, updates_per_epoch=2).step_update(one.updates)
 
 
-def test_rates_decay_from_the_head_to_the_stem() -> None:
+def test_rates_decay_from_the_head_to_the_stem():
     one = learner(layer_decay=0.5, opt="sgd")
     schedule(one)
     rates = {}
@@ -62,7 +62,7 @@ def test_rates_decay_from_the_head_to_the_stem() -> None:
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
-def test_what_the_model_names_does_not_decay(layer_decay: float) -> None:
+def test_what_the_model_names_does_not_decay(layer_decay):
     one = learner(nano("sifa_transformer_nano"), layer_decay=layer_decay, weight_decay=0.1)
     names = {id(parameter): name for name, parameter in one.model.named_parameters()}
     decays = {names[id(p)]: group["weight_decay"] for group in one.optimizer.param_groups for p in group["params"]}
@@ -72,7 +72,7 @@ def test_what_the_model_names_does_not_decay(layer_decay: float) -> None:
         assert decays[name] == (0 if name in exempt or parameter.ndim < 2 else 0.1), name
 
 
-def test_the_average_of_weights_is_what_is_kept() -> None:
+def test_the_average_of_weights_is_what_is_kept():
     one = learner(ema_decay=0.5, opt="sgd")
     start = copy.deepcopy(one.model.state_dict())
     step(one)
@@ -84,7 +84,7 @@ def test_the_average_of_weights_is_what_is_kept() -> None:
     assert ((average - first).norm() < (weight - first).norm()).item()
 
 
-def test_state_is_all_that_an_update_changes() -> None:
+def test_state_is_all_that_an_update_changes():
     settings = {"ema_decay": 0.9, "drop_rate": 0.0, "precision": "bf16"}
     one, other = learner(**settings), learner(nano(), **settings)
     step(one)
@@ -96,7 +96,7 @@ def test_state_is_all_that_an_update_changes() -> None:
         assert torch.equal(tensor, other.weights()[name]), name
 
 
-def test_fp16_lowers_its_scale_instead_of_failing() -> None:
+def test_fp16_lowers_its_scale_instead_of_failing():
     one = learner(precision="fp16")
     assert one.scaler.is_enabled()
     assert step(one) == pytest.approx(step(learner()), rel=0.1)
@@ -110,12 +110,12 @@ def test_fp16_lowers_its_scale_instead_of_failing() -> None:
     assert torch.equal(weight, one.model.get_parameter("head.fc.weight"))
 
 
-def test_checkpointed_activations_change_nothing() -> None:
+def test_checkpointed_activations_change_nothing():
     one, other = learner(opt="sgd"), learner(opt="sgd", grad_checkpointing=True)
     assert [step(one), step(one)] == pytest.approx([step(other), step(other)], rel=1e-5)
 
 
-def test_a_compiled_model_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_model_keeps_its_names(monkeypatch):
     """With a backend that compiles nothing; whole graphs of the models are compiled elsewhere."""
     real = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda model: real(model, backend="eager"))
@@ -125,7 +125,7 @@ def test_a_compiled_model_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> No
     assert other.model._compiled_call_impl is not None
 
 
-def test_what_is_frozen_does_not_move() -> None:
+def test_what_is_frozen_does_not_move():
     model = nano()
     one = learner(model, freeze="^(conv1|bn1|layer1)", opt="sgd")
     before = copy.deepcopy(model.state_dict())
