@@ -54,8 +54,7 @@ def test_loss_and_gradients_equal_the_published_models(case):
     input_gradient = golden[f"{name}.input_grad_mean_over_time"]
     assert ((x.grad.mean(2) - input_gradient).norm() / input_gradient.norm()).item() < 1e-2
 
-    is_swin = hasattr(model, "patch_embed")
-    gradients = {convert.reference_name(n, is_swin=is_swin): p.grad for n, p in model.named_parameters()}
+    gradients = {convert.reference_name(n): p.grad for n, p in model.named_parameters()}
     for parameter, norm in case["grad_norms"].items():
         torch.testing.assert_close(gradients[parameter].norm().item(), norm, rtol=1e-3, atol=1e-6, msg=parameter)
     for key in golden:
@@ -81,10 +80,9 @@ def test_inflated_logits_equal_the_published_models(case):
         for n, (s, d) in REFERENCE_KEYS[case["reference_model"]].items()
     }
     published = convert.from_reference(reference_checkpoint(keys), model)
-    is_swin = hasattr(model, "patch_embed")
     by_rule, zero = set(case["reference_keys_filled_by_rule"]), set(case["reference_keys_zero"])
     for name in inflated:
-        reference = convert.reference_name(name, is_swin=is_swin)
+        reference = convert.reference_name(name)
         if reference in by_rule:
             inflated[name] = published[name]
         elif reference in zero:
