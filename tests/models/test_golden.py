@@ -29,15 +29,19 @@ def head_logits(model, features):
     return [model.head(features)]
 
 
+def check_logits(model, case, group):
+    with torch.inference_mode():
+        logits = head_logits(model, model.forward_features(clip(case)))
+    expected = [values(group)[f"{case['case']}.logits{i}"] for i in range(len(logits))]
+    torch.testing.assert_close(logits, expected, atol=2e-5, rtol=0)
+    return len(logits)
+
+
 @pytest.mark.parametrize("case", cases("models"), ids=case_id)
 def test_logits_equal_the_published_models(case):
     model = build(case)
     model.load_state_dict(convert.from_reference(reference_checkpoint(case["keys"]), model))
-    with torch.inference_mode():
-        logits = head_logits(model, model.forward_features(clip(case)))
-    assert len(logits) == case["outputs"]
-    for i, head in enumerate(logits):
-        torch.testing.assert_close(head, values("models")[f"{case['case']}.logits{i}"], atol=2e-5, rtol=0)
+    assert check_logits(model, case, "models") == case["outputs"]
 
 
 @pytest.mark.parametrize("case", cases("grads"), ids=case_id)
@@ -45,9 +49,8 @@ def test_loss_and_gradients_equal_the_published_models(case):
     model, golden = build(case), values("grads")
     model.load_state_dict(convert.from_reference(reference_checkpoint(case["keys"]), model))
     x = clip(case).requires_grad_()
-    loss = sum(
-        cross_entropy(head, torch.tensor(case["label"])) for head in head_logits(model, model.forward_features(x))
-    )
+    label = torch.tensor(case["label"])
+    loss = sum(cross_entropy(head, label) for head in head_logits(model, model.forward_features(x)))
     loss.backward()
     name = case["case"]
     torch.testing.assert_close(loss.detach(), golden[f"{name}.loss"][0], atol=1e-5, rtol=0)
@@ -88,7 +91,4 @@ def test_inflated_logits_equal_the_published_models(case):
         elif reference in zero:
             assert not inflated[name].any(), name
     model.load_state_dict(inflated)
-    with torch.inference_mode():
-        logits = head_logits(model, model.forward_features(clip(case)))
-    for i, head in enumerate(logits):
-        torch.testing.assert_close(head, values("inflate")[f"{case['case']}.logits{i}"], atol=2e-5, rtol=0)
+    check_logits(model, case, "inflate")
