@@ -37,9 +37,9 @@ from torch.nn.utils import clip_grad_norm_
 
 import sifa_zoo
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.clip_dataset import ClipDataset
+from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.formats import read_videos
-from sifa_zoo.datasets.samplers import ClipSampler
+from sifa_zoo.datasets.order import ClipSampler
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime.batches import clip_loader
@@ -79,9 +79,9 @@ def build(name: str) -> tuple[nn.Module, ClipConfig]:
 def batches(videos: VideoList, clip: ClipConfig, args: argparse.Namespace):
     """Clips without end: an epoch is as long as all steps together."""
     clips = (args.warm_up + args.steps) * args.batch
-    dataset = ClipDataset(videos, clip, train_transform(clip), seed=0)
+    cutter = ClipCutter(clip, train_transform(clip), seed=0)
     sampler = ClipSampler(videos, seed=0, repeats=-(-clips // len(videos)))
-    return clip_loader(dataset, batch_size=args.batch, sampler=sampler, workers=args.workers, device=args.device)
+    return clip_loader(videos, cutter, batch_size=args.batch, sampler=sampler, workers=args.workers, device=args.device)
 
 
 def memory(device: str) -> int:

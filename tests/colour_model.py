@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.clip_dataset import ClipDataset
+from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.evaluation.evaluate import evaluate
@@ -35,8 +35,8 @@ class Redness(nn.Module):
 
 
 def loader_of(videos: VideoList, *, workers: int = 0, num_clips: int = 1, distributed: bool = False) -> Any:
-    dataset = ClipDataset(videos, CLIP, eval_transform(CLIP), num_clips=num_clips)
-    return clip_loader(dataset, batch_size=2, distributed=distributed, workers=workers)
+    cutter = ClipCutter(CLIP, eval_transform(CLIP), num_clips=num_clips)
+    return clip_loader(videos, cutter, batch_size=2, distributed=distributed, workers=workers)
 
 
 def evaluate_shard(rank: int, world_size: int, folder: str, videos: VideoList) -> None:

@@ -1,4 +1,4 @@
-"""From a video to the model's input: frames chosen, decoded, mirrored and transformed."""
+"""From a row of a list to the model's input: frames chosen, decoded, mirrored and transformed."""
 
 from __future__ import annotations
 
@@ -8,30 +8,63 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from sifa_zoo.config import ClipConfig
+from sifa_zoo.datasets.frame_sampling import clip_indices
 from sifa_zoo.datasets.mirror import mirror_labels
-from sifa_zoo.datasets.sampling import clip_indices
-from sifa_zoo.datasets.seeding import torch_seeded
+from sifa_zoo.datasets.transforms import torch_seeded
+from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.video.load import Video, VideoError, frame_times, load_video, video_info
 
 # Training decodes frames a little larger than the model's input, so that random crops differ.
 TRAIN_SHORT_SIDE = 1.15
 
 
+class ClipDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
+    """Clips of the videos in a list, with label and place in the list: `(clips, label, index)`, as `ClipCutter` cuts.
+
+    A key is `(index, draw, epoch)`, as from `ClipSampler`; each draw and each epoch gives another training clip, and
+    `index` alone is the first draw of the first epoch. A key gives the same clip whatever the number of workers and the
+    order of access.
+
+    Raises:
+        VideoError: On access, if a video cannot be decoded, or has no times where `clip.fps` needs them.
+
+    Example:
+        >>> clip = ClipConfig(img_size=112)
+        >>> cutter = ClipCutter(clip, eval_transform(clip))  # doctest: +SKIP
+        >>> ClipDataset(read_videos("videos", "val"), cutter)[0][0].shape  # doctest: +SKIP
+        torch.Size([1, 3, 16, 112, 112])
+    """
+
+    def __init__(self, videos: VideoList, cutter: ClipCutter) -> None:
+        self.videos = videos
+        self.cutter = cutter
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: int | tuple[int, int, int]) -> tuple[Tensor, int | Tensor, int]:
+        index, draw, epoch = key if isinstance(key, tuple) else (key, 0, 0)
+        path, labels = self.videos.path(index), self.videos.labels[index]
+        return *self.cutter.cut(path, labels, key=f"{epoch} {index} {draw}"), index
+
+
 class ClipCutter:
-    """Cuts clips from videos.
+    """Cuts clips from videos: a random one for training, or evenly spaced ones for evaluation.
 
     Args:
         clip: How to cut a clip.
         transform: Maps uint8 `(T, C, H, W)` to the model's input; see `transforms`.
         num_clips: Clips per video in evaluation.
         num_crops: Crops per clip in evaluation, which the transform makes.
+        seed: Seed of training. None cuts for evaluation.
         mirrored: The class that each class becomes when mirrored, from `mirrored_classes`: mirrors half of the training
             clips, but none of a class without a mirror image. None mirrors nothing.
 
     Raises:
-        ValueError: If `num_clips` or `num_crops` is less than 1.
+        ValueError: If `num_clips` or `num_crops` is less than 1, or more for training.
     """
 
     def __init__(
@@ -41,8 +74,11 @@ class ClipCutter:
         *,
         num_clips: int = 1,
         num_crops: int = 1,
+        seed: int | None = None,
         mirrored: np.ndarray | None = None,
     ) -> None:
+        if seed is not None and max(num_clips, num_crops) > 1:
+            raise ValueError(f"training takes one clip and one crop, got {num_clips = }, {num_crops = }, {seed = }")
         for name, value in (("num_clips", num_clips), ("num_crops", num_crops)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -50,7 +86,25 @@ class ClipCutter:
         self.transform = transform
         self.num_clips = num_clips
         self.num_crops = num_crops
+        self.seed = seed
         self.mirrored = mirrored
+
+    def cut(self, video: Video, labels: np.ndarray, *, key: str) -> tuple[Tensor, int | Tensor]:
+        """The clips of a video as `train` or `evaluate` cuts them, and its label.
+
+        Args:
+            video: Where to cut.
+            labels: The place of its class `()`, or booleans `(num_classes,)` where it may have several classes.
+            key: Which clip for training: everything random, including the transform, depends on seed and key alone.
+
+        Returns:
+            The clips; and an int, or float32 `(num_classes,)` of zeros and ones.
+        """
+        if self.seed is None:
+            clips = self.evaluate(video)
+        else:
+            clips, labels = self.train(video, labels, random.Random(f"{self.seed} {key}"))
+        return clips, torch.from_numpy(labels).float() if labels.ndim else int(labels)
 
     def train(self, video: Video, labels: np.ndarray, generator: random.Random) -> tuple[Tensor, np.ndarray]:
         """A random clip, float32 `(C, T, H, W)`, and its labels, which change if it is mirrored.

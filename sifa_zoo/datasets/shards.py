@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import random
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torch.utils.data import IterableDataset
 
-from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.formats.labels import name_labels
 from sifa_zoo.datasets.formats.remap import place_labels
@@ -44,51 +42,29 @@ class ShardDataset(IterableDataset[Item]):
 
     A sample is a video, recognised by its suffix, and its label beside it under the same key: `cls` or `txt` (a name or
     a number), or `json` with a "label". Shards are divided among nodes (of `torch.distributed`, or by RANK and
-    WORLD_SIZE) and loader workers, so there should be at least as many of them; none is read twice. For training
-    (`seed` given), shards are shuffled by `(seed, epoch)`, and so are samples, in a buffer; the clip that is cut from a
-    video depends on `(seed, epoch, key)`. For evaluation each sample comes once, in order.
+    WORLD_SIZE) and loader workers, so there should be at least as many of them; none is read twice. For training (the
+    cutter has a seed), shards are shuffled by `(seed, epoch)`, and so are samples, in a buffer; the clip that is cut
+    from a video depends on `(seed, epoch, key)`. For evaluation each sample comes once, in order.
 
     `index` is unique: the number of the shard, shifted by 32 bits, plus the place of the sample in it.
 
     Args:
         videos: The shards, with their classes.
-        clip: How to cut a clip.
-        transform: Maps uint8 `(T, C, H, W)` to the model's input.
-        num_clips: Clips per video in evaluation.
-        num_crops: Crops per clip in evaluation, which the transform makes.
-        seed: Seed of training.
-        mirrored: As for `ClipDataset`.
-        yield_errors: Give a `VideoError` in place of a sample whose video is missing or damaged, and go on.
+        cutter: How to cut clips.
 
     Raises:
         DataError: While iterating, if a shard cannot be read, or a sample has no label or an unknown one. The message
             names shard and key.
-        ValueError: If `num_clips` or `num_crops` is less than 1, or more for training.
         VideoError: While iterating, if a video is missing or cannot be decoded.
 
     Example:
         >>> shards = ShardList("s3://bucket/train-{0000..0099}.tar")  # doctest: +SKIP
-        >>> dataset = ShardDataset(shards, clip, transform, seed=0)  # doctest: +SKIP
+        >>> dataset = ShardDataset(shards, ClipCutter(clip, transform, seed=0))  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        videos: ShardList,
-        clip: ClipConfig,
-        transform: Callable[[Tensor], Tensor],
-        *,
-        num_clips: int = 1,
-        num_crops: int = 1,
-        seed: int | None = None,
-        mirrored: np.ndarray | None = None,
-        yield_errors: bool = False,
-    ) -> None:
-        if seed is not None and max(num_clips, num_crops) > 1:
-            raise ValueError(f"training takes one clip and one crop, got {num_clips = }, {num_crops = }, {seed = }")
+    def __init__(self, videos: ShardList, cutter: ClipCutter) -> None:
         self.videos = videos
-        self.cutter = ClipCutter(clip, transform, num_clips=num_clips, num_crops=num_crops, mirrored=mirrored)
-        self.seed = seed
-        self.yield_errors = yield_errors
+        self.cutter = cutter
         self._places: dict[str, int] = {}
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent loader workers must see it
 
@@ -96,25 +72,22 @@ class ShardDataset(IterableDataset[Item]):
         """Samples in all shards, as `count_samples` finds them."""
         return len(self.videos)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order that labels count."""
-        return self.videos.class_names
-
     def set_epoch(self, epoch: int) -> None:
         """Gives an epoch its own order and clips; call it before iterating."""
         self._epoch.fill_(epoch)
 
-    def __iter__(self) -> Iterator[Item | VideoError]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Item]:
         from webdataset.utils import pytorch_worker_info
 
         for _, item in self.named(Reader(*pytorch_worker_info())):
+            if isinstance(item, VideoError):
+                raise item
             yield item
 
     def named(
         self, reader: Reader, *, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[str, Item | VideoError]]:
-        """The samples of a reader with their names, `shard, sample key`.
+        """The samples of a reader with their names, `shard, sample key`; or the error in place of one without clips.
 
         Args:
             reader: Who reads, which decides the shards.
@@ -131,8 +104,6 @@ class ShardDataset(IterableDataset[Item]):
             try:
                 yield where, self._clips(sample, index, where=where, draw=draw)
             except VideoError as error:
-                if not self.yield_errors:
-                    raise
                 yield where, error
 
     def _endless(self, reader: Reader) -> Iterator[tuple[int, int, dict[str, Any]]]:
@@ -149,11 +120,11 @@ class ShardDataset(IterableDataset[Item]):
         import webdataset
 
         mine = self._shards(reader)
-        shuffler = random.Random(f"{self.seed} {int(self._epoch)} {reader.rank} {reader.worker} {number}")
-        if self.seed is not None and number:
+        shuffler = random.Random(f"{self.cutter.seed} {int(self._epoch)} {reader.rank} {reader.worker} {number}")
+        if self.cutter.seed is not None and number:
             shuffler.shuffle(mine)
         samples = _read(mine)
-        if self.seed is not None:
+        if self.cutter.seed is not None:
             samples = webdataset.shuffle(_SHUFFLE_BUFFER, rng=shuffler)(samples)
         for index, sample in samples:
             yield number, index, sample
@@ -161,9 +132,9 @@ class ShardDataset(IterableDataset[Item]):
     def _shards(self, reader: Reader) -> list[tuple[int, str]]:
         """The shards of a reader with their numbers, in the order of this epoch."""
         shards = list(enumerate(self.videos.shards))
-        if self.seed is not None:
+        if self.cutter.seed is not None:
             # The same for all readers, since only then are the shards divided among them.
-            random.Random(f"{self.seed} {int(self._epoch)}").shuffle(shards)
+            random.Random(f"{self.cutter.seed} {int(self._epoch)}").shuffle(shards)
         return shards[reader.rank :: reader.num_replicas][reader.worker :: reader.num_workers]
 
     def _clips(self, sample: dict[str, Any], index: int, *, where: str, draw: int) -> Item:
@@ -172,14 +143,11 @@ class ShardDataset(IterableDataset[Item]):
             names = ", ".join(name for name in sample if not name.startswith("__"))
             hint = "; keys end at the first dot of a name" if videos else ""
             raise VideoError(f"{where}: expected one video, got {len(videos)} ({names}){hint}")
-        label = self._place(_label(sample, where), where)
-        video = NamedBytes(sample[videos[0]], where)
-        if self.seed is None:
-            target = one_hot(torch.tensor(label), len(self.class_names)).float() if self.videos.multi_label else label
-            return self.cutter.evaluate(video), target, index
-        generator = random.Random(f"{self.seed} {int(self._epoch)} {sample['__key__']} {draw}")
-        clip, labels = self.cutter.train(video, np.asarray(label), generator)
-        return clip, int(labels), index
+        labels = np.asarray(self._place(_label(sample, where), where))
+        if self.videos.multi_label:
+            labels = np.arange(len(self.videos.class_names)) == labels
+        key = f"{int(self._epoch)} {sample['__key__']} {draw}"
+        return *self.cutter.cut(NamedBytes(sample[videos[0]], where), labels, key=key), index
 
     def _place(self, label: str, where: str) -> int:
         """The place of a label in the class names."""
@@ -187,7 +155,7 @@ class ShardDataset(IterableDataset[Item]):
             naming = name_labels([label], self.videos.class_list)
             if naming.faults:
                 raise DataError(f"{where}: {naming.faults[label]}")
-            self._places |= place_labels(naming, self.class_names, self.videos.remap, source=where)[0]
+            self._places |= place_labels(naming, self.videos.class_names, self.videos.remap, source=where)[0]
         return self._places[label]
 
 

@@ -1,17 +1,23 @@
 """From decoded frames to model input: torchvision's v2 transforms, drawn once per clip and so alike for all frames.
 
-Everything random comes from torch's global generator. Mirroring is not done here, because it may change the label; see
-`ClipCutter`. Frames are cropped first and stay uint8 as long as possible, which makes the rest cheap.
+Everything random comes from torch's CPU generator, which `torch_seeded` seeds for a while. Mirroring is not done here,
+because it may change the label; see `ClipCutter`. Frames are cropped first and stay uint8 as long as possible, which
+makes the rest cheap.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import Video
 
 from sifa_zoo.config import NUM_CROPS, AugmentConfig, ClipConfig
 
@@ -77,6 +83,57 @@ def eval_transform(clip: ClipConfig, num_crops: int = 1) -> v2.Transform:
     if num_crops == 3:
         crop = v2.Lambda(partial(_three_crops, size=clip.img_size))
     return v2.Compose([v2.Resize(clip.short_side, antialias=True), crop, *_to_input(clip)])
+
+
+class BatchMixer:
+    """Mixes each clip of a batch with another, and their labels in the same proportion.
+
+    Args:
+        augment: Only `mixup_alpha`, `cutmix_alpha` and `mix_prob` are used. With both alphas each batch takes one of
+            the two at random.
+        num_classes: Classes of the model.
+        seed: Everything random depends on `(seed, epoch, step)` alone.
+
+    Example:
+        >>> mixer = BatchMixer(AugmentConfig(mixup_alpha=0.2), num_classes=3, seed=0)
+        >>> clips, targets = mixer(torch.rand(2, 3, 4, 8, 8), torch.tensor([0, 2]), epoch=0, step=0)
+        >>> targets.shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, augment: AugmentConfig, *, num_classes: int, seed: int) -> None:
+        kinds = ((v2.MixUp, augment.mixup_alpha), (v2.CutMix, augment.cutmix_alpha))
+        self.mixes = [kind(alpha=alpha) for kind, alpha in kinds if alpha]
+        self.prob = augment.mix_prob
+        self.num_classes = num_classes
+        self.seed = seed
+
+    def __call__(self, clips: Tensor, labels: Tensor, *, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Mixes clips `(B, C, T, H, W)` with labels int64 `(B,)` or float `(B, num_classes)`.
+
+        Returns:
+            The mixed clips in another order, and their targets, float32 `(B, num_classes)`; clips and labels unchanged
+            if this batch is not mixed.
+        """
+        generator = random.Random(f"{self.seed} {epoch} {step}")
+        if not self.mixes or len(labels) < 2 or generator.random() >= self.prob:
+            return clips, labels
+        mix = generator.choice(self.mixes)
+        targets = one_hot(labels, self.num_classes).float() if labels.ndim == 1 else labels
+        with torch_seeded(generator):
+            # torchvision mixes neighbours, which may be clips of one video
+            order = torch.randperm(len(labels)).to(labels.device)
+            mixed, targets = mix(Video(clips[order]), targets[order])
+        return mixed.as_subclass(Tensor), targets
+
+
+@contextmanager
+def torch_seeded(generator: random.Random) -> Iterator[None]:
+    """Seeds torch's CPU generator with the next number of `generator`, and restores it afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed, which would seed the GPUs as well
+        torch.default_generator.manual_seed(generator.getrandbits(63))
+        yield
 
 
 def _three_crops(frames: Tensor, size: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from sifa_zoo.datasets.sampling import clip_indices
+from sifa_zoo.datasets.frame_sampling import clip_indices
 from sifa_zoo.evaluation.page import card, folded, page, paragraph, picture, section, table, tiles, wide_picture
 from sifa_zoo.evaluation.scores import is_complete
 from sifa_zoo.files import CURVE, LOG

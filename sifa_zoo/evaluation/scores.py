@@ -92,7 +92,7 @@ def view_scores(
 
 @torch.inference_mode()
 def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iterator[VideoScores]:
-    """The rows of each batch of `clip_loader` or `shard_loader`, whose dataset cuts evaluation clips.
+    """The rows of each batch of a loader of evaluation clips.
 
     The model is in eval mode meanwhile; options as for `view_scores`.
 

@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.clip_dataset import ClipDataset
-from sifa_zoo.datasets.clips import TRAIN_SHORT_SIDE
+from sifa_zoo.datasets.clips import TRAIN_SHORT_SIDE, ClipCutter, ClipDataset
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.video.load import VideoError, video_info
@@ -28,7 +27,7 @@ _CLIPS, _STEPS = 64, 10
 
 def loading_rate(videos: VideoList, clip: ClipConfig, *, seconds: float = 3.0) -> float:
     """Training clips that one process decodes and transforms per second of CPU time; 0 if no video can be decoded."""
-    dataset = ClipDataset(videos, clip, train_transform(clip), seed=0)
+    dataset = ClipDataset(videos, ClipCutter(clip, train_transform(clip), seed=0))
     drawn = np.random.default_rng(0).permutation(len(videos))[:_CLIPS].tolist()
     clips = 0
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""Batches of clips, with one line of text for each video that cannot be decoded.
+"""Batches of clips, from a list of videos or from shards, with one line of text for each that cannot be decoded.
 
 An exception in a worker would arrive as a traceback; with a line of text, the caller decides what a failure means.
 """
@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from sifa_zoo.datasets.clip_dataset import ClipDataset
-from sifa_zoo.datasets.samplers import ClipSampler
+from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
+from sifa_zoo.datasets.order import ClipSampler
+from sifa_zoo.datasets.shard_list import ShardList
+from sifa_zoo.datasets.shards import ShardDataset
+from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.runtime.processes import rank, world_size
+from sifa_zoo.runtime.shard_stream import ShardStream, usable_workers, warn_of_uneven
 from sifa_zoo.video.load import VideoError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,27 +43,42 @@ class Batch(NamedTuple):
 
 
 def clip_loader(
-    dataset: ClipDataset,
+    videos: VideoList | ShardList,
+    cutter: ClipCutter,
     *,
     batch_size: int,
     sampler: ClipSampler | None = None,
     distributed: bool = False,
     workers: int = 0,
     device: torch.device | str = "cpu",
-) -> DataLoader:
-    """A loader of `Batch`es of the clips that the sampler chooses; without one, of each video in order.
+) -> ClipLoader:
+    """A loader of this process's `Batch`es of clips.
 
-    With `distributed`, each process of a run has its share of the videos, and no video comes twice.
+    From a list it takes the clips that the sampler chooses; without one, each video in order, and with `distributed`
+    only the share of this process. From shards it always takes the share of this process: for evaluation each sample
+    once; for training as many batches in every process, samples / (processes x batch size), rounded down. A reader
+    whose shards hold fewer samples repeats some, and one with more leaves some out.
+
+    Raises:
+        DataError: If there are fewer shards than training processes, or too few samples for a batch in each; while
+            iterating, as `ShardDataset` does.
     """
-    if distributed:
-        sampler = ClipSampler(dataset.videos, rank=rank(), num_replicas=world_size())
-    training = sampler is not None and sampler.seed is not None
-    return ClipLoader(
-        Failsafe(dataset),
-        batch_size=batch_size,
-        sampler=sampler,
+    source: dict[str, Any]
+    if isinstance(videos, ShardList):
+        source = {"dataset": ShardStream(ShardDataset(videos, cutter), batch_size=batch_size)}
+        training, asked = cutter.seed is not None, workers
+        workers = usable_workers(videos, asked, training=training)
+        warn_of_uneven(videos, asked, usable=workers, training=training)
+    else:
+        if sampler is None:
+            share = {"rank": rank(), "num_replicas": world_size()} if distributed else {}
+            sampler = ClipSampler(videos, **share)
         # batch norm cannot normalise a single last clip; shuffling leaves out another one in each epoch
-        drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,  # type: ignore[arg-type]
+        lone = sampler.seed is not None and len(sampler) > batch_size and len(sampler) % batch_size == 1
+        source = {"dataset": Failsafe(ClipDataset(videos, cutter)), "sampler": sampler, "drop_last": lone}
+    return ClipLoader(
+        **source,
+        batch_size=batch_size,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=leave_signals_to_parent,
@@ -69,14 +89,39 @@ def clip_loader(
 
 
 class ClipLoader(DataLoader):
-    """Holds back signals while workers start, since one could end a worker before it leaves them to the parent."""
+    """The loader that `clip_loader` makes, whose epochs can start anywhere."""
 
-    def __iter__(self) -> Any:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # workers inherit this
+    @property
+    def videos(self) -> VideoList | ShardList:
+        """What the clips are cut from."""
+        videos: VideoList | ShardList = self.dataset.dataset.videos  # type: ignore[attr-defined]
+        return videos
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of this process in a whole epoch, wherever the next pass starts."""
+        return len(self._order)
+
+    def set_epoch(self, epoch: int, *, start: int = 0) -> None:
+        """Chooses the epoch of the next pass, and the batch at which it starts."""
+        self._order.set_epoch(epoch, start=min(start * (self.batch_size or 1), self.num_clips))
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # A signal could end a worker before it leaves signals to the parent: workers inherit that it waits.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            return super().__iter__()
+            batches = super().__iter__()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for batch in batches:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+    @property
+    def _order(self) -> ClipSampler | ShardStream:
+        order: Any = self.dataset if isinstance(self.dataset, ShardStream) else self.sampler
+        return order  # type: ignore[no-any-return]
 
 
 class Failsafe(Dataset):
@@ -88,24 +133,28 @@ class Failsafe(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[str, Any]:
-        name = self.dataset.name(key[0] if isinstance(key, tuple) else key)
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[str, Any]:
+        name = str(self.dataset.videos.paths[key[0]])
         try:
             return name, self.dataset[key]
         except VideoError as error:
             return name, error
 
 
-def collate(items: list[tuple[str, Any]]) -> Batch:
-    """The batch of named items, each a dataset's item or the `VideoError` in its place."""
-    failed = tuple(str(item) for _, item in items if isinstance(item, VideoError))
-    decoded = [item for _, item in items if not isinstance(item, VideoError)]
-    names = tuple(name for name, item in items if not isinstance(item, VideoError))
-    if not decoded:
-        none = torch.empty(0, dtype=torch.int64)
-        return Batch(torch.empty(0), none, none, names, failed)
-    clips, labels, indices = default_collate(decoded)
-    return Batch(clips, labels, indices, names, failed)
+def collate(items: list[tuple[str, Any]]) -> Batch | DataError:
+    """The batch of named items, each a dataset's item or the `VideoError` in its place; or the error that ends all."""
+    failed, names, decoded = [], [], []
+    for name, item in items:
+        if isinstance(item, DataError):
+            return DataError(str(item))  # of this class, which any process can read
+        if isinstance(item, VideoError):
+            failed.append(str(item))
+        else:
+            names.append(name)
+            decoded.append(item)
+    none = torch.empty(0, dtype=torch.int64)
+    clips, labels, indices = default_collate(decoded) if decoded else (torch.empty(0), none, none)
+    return Batch(clips, labels, indices, tuple(names), tuple(failed))
 
 
 def leave_signals_to_parent(_worker: int) -> None:

@@ -28,7 +28,7 @@ from sifa_zoo.files import BEST, CONFIG, CURVE, LAST, LOG, STATE, check_folder, 
 from sifa_zoo.runtime.checkpoint import pack_weights, read_info
 from sifa_zoo.runtime.processes import gather, is_writer, rank, world_size
 from sifa_zoo.runtime.provenance import data_fingerprint, git_commit, versions
-from sifa_zoo.runtime.shard_batches import usable_workers
+from sifa_zoo.runtime.shard_stream import usable_workers
 from sifa_zoo.training.epoch import EpochRow, Position
 from sifa_zoo.training.learner import Learner, effective_rates, global_batch
 from sifa_zoo.training.log import draw_curve

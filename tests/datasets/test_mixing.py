@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sifa_zoo.config import AugmentConfig
-from sifa_zoo.datasets.mixing import BatchMixer
+from sifa_zoo.datasets.transforms import BatchMixer
 
 LABELS = torch.tensor([0, 1, 2, 2])
 

@@ -11,7 +11,7 @@ from tiny_videos import write_video
 from torch.utils.data import DataLoader
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.clip_dataset import ClipDataset
+from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
 from sifa_zoo.datasets.formats import read_videos
 from sifa_zoo.datasets.reading import read_videos_or_shards
 from sifa_zoo.datasets.shard_list import ShardList, count_samples, find_shards
@@ -52,7 +52,7 @@ def folder(tmp_path_factory, videos) -> Path:
 
 
 def dataset(shards, class_names=None, *, remap=None, **settings) -> ShardDataset:
-    return ShardDataset(ShardList(shards, class_names, remap=remap), CLIP, eval_transform(CLIP), **settings)
+    return ShardDataset(ShardList(shards, class_names, remap=remap), ClipCutter(CLIP, eval_transform(CLIP), **settings))
 
 
 def first(items):
@@ -65,7 +65,9 @@ def load(shards, *, workers: int = 0, **settings) -> list:
 
 def test_samples_are_those_of_the_files(folder, videos):
     found = load(folder)
-    expected = ClipDataset(VideoList(videos, [1, 0, 1] * NUM_SHARDS, ("jump", "run")), CLIP, eval_transform(CLIP))
+    expected = ClipDataset(
+        VideoList(videos, [1, 0, 1] * NUM_SHARDS, ("jump", "run")), ClipCutter(CLIP, eval_transform(CLIP))
+    )
     assert len(found) == len(expected) == len(dataset(folder))
     for (clips, label, index), (wanted, wanted_label, place) in zip(found, expected, strict=True):
         torch.testing.assert_close(clips, wanted, rtol=0, atol=0)
@@ -116,7 +118,7 @@ def test_fsspec_urls(folder):
         files.pipe_file(f"/far/train/{path.name}", path.read_bytes())
     url = f"memory://far/train/train-{{0..{NUM_SHARDS - 1}}}.tar"
     shards = dataset(url)
-    assert shards.class_names == ("jump", "run")
+    assert shards.videos.class_names == ("jump", "run")
     for (clips, label, index), (wanted, wanted_label, place) in zip(shards, load(folder), strict=True):
         torch.testing.assert_close(clips, wanted, rtol=0, atol=0)
         assert (label, index) == (wanted_label, place)
@@ -198,14 +200,3 @@ def test_numbers_need_names(tmp_path, videos):
     with pytest.raises(DataError, match=r"sample v/0 are numbers \(1\), but the classes are names"):
         load(shard, class_names=("jump", "run"))
     assert load(shard, class_names=("jump", "run"), remap="index")[0][1] == 1
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_errors_in_the_place_of_samples(tmp_path, videos, workers):
-    good = {"mp4": videos[0].read_bytes(), "cls": "0"}
-    shard = write_shard(tmp_path / "a.tar", good, {"mp4": b"no video" * 9, "cls": "1"}, good)
-    (tmp_path / "classes.txt").write_text("jump\nrun\n")
-    _, bad, last = load(shard, workers=workers, yield_errors=True)
-    assert isinstance(bad, VideoError)
-    assert "sample v/1: " in str(bad)
-    assert last[1:] == (0, 2)

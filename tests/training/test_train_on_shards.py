@@ -13,22 +13,22 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-import torch
 import webdataset
 from processes import before_update, kill_before_update, record, recorded, run_cli, send
 from safetensors.torch import load_file
 from tiny_videos import CLASSES, write_video
 
 from sifa_zoo.config import ClipConfig, ReadConfig, TrainConfig
+from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.reading import read_videos_or_shards
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.shards import ShardDataset
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.evaluation.evaluate import evaluate_run
-from sifa_zoo.runtime import shard_batches as module
+from sifa_zoo.runtime import shard_stream as module
+from sifa_zoo.runtime.batches import ClipLoader, clip_loader
 from sifa_zoo.runtime.checkpoint import pack_weights, read_info
-from sifa_zoo.runtime.shard_batches import shard_loader
 from sifa_zoo.training.finetune import finetune
 from sifa_zoo.training.run_config import RunConfig
 from sifa_zoo.training.run_data import read_data
@@ -72,17 +72,16 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def loader_of(
-    data: Path, *, batch_size: int = 2, workers: int = 0, seed: int | None = 0
-) -> torch.utils.data.DataLoader:
+def loader_of(data: Path, *, batch_size: int = 2, workers: int = 0, seed: int | None = 0) -> ClipLoader:
     videos = read_videos_or_shards(data / "shards", "train")
     assert isinstance(videos, ShardList)
-    dataset = ShardDataset(videos, CLIP, train_transform(CLIP), seed=seed, yield_errors=True)
-    return shard_loader(dataset, batch_size=batch_size, workers=workers)
+    return clip_loader(
+        videos, ClipCutter(CLIP, train_transform(CLIP), seed=seed), batch_size=batch_size, workers=workers
+    )
 
 
-def names(loader: torch.utils.data.DataLoader, *, epoch: int = 0, start: int = 0) -> list[tuple[str, ...]]:
-    loader.dataset.set_epoch(epoch, start=start)  # type: ignore[attr-defined]
+def names(loader: ClipLoader, *, epoch: int = 0, start: int = 0) -> list[tuple[str, ...]]:
+    loader.set_epoch(epoch, start=start)
     return [batch.names for batch in loader]
 
 
@@ -125,8 +124,7 @@ def test_processes_make_equally_many_steps_whatever_their_shards_hold(data, tmp_
     taken = []
     for rank in range(2):
         monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
-        dataset = ShardDataset(videos, CLIP, train_transform(CLIP), seed=0)
-        loader = shard_loader(dataset, batch_size=2)
+        loader = clip_loader(videos, ClipCutter(CLIP, train_transform(CLIP), seed=0), batch_size=2)
         assert len(loader) == 3  # 12 samples for two processes: one has eight, the other four
         taken.append(names(loader))
     assert [len(batches) for batches in taken] == [3, 3]
@@ -254,7 +252,7 @@ def test_an_unknown_label_stops_in_one_line_even_from_a_worker(data, tmp_path, w
             for i in range(2):
                 writer.write({"__key__": f"{i}", "mp4": (data / "val0_0.mp4").read_bytes(), "txt": "green"})
     videos = ShardList(tmp_path, CLASSES)
-    loader = shard_loader(ShardDataset(videos, CLIP, train_transform(CLIP), seed=0), batch_size=1, workers=workers)
+    loader = clip_loader(videos, ClipCutter(CLIP, train_transform(CLIP), seed=0), batch_size=1, workers=workers)
     with pytest.raises(DataError, match=r"^.*\.tar, sample [01] has classes that are not among the 2 classes .*green"):
         list(loader)
 

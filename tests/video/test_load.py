@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from sifa_zoo.datasets.sampling import clip_indices
+from sifa_zoo.datasets.frame_sampling import clip_indices
 from sifa_zoo.video import index_building, index_cache, load, random_access
 from sifa_zoo.video.container import find_file, frames_in_order
 from sifa_zoo.video.index_cache import find_index

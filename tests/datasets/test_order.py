@@ -5,7 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from sifa_zoo.datasets.samplers import ClipSampler
+from sifa_zoo.datasets.order import ClipSampler
 from sifa_zoo.datasets.videos import VideoList
 
 
@@ -18,18 +18,20 @@ def test_training_shuffles_by_seed_and_epoch():
     videos = _videos(30, 20)
     sampler = ClipSampler(videos, seed=3)
     first = list(sampler)
-    assert sorted(first) == [(i, 0) for i in range(50)]
+    assert sorted(first) == [(i, 0, 0) for i in range(50)]
     assert first != sorted(first)
     assert list(sampler) == first == list(ClipSampler(videos, seed=3))
     sampler.set_epoch(1)
-    assert list(sampler) != first
+    second = list(sampler)
+    assert {epoch for _, _, epoch in second} == {1}
+    assert [key[:2] for key in second] != [key[:2] for key in first]
     assert list(ClipSampler(videos, seed=4)) != first
 
 
 def test_evaluation_takes_each_video_once_and_in_order():
     parts = [list(ClipSampler(_videos(7), rank=rank, num_replicas=3)) for rank in range(3)]
-    assert parts[0] == [(0, 0), (3, 0), (6, 0)]
-    assert sorted(chain(*parts)) == [(i, 0) for i in range(7)]
+    assert parts[0] == [(0, 0, 0), (3, 0, 0), (6, 0, 0)]
+    assert sorted(chain(*parts)) == [(i, 0, 0) for i in range(7)]
     assert [len(ClipSampler(_videos(7), rank=rank, num_replicas=3)) for rank in range(3)] == [3, 2, 2]
 
 
@@ -50,15 +52,15 @@ def test_repeats_follow_one_another_and_are_other_draws():
     sampler = ClipSampler(_videos(4), seed=0, repeats=3)
     keys = list(sampler)
     assert len(sampler) == len(keys) == 12
-    assert [draw for _, draw in keys] == [0, 1, 2] * 4
-    assert all(len({index for index, _ in keys[i : i + 3]}) == 1 for i in range(0, 12, 3))
-    assert sorted({index for index, _ in keys}) == [0, 1, 2, 3]
+    assert [draw for _, draw, _ in keys] == [0, 1, 2] * 4
+    assert all(len({index for index, _, _ in keys[i : i + 3]}) == 1 for i in range(0, 12, 3))
+    assert sorted({index for index, _, _ in keys}) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("balance", "share"), [(0.5, 10**0.5 / (1 + 10**0.5)), (1.0, 0.5)])
 def test_balance(balance, share):
     sampler = ClipSampler(_videos(2000, 200), seed=0, balance=balance)
-    indices = np.array([index for index, _ in sampler])
+    indices = np.array([index for index, _, _ in sampler])
     assert len(indices) == 2200
     assert (indices < 2000).mean() == pytest.approx(share, abs=0.04)
 
@@ -66,7 +68,7 @@ def test_balance(balance, share):
 def test_a_video_drawn_again_gives_another_clip():
     keys = list(ClipSampler(_videos(20, 2), seed=0, balance=1.0, repeats=2))
     assert len(set(keys)) == len(keys) == 44
-    draws = [draw for index, draw in keys if index == 20]
+    draws = [draw for index, draw, _ in keys if index == 20]
     assert draws == list(range(len(draws)))
     assert len(draws) > 2
 

@@ -1,4 +1,4 @@
-"""Which clips an epoch has, in what order, and which of them each process takes."""
+"""The order of an epoch: which clips it has, one after another, and which of them each process takes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sifa_zoo.datasets.videos import VideoList
 _CHUNK = 4096  # keys that become Python objects at a time, since an epoch may have a million
 
 
-class ClipSampler(Sampler[tuple[int, int]]):
-    """Keys `(index, draw)` of a `ClipDataset`: a video's place in the list, and how often it came before in the epoch.
+class ClipSampler(Sampler[tuple[int, int, int]]):
+    """Keys `(index, draw, epoch)` of a `ClipDataset`: a video's place in the list, how often it came before, the epoch.
 
     With a seed, for training, the order depends on `(seed, epoch)` alone. The processes of a distributed run take
     videos in turn, so that together they see what a single process would; the remainder is left out, another one in
@@ -35,7 +35,7 @@ class ClipSampler(Sampler[tuple[int, int]]):
 
     Example:
         >>> list(ClipSampler(VideoList(["a", "b", "c"], [0, 0, 1], ["x", "y"])))
-        [(0, 0), (1, 0), (2, 0)]
+        [(0, 0, 0), (1, 0, 0), (2, 0, 0)]
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class ClipSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
         self.start = start
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         indices, draws = self._epoch_videos()
         mine = slice(self.rank, None, self.num_replicas)
         indices, draws = indices[mine], draws[mine]
         for first in range(self.start, len(self), _CHUNK):
             place, repeat = np.divmod(np.arange(first, min(first + _CHUNK, len(self))), self.repeats)
-            keys = indices[place], draws[place] * self.repeats + repeat
-            yield from zip(keys[0].tolist(), keys[1].tolist(), strict=True)
+            keys = indices[place], draws[place] * self.repeats + repeat, np.full(len(place), self.epoch)
+            yield from zip(*(column.tolist() for column in keys), strict=True)
 
     def _epoch_videos(self) -> tuple[np.ndarray, np.ndarray]:
         """The videos of this epoch for all processes, and how often each one came before."""
