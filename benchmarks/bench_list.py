@@ -27,7 +27,7 @@ from typing import Any
 from measure import machine
 from torch.utils.data import DataLoader, Dataset
 
-from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.datasets.videos import VideoList
 
 PER_FOLDER = 2_500

@@ -44,7 +44,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from sifa_zoo.datasets.formats import read_splits
+    from sifa_zoo.datasets.reading import read_splits
     from sifa_zoo.preparing.check import check_splits
     from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.runtime.checkpoint import usual_clip
@@ -123,7 +123,7 @@ def _add_resize(parser: argparse.ArgumentParser) -> None:
 
 
 def _resize(args: argparse.Namespace) -> int:
-    from sifa_zoo.datasets.formats import read_splits
+    from sifa_zoo.datasets.reading import read_splits
     from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.preparing.resize import resize_videos
 
@@ -155,7 +155,8 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from sifa_zoo.datasets.formats import CLASSES, read_videos, write_table
+    from sifa_zoo.datasets.formats.table import CLASSES, write_table
+    from sifa_zoo.datasets.reading import read_videos
     from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.preparing.resize import refuse_within
     from sifa_zoo.preparing.split import split_videos

@@ -9,8 +9,7 @@ import os
 import tarfile
 from collections.abc import Sequence
 
-from sifa_zoo.datasets.formats.labels import ClassList, name_labels, parse_class_list
-from sifa_zoo.datasets.formats.remap import BY_INDEX, place_labels
+from sifa_zoo.datasets.formats.labels import BY_INDEX, ClassList, name_labels, parse_class_list, place_labels
 from sifa_zoo.datasets.formats.splits import SPLITS
 from sifa_zoo.datasets.formats.video_files import VIDEO_SUFFIXES
 from sifa_zoo.datasets.videos import DataError

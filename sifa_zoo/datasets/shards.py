@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sifa_zoo.datasets.clips import ClipCutter
-from sifa_zoo.datasets.formats.labels import name_labels
-from sifa_zoo.datasets.formats.remap import place_labels
+from sifa_zoo.datasets.formats.labels import name_labels, place_labels
 from sifa_zoo.datasets.formats.video_files import VIDEO_SUFFIXES
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.videos import DataError, few

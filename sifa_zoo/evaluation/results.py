@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from sifa_zoo.datasets.formats.read import is_pattern
+from sifa_zoo.datasets.reading import is_pattern
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.evaluation.confusion import confusion_csv, draw_confusion

@@ -23,8 +23,8 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from sifa_zoo.config import ResizeConfig
-from sifa_zoo.datasets.formats import write_table
 from sifa_zoo.datasets.formats.folders import ClassFolders
+from sifa_zoo.datasets.formats.table import write_table
 from sifa_zoo.datasets.videos import DataError, VideoList, few
 from sifa_zoo.files import is_temporary, write_files
 from sifa_zoo.preparing.parallel_map import parallel_dict, until_stopped

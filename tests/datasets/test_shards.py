@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
-from sifa_zoo.datasets.formats import read_videos
-from sifa_zoo.datasets.reading import read_videos_or_shards
+from sifa_zoo.datasets.reading import read_videos, read_videos_or_shards
 from sifa_zoo.datasets.shard_list import ShardList, count_samples, find_shards
 from sifa_zoo.datasets.shards import ShardDataset
 from sifa_zoo.datasets.transforms import eval_transform

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from sifa_zoo.config import ResizeConfig
-from sifa_zoo.datasets.formats import read_splits, read_videos, write_table
+from sifa_zoo.datasets.formats.table import write_table
+from sifa_zoo.datasets.reading import read_splits, read_videos
 from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.preparing import resize
 from sifa_zoo.preparing.parallel_map import Stopped

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.preparing.speed import (
     advice,

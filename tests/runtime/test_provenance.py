@@ -11,7 +11,7 @@ import timm
 import torch
 
 import sifa_zoo
-from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime.provenance import data_fingerprint, git_commit, versions
 

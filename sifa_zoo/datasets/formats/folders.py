@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 from sifa_zoo.datasets.formats.labels import composed
-from sifa_zoo.datasets.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.datasets.formats.splits import SPLIT_NAMES, SPLITS, pick_split
+from sifa_zoo.datasets.formats.rows import Rows, Wish
+from sifa_zoo.datasets.formats.splits import ANY, SPLIT_NAMES, SPLITS, pick_split
 from sifa_zoo.datasets.formats.video_files import VIDEO_SUFFIXES, entries_of, holds_pictures, is_folder, is_video
-from sifa_zoo.datasets.videos import DataError, VideoList, few
+from sifa_zoo.datasets.videos import DataError, few
 
 
 def split_folders(data: Path) -> dict[str, Path]:
@@ -33,15 +33,15 @@ class ClassFolders:
     title = "class folders"
     expected = "CLASS/VIDEO, or train/CLASS/VIDEO and val/CLASS/VIDEO"
 
-    def recognise(self, data: Path) -> bool:
-        """Whether a folder inside, or inside a split, holds videos."""
+    def find(self, data: Path) -> dict[str, Path]:
+        """The folder, if one inside, or inside a split, holds videos."""
         if not data.is_dir():
-            return False
+            return {}
         roots = [data, *_named_like_splits(data)]
         folders = (entry for root in roots for entry in entries_of(root) if is_folder(entry))
-        return any(any(map(is_video, entries_of(folder.path))) for folder in folders)
+        return {ANY: data} if any(any(map(is_video, entries_of(folder.path))) for folder in folders) else {}
 
-    def read(self, data: Path, wish: Wish) -> VideoList:
+    def read(self, data: Path, wish: Wish) -> Rows:
         """Reads the folders.
 
         Raises:
@@ -54,11 +54,11 @@ class ClassFolders:
         if not found and named and all(path in named for path in data.iterdir() if path.is_dir()):
             raise DataError(f"{named[0]} holds no class folders; expected {named[0]}/CLASS/VIDEO")
         if not found:
-            return _read(data, wish)
+            return _read(data)
         missing = () if wish.split is None or wish.split in found else SPLITS[wish.split]
         if bare := [path for path in named if path.name in missing]:
             raise DataError(f"{bare[0]} holds no class folders; expected {bare[0]}/CLASS/VIDEO")
-        return _read(pick_split(data, found, wish.split), wish)
+        return _read(pick_split(data, found, wish.split))
 
 
 def _named_like_splits(data: Path) -> list[Path]:
@@ -69,7 +69,7 @@ def _holds_class_folders(folder: Path) -> bool:
     return any(is_folder(entry) and not holds_pictures(entry.path) for entry in entries_of(folder))
 
 
-def _read(root: Path, wish: Wish) -> VideoList:
+def _read(root: Path) -> Rows:
     folders = [entry for entry in entries_of(root) if is_folder(entry)]
     if not folders:
         raise DataError(
@@ -87,8 +87,8 @@ def _read(root: Path, wish: Wish) -> VideoList:
         raise DataError(f"no videos in the class folders of {root}; known are {', '.join(VIDEO_SUFFIXES)}")
     if empty:
         raise DataError(f"class folders of {root} without videos: {few(empty)}; fill or remove them")
-    rows = Rows(root, range(len(paths)), paths, labels, checked=True, are_names=True, unit="")
-    return make_videos(rows, wish, format=ClassFolders.title)
+    numbers, title = range(len(paths)), ClassFolders.title
+    return Rows(root, numbers, paths, labels, format=title, names=paths, are_names=True, unit="")
 
 
 def _refuse_names(root: Path, names: list[str]) -> None:

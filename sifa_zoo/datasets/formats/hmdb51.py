@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sifa_zoo.datasets.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.datasets.formats.search import find_in_class, videos_by_stem
+from sifa_zoo.datasets.formats.rows import Rows, Wish
+from sifa_zoo.datasets.formats.splits import ANY
 from sifa_zoo.datasets.formats.text import read_lines, refuse_lines
-from sifa_zoo.datasets.videos import DataError, VideoList
+from sifa_zoo.datasets.formats.video_files import find_in_class, videos_by_stem
+from sifa_zoo.datasets.videos import DataError
 
 _USE = {"train": "1", "val": "2", "test": "2"}  # 0: in neither
 _USES = ("0", "1", "2")
@@ -20,11 +21,11 @@ class Hmdb51:
     title = "HMDB51"
     expected = "CLASS_test_split1.txt files, and videos CLASS/NAME.avi"
 
-    def recognise(self, data: Path) -> bool:
-        """Whether there are such files, in the folder or one below."""
-        return data.is_dir() and any(_files(data, fold) for fold in (1, 2, 3))
+    def find(self, data: Path) -> dict[str, Path]:
+        """The folder, if there are such files in it or one below."""
+        return {ANY: data} if data.is_dir() and any(_files(data, fold) for fold in (1, 2, 3)) else {}
 
-    def read(self, data: Path, wish: Wish) -> VideoList:
+    def read(self, data: Path, wish: Wish) -> Rows:
         """Reads a split of the fold; `val` and `test` are the test videos.
 
         Raises:
@@ -45,8 +46,8 @@ class Hmdb51:
                 names.append(f"{label}/{name}")
         numbers = range(1, len(paths) + 1)
         folder = files[0].parent
-        rows = Rows(folder, numbers, paths, labels, names=names, checked=True, are_names=True, unit="video")
-        return make_videos(rows, wish, format=f"{self.title}, fold {wish.how.fold}")
+        format = f"{self.title}, fold {wish.how.fold}"
+        return Rows(folder, numbers, paths, labels, format=format, names=names, are_names=True, unit="video")
 
 
 def _files(data: Path, fold: int) -> list[Path]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sifa_zoo.datasets.formats.columns import read_columns
-from sifa_zoo.datasets.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.datasets.formats.search import videos_by_stem
-from sifa_zoo.datasets.formats.splits import SPLITS, annotation_files, beside, pick_split
-from sifa_zoo.datasets.formats.text import read_first_line, refuse_lines
-from sifa_zoo.datasets.videos import VideoList
+from sifa_zoo.datasets.formats.rows import Rows, Wish
+from sifa_zoo.datasets.formats.splits import ANY, SPLITS, annotation_files, beside
+from sifa_zoo.datasets.formats.text import read_columns, read_first_line, refuse_lines
+from sifa_zoo.datasets.formats.video_files import videos_by_stem
 
 _ID, _START, _END = ("youtube_id",), ("time_start",), ("time_end",)
 
@@ -25,18 +23,17 @@ class Kinetics:
     title = "Kinetics CSV"
     expected = "train.csv and val.csv with columns label, youtube_id, time_start, time_end, and videos below the folder"
 
-    def recognise(self, data: Path) -> bool:
-        """Whether a CSV file has the header of Kinetics."""
-        files = [data] if data.is_file() else list(annotation_files(data, "*.csv").values())
-        return bool(files) and all(_is_kinetics(file) for file in files)
+    def find(self, data: Path) -> dict[str, Path]:
+        """The CSV files, if they have the header of Kinetics."""
+        files = {ANY: data} if data.is_file() else annotation_files(data, "*.csv")
+        return files if all(map(_is_kinetics, files.values())) else {}
 
-    def read(self, data: Path, wish: Wish) -> VideoList:
-        """Reads the file of a split, or the file itself.
+    def read(self, file: Path, wish: Wish) -> Rows:
+        """Reads the file of a split, or the only one.
 
         Raises:
             DataError: If a column is missing, rows cannot be used, or videos are missing, as some usually are.
         """
-        file = pick_split(data, annotation_files(data, "*.csv"), wish.split) if data.is_dir() else data
         columns = read_columns(file).of_split(wish.split)
         ids, labels = columns.column(_ID), columns.column(("label",))
         names, faults = [], []
@@ -48,10 +45,9 @@ class Kinetics:
         faults += [(n, "the label is missing") for n, label in zip(columns.numbers, labels, strict=True) if not label]
         if faults:
             refuse_lines(file, sorted(faults))
-        by_stem = videos_by_stem(beside(data))
+        by_stem = videos_by_stem(beside(wish.data))
         paths = [_choose(by_stem, (name, id_), wish.split) for name, id_ in zip(names, ids, strict=True)]
-        rows = Rows(file, columns.numbers, paths, labels, names=names, checked=True)
-        return make_videos(rows, wish, format=self.title)
+        return Rows(file, columns.numbers, paths, labels, format=self.title, names=names)
 
 
 def _is_kinetics(file: Path) -> bool:

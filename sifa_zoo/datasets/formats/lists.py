@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sifa_zoo.datasets.formats.labels import find_class_list
-from sifa_zoo.datasets.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.datasets.formats.splits import LIST_SUFFIXES, list_files, pick_split
+from sifa_zoo.datasets.formats.rows import Rows, Wish
+from sifa_zoo.datasets.formats.splits import ANY, LIST_SUFFIXES, list_files
 from sifa_zoo.datasets.formats.table import CLASSES, has_header, split_labels
 from sifa_zoo.datasets.formats.text import read_cells, read_first_line, read_lines, refuse_lines, sniff_delimiter
 from sifa_zoo.datasets.formats.video_files import VIDEO_SUFFIXES
-from sifa_zoo.datasets.videos import DataError, VideoList, few
+from sifa_zoo.datasets.videos import DataError, few
 from sifa_zoo.video.picture_folder import PICTURE_SUFFIXES
 
 _ENDINGS = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
@@ -35,18 +35,18 @@ class ListFile:
     title = "list of videos"
     expected = "a text file of `path label` or `path frames label` lines, or train.txt and val.txt"
 
-    def recognise(self, data: Path) -> bool:
-        """Whether there are lists, judged by suffix; a CSV file with a header is not one."""
-        files = [data] if data.is_file() else list(list_files(data).values())
-        return bool(files) and all(file.suffix.lower() in LIST_SUFFIXES and not has_header(file) for file in files)
+    def find(self, data: Path) -> dict[str, Path]:
+        """The lists, judged by suffix; a CSV file with a header is not one."""
+        files = {ANY: data} if data.is_file() else list_files(data)
+        lists = (file.suffix.lower() in LIST_SUFFIXES and not has_header(file) for file in files.values())
+        return files if all(lists) else {}
 
-    def read(self, data: Path, wish: Wish) -> VideoList:
-        """Reads the list of a split, or the list itself.
+    def read(self, file: Path, wish: Wish) -> Rows:
+        """Reads the list of a split, or the only one.
 
         Raises:
             DataError: If there are no lines, a line has no label, several or an unknown one, or a video does not exist.
         """
-        file = pick_split(data, list_files(data), wish.split) if data.is_dir() else data
         delimiter = sniff_delimiter(read_first_line(file)) if file.suffix.lower() in (".csv", ".tsv") else None
         lines = _read_cells(file, delimiter) if delimiter in (",", ";") else _read_lines(file)
         numbers, paths, labels, with_frames = lines
@@ -54,8 +54,7 @@ class ListFile:
         if class_list is None and wish.class_names is None:
             _refuse_several_labels(file, numbers, labels)
         line = "path frames label" if with_frames else "path label"
-        rows = Rows(file, numbers, paths, labels, class_list=class_list)
-        return make_videos(rows, wish, format=f"list of `{line}` lines")
+        return Rows(file, numbers, paths, labels, format=f"list of `{line}` lines", class_list=class_list)
 
 
 def _read_lines(file: Path) -> _Lines:

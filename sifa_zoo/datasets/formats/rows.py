@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sifa_zoo.config import ReadConfig
-from sifa_zoo.datasets.formats.labels import ClassList, name_labels
-from sifa_zoo.datasets.formats.remap import UnknownLabels, place_labels
+from sifa_zoo.datasets.formats.labels import ClassList, UnknownLabels, name_labels, place_labels
 from sifa_zoo.datasets.formats.text import refuse_lines
 from sifa_zoo.datasets.formats.video_files import existing_videos, real_paths
 from sifa_zoo.datasets.videos import DataError, VideoList, few
@@ -23,6 +22,7 @@ from sifa_zoo.datasets.videos import DataError, VideoList, few
 class Wish:
     """The arguments of `read_videos` that a format needs; see there."""
 
+    data: Path
     split: str | None
     class_names: tuple[str, ...] | None
     how: ReadConfig
@@ -37,9 +37,10 @@ class Rows:
         numbers: Line numbers, or whatever `unit` says is numbered.
         paths: Videos, absolute or relative to the folder of `file`; None where a search did not find the video.
         labels: A label per row, or a tuple of them where videos may have several or none.
-        names: What the file calls the videos, for error messages, where that is not their path.
+        format: What the rows were read from, in words.
+        names: What the data set calls the videos, for error messages, where a search found their paths, which then
+            exist. None: the paths are what it calls them, and may not exist.
         class_list: The classes of the data set, where it has a list of them.
-        checked: The paths come from a search, so they need not be looked up again.
         are_names: Labels are names even if all of them are numbers, as the names of folders may be.
         unit: What `numbers` count; empty for rows that come from no file.
     """
@@ -48,9 +49,9 @@ class Rows:
     numbers: Sequence[int]
     paths: Sequence[str | None]
     labels: Sequence[str] | Sequence[tuple[str, ...]]
+    format: str
     names: Sequence[str] | None = None
     class_list: ClassList | None = None
-    checked: bool = False
     are_names: bool = False
     unit: str = "line"
 
@@ -60,7 +61,7 @@ class Rows:
         return bool(self.labels) and isinstance(self.labels[0], tuple)
 
 
-def make_videos(rows: Rows, wish: Wish, *, format: str) -> VideoList:
+def make_videos(rows: Rows, wish: Wish) -> VideoList:
     """Turns labels into places among the classes, and finds the videos.
 
     Raises:
@@ -69,7 +70,7 @@ def make_videos(rows: Rows, wish: Wish, *, format: str) -> VideoList:
     if not rows.paths:
         raise DataError(f"no videos in the list {rows.file}; expected lines of path and label")
     labels, class_names = _number_labels(rows, wish)
-    found = rows.paths if rows.checked else existing_videos(_absolute(rows))
+    found = existing_videos(_absolute(rows)) if rows.names is None else rows.paths
     exists = [path is not None for path in found]
     missing = _report_missing(rows, exists, wish) if not all(exists) else []
     paths = [path for path in found if path is not None]
@@ -77,7 +78,7 @@ def make_videos(rows: Rows, wish: Wish, *, format: str) -> VideoList:
     real = real_paths(paths)
     if len(set(real)) < len(real):
         _check_repeated(rows.file, real, labels)
-    return VideoList(paths, labels, class_names, format=format, missing=missing)
+    return VideoList(paths, labels, class_names, format=rows.format, missing=missing)
 
 
 def _number_labels(rows: Rows, wish: Wish) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sifa_zoo.datasets.formats.labels import ClassList, composed, read_class_list
-from sifa_zoo.datasets.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.datasets.formats.search import videos_by_stem
-from sifa_zoo.datasets.formats.splits import annotation_files, beside, pick_split
+from sifa_zoo.datasets.formats.rows import Rows, Wish
+from sifa_zoo.datasets.formats.splits import ANY, annotation_files, beside
 from sifa_zoo.datasets.formats.text import open_text, read_cells, read_first_line, refuse_lines
-from sifa_zoo.datasets.videos import DataError, VideoList, few
+from sifa_zoo.datasets.formats.video_files import videos_by_stem
+from sifa_zoo.datasets.videos import DataError, few
 
 
 class SomethingV1:
@@ -26,19 +26,19 @@ class SomethingV1:
     title = "Something-Something V1"
     expected = "something-something-v1-train.csv, -validation.csv and -labels.csv, and folders ID/00001.jpg"
 
-    def recognise(self, data: Path) -> bool:
-        """Whether there are CSV files of these names, in the folder or one below."""
+    def find(self, data: Path) -> dict[str, Path]:
+        """The CSV files of these names, in the folder or one below."""
         if data.is_file():
-            return data.suffix.lower() == ".csv" and "-v1-" in data.name and _is_v1(data)
-        return any(map(_is_v1, annotation_files(data, "*-v1-*.csv").values()))
+            return {ANY: data} if data.suffix.lower() == ".csv" and "-v1-" in data.name and _is_v1(data) else {}
+        files = annotation_files(data, "*-v1-*.csv")
+        return files if any(map(_is_v1, files.values())) else {}
 
-    def read(self, data: Path, wish: Wish) -> VideoList:
-        """Reads the file of a split, or the file itself.
+    def read(self, file: Path, wish: Wish) -> Rows:
+        """Reads the file of a split, or the only one.
 
         Raises:
             DataError: If lines cannot be used, a label is unknown, or videos are missing.
         """
-        file = data if data.is_file() else pick_split(data, annotation_files(data, "*-v1-*.csv"), wish.split)
         lines = [(number, [cell.strip() for cell in cells]) for number, cells in read_cells(file, ";")]
         faults = [
             (number, f"expected `id;label`, got {';'.join(cells)!r}{_TEST_HINT if len(cells) == 1 else ''}")
@@ -51,8 +51,8 @@ class SomethingV1:
         ids, labels = ([cells[column] for _, cells in lines] for column in (0, 1))
         listed = next(iter(sorted(file.parent.glob("*-v1-labels.csv"))), None)
         class_list = read_class_list(listed) if listed else None
-        rows = Rows(file, numbers, _find(data, ids), labels, names=ids, class_list=class_list, checked=True)
-        return make_videos(rows, wish, format=self.title)
+        paths = _find(wish.data, ids)
+        return Rows(file, numbers, paths, labels, format=self.title, names=ids, class_list=class_list)
 
 
 class SomethingV2:
@@ -66,19 +66,19 @@ class SomethingV2:
     title = "Something-Something V2"
     expected = "something-something-v2-train.json, -validation.json and -labels.json, and videos ID.webm"
 
-    def recognise(self, data: Path) -> bool:
-        """Whether there are JSON files of these names, in the folder or one below."""
+    def find(self, data: Path) -> dict[str, Path]:
+        """The JSON files of these names, in the folder or one below."""
         if data.is_file():
-            return data.suffix.lower() == ".json"
-        return any(map(_has_templates, annotation_files(data, "*.json").values()))
+            return {ANY: data} if data.suffix.lower() == ".json" else {}
+        files = annotation_files(data, "*.json")
+        return files if any(map(_has_templates, files.values())) else {}
 
-    def read(self, data: Path, wish: Wish) -> VideoList:
-        """Reads the file of a split, or the file itself.
+    def read(self, file: Path, wish: Wish) -> Rows:
+        """Reads the file of a split, or the only one.
 
         Raises:
             DataError: If entries cannot be used, a template is unknown, or videos are missing.
         """
-        file = data if data.is_file() else pick_split(data, annotation_files(data, "*.json"), wish.split)
         entries = _read_json(file, list)
         faults = [
             (number, f"expected id and template, got {json.dumps(entry)[:80]}{_test_hint(entry)}")
@@ -90,10 +90,8 @@ class SomethingV2:
         labels = [entry["template"].replace("[", "").replace("]", "").strip() for entry in entries]
         ids = [str(entry["id"]) for entry in entries]
         numbers, class_list = range(1, len(ids) + 1), _labels_json(file.parent)
-        rows = Rows(
-            file, numbers, _find(data, ids), labels, names=ids, class_list=class_list, checked=True, unit="entry"
-        )
-        return make_videos(rows, wish, format=self.title)
+        paths = _find(wish.data, ids)
+        return Rows(file, numbers, paths, labels, format=self.title, names=ids, class_list=class_list, unit="entry")
 
 
 _TEST_HINT = " (the test split has no labels)"

@@ -14,6 +14,7 @@ from sifa_zoo.datasets.videos import DataError
 SPLITS = {"train": ("train",), "val": ("val", "validation", "validate", "test"), "test": ("test",)}
 SPLIT_NAMES = tuple(dict.fromkeys(chain.from_iterable(SPLITS.values())))
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst", ".list")
+ANY = ""  # in place of a split: the only file, which serves any
 _ANNOTATIONS = ("annotations", "labels")
 
 
@@ -62,11 +63,13 @@ def beside(data: Path) -> Path:
 
 
 def pick_split(data: Path, found: Mapping[str, Path], split: str | None) -> Path:
-    """The file or folder of a split.
+    """The file or folder of a split, or the only one.
 
     Raises:
         DataError: If the split is not there, or none is named.
     """
+    if ANY in found:
+        return found[ANY]
     if split is None:
         paths = ", ".join(str(path) for path in dict.fromkeys(found.values()))
         raise DataError(f"{data} has splits, name one of them: {paths}")

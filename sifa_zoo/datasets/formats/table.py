@@ -9,12 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from sifa_zoo.datasets.formats.columns import SPLIT_COLUMNS, Columns, read_columns
 from sifa_zoo.datasets.formats.folders import split_folders
 from sifa_zoo.datasets.formats.labels import ClassList, composed, find_class_list
-from sifa_zoo.datasets.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.datasets.formats.splits import list_files, pick_split, split_files
-from sifa_zoo.datasets.formats.text import read_first_line, refuse_lines, sniff_delimiter, split_cells
+from sifa_zoo.datasets.formats.rows import Rows, Wish
+from sifa_zoo.datasets.formats.splits import ANY, list_files, split_files
+from sifa_zoo.datasets.formats.text import (
+    SPLIT_COLUMNS,
+    Columns,
+    read_columns,
+    read_first_line,
+    refuse_lines,
+    sniff_delimiter,
+    split_cells,
+)
 from sifa_zoo.datasets.formats.video_files import VIDEO_SUFFIXES, entries_of, holds_pictures
 from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.files import csv_bytes, write_files
@@ -58,18 +65,17 @@ class Table:
     title = "CSV with a header"
     expected = "a .csv file whose first line names a column `path` and one `label`, or train.csv and val.csv"
 
-    def recognise(self, data: Path) -> bool:
-        """Whether there are CSV files with a header: one per split, or a single one."""
-        files = [data] if data.is_file() else list(_tables_in(data).values())
-        return all(has_header(file) for file in files) if files else _only_table(data) is not None
+    def find(self, data: Path) -> dict[str, Path]:
+        """The CSV files with a header: one per split, or a single one."""
+        files = {ANY: data} if data.is_file() else {**split_files(data, "*.tsv"), **split_files(data, "*.csv")}
+        return (files if all(map(has_header, files.values())) else {}) if files else _only_table(data)
 
-    def read(self, data: Path, wish: Wish) -> VideoList:
-        """Reads the file of a split, or the file itself.
+    def read(self, file: Path, wish: Wish) -> Rows:
+        """Reads the file of a split, or the only one.
 
         Raises:
             DataError: If a column is missing, or rows cannot be used.
         """
-        file = data if data.is_file() else _only_table(data) or pick_split(data, _tables_in(data), wish.split)
         columns = read_columns(file).of_split(wish.split)
         paths = columns.column(PATH_COLUMNS)
         labels: Sequence[str] | Sequence[tuple[str, ...]]
@@ -82,8 +88,9 @@ class Table:
         faults += [(n, "the path is missing") for n, path in zip(columns.numbers, paths, strict=True) if not path]
         if faults:
             refuse_lines(file, sorted(faults))
-        rows = Rows(file, columns.numbers, paths, labels, class_list=class_list)
-        return make_videos(rows, wish, format=f"{self.title}{', several labels per video' if rows.multi_label else ''}")
+        several = bool(labels) and isinstance(labels[0], tuple)
+        format = f"{self.title}, several labels per video" if several else self.title
+        return Rows(file, columns.numbers, paths, labels, format=format, class_list=class_list)
 
 
 def write_table(file: Path, videos: VideoList, paths: Sequence[str | os.PathLike[str]] | None = None) -> None:
@@ -116,22 +123,18 @@ def _names_of(videos: VideoList, labels: np.ndarray) -> list[str]:
     return [name for name, present in zip(videos.class_names, labels, strict=True) if present]
 
 
-def _tables_in(folder: Path) -> dict[str, Path]:
-    return {**split_files(folder, "*.tsv"), **split_files(folder, "*.csv")}
-
-
-def _only_table(folder: Path) -> Path | None:
+def _only_table(folder: Path) -> dict[str, Path]:
     """The only CSV file of a folder, if it has columns of videos and classes and nothing there is named after a split.
 
     A table of something else beside class folders, such as lengths, does not count.
     """
     files = [Path(entry.path) for entry in entries_of(folder) if entry.name.lower().endswith(_SUFFIXES)]
     if len(files) != 1 or not has_header(files[0]) or list_files(folder) or split_folders(folder):
-        return None
+        return {}
     line = read_first_line(files[0])
     names = {cell.lower() for cell in split_cells(line, sniff_delimiter(line))}
     has_classes = not names.isdisjoint(LABEL_COLUMNS) or find_class_list(folder) is not None
-    return files[0] if has_classes and not names.isdisjoint(PATH_COLUMNS) else None
+    return {ANY: files[0]} if has_classes and not names.isdisjoint(PATH_COLUMNS) else {}
 
 
 def split_labels(cell: str) -> tuple[str, ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from sifa_zoo.datasets.formats.labels import find_class_list
-from sifa_zoo.datasets.formats.rows import Rows, Wish, make_videos
-from sifa_zoo.datasets.formats.search import find_in_class, videos_by_stem
+from sifa_zoo.datasets.formats.rows import Rows, Wish
+from sifa_zoo.datasets.formats.splits import ANY
 from sifa_zoo.datasets.formats.text import read_lines, refuse_lines
-from sifa_zoo.datasets.videos import DataError, VideoList
+from sifa_zoo.datasets.formats.video_files import find_in_class, videos_by_stem
+from sifa_zoo.datasets.videos import DataError
 
 _LISTS = "ucfTrainTestlist"
 
@@ -24,11 +25,12 @@ class Ucf101:
     title = "UCF101"
     expected = "ucfTrainTestlist/trainlist01.txt, testlist01.txt and classInd.txt, and videos CLASS/v_x.avi"
 
-    def recognise(self, data: Path) -> bool:
-        """Whether there are such lists."""
-        return data.is_dir() and any((_lists(data) / f"trainlist0{fold}.txt").is_file() for fold in (1, 2, 3))
+    def find(self, data: Path) -> dict[str, Path]:
+        """The folder, if there are such lists."""
+        there = data.is_dir() and any((_lists(data) / f"trainlist0{fold}.txt").is_file() for fold in (1, 2, 3))
+        return {ANY: data} if there else {}
 
-    def read(self, data: Path, wish: Wish) -> VideoList:
+    def read(self, data: Path, wish: Wish) -> Rows:
         """Reads a split of the fold; `val` and `test` are the test list.
 
         Raises:
@@ -58,8 +60,8 @@ class Ucf101:
             find_in_class(by_stem, label, video.rpartition("/")[2].rpartition(".")[0])
             for label, video in zip(labels, videos, strict=True)
         ]
-        rows = Rows(file, numbers, paths, labels, names=videos, class_list=class_list, checked=True, are_names=True)
-        return make_videos(rows, wish, format=f"{self.title}, fold {wish.how.fold}")
+        format = f"{self.title}, fold {wish.how.fold}"
+        return Rows(file, numbers, paths, labels, format=format, names=videos, class_list=class_list, are_names=True)
 
 
 def _lists(data: Path) -> Path:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from sifa_zoo.datasets.formats.labels import composed
 from sifa_zoo.datasets.videos import DataError
 from sifa_zoo.video.picture_folder import PICTURE_SUFFIXES
 
@@ -66,6 +68,22 @@ def walk_videos(folder: str | os.PathLike[str], *, above: frozenset[tuple[int, i
             yield entry.path
         elif is_folder(entry):
             yield from walk_videos(entry.path, above=above | {here})
+
+
+def videos_by_stem(folder: Path) -> dict[str, list[str]]:
+    """Paths of all videos below a folder, by file name without suffix, in Unicode's composed form."""
+    found: dict[str, list[str]] = {}
+    for path in walk_videos(os.path.abspath(folder)):
+        name = path.rpartition("/")[2]
+        stem = os.path.splitext(name)[0]
+        found.setdefault(composed(stem), []).append(path)
+    return found
+
+
+def find_in_class(by_stem: Mapping[str, Sequence[str]], class_name: str, stem: str) -> str | None:
+    """The video of this name, with any suffix, in the folder of a class."""
+    paths = by_stem.get(composed(stem), ())
+    return next((path for path in paths if path.rpartition("/")[0].rpartition("/")[2] == class_name), None)
 
 
 def existing_videos(paths: Sequence[str]) -> list[str | None]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.datasets.videos import DataError
 
 

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from sifa_zoo.config import ReadConfig
-from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.datasets.videos import DataError
 
 

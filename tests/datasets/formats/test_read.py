@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sifa_zoo.config import ReadConfig
-from sifa_zoo.datasets.formats import FORMATS, read_splits, read_videos
+from sifa_zoo.datasets.formats import FORMATS
+from sifa_zoo.datasets.reading import read_splits, read_videos
 from sifa_zoo.datasets.videos import DataError
 
 

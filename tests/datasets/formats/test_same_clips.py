@@ -14,7 +14,8 @@ import pytest
 from tiny_videos import write_video
 
 from sifa_zoo.config import ReadConfig
-from sifa_zoo.datasets.formats import FORMATS, read_videos
+from sifa_zoo.datasets.formats import FORMATS
+from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.video.load import load_video
 
 Clips = list[tuple[Path, str]]

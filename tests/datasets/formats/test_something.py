@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sifa_zoo.datasets.formats import read_videos
+from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.datasets.videos import DataError
 
 V1 = "something-something-v1"
