@@ -38,7 +38,7 @@ from torch.nn.utils import clip_grad_norm_
 import sifa_zoo
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clips import ClipCutter
-from sifa_zoo.datasets.order import ClipSampler
+from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import VideoList
