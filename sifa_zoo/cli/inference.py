@@ -92,8 +92,8 @@ def _predict(args: argparse.Namespace) -> int:
 def _predict_videos(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sifa_zoo.inference.picture import clip_frames, draw_prediction
-    from sifa_zoo.inference.predict import find_videos, predict_videos
+    from sifa_zoo.evaluation.charts import draw_prediction
+    from sifa_zoo.inference.predict import clip_frames, find_videos, predict_videos
     from sifa_zoo.runtime.checkpoint import clip_config, load_run
     from sifa_zoo.runtime.devices import pick_device
 
@@ -114,7 +114,7 @@ def _predict_videos(args: argparse.Namespace) -> int:
     finally:  # an interrupted prediction keeps what it has
         _write_tables(args, done)
     if args.picture and done[0].scores:
-        draw_prediction(clip_frames(videos[0], clip_config(model)), done[0].scores).save(args.picture)
+        draw_prediction(clip_frames(videos[0], clip_config(model)), done[0].scores).savefig(args.picture)
     bad = sum(prediction.error is not None for prediction in done)
     if bad and len(done) > 1:
         print(f"{bad} of {len(done)} videos could not be decoded", file=sys.stderr)

@@ -21,8 +21,9 @@ from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.shards import ShardDataset
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.datasets.videos import DataError, VideoList
+from sifa_zoo.evaluation.figures import summarise
 from sifa_zoo.evaluation.results import describe, write_results
-from sifa_zoo.evaluation.scores import ScoreError, VideoScores, figures, gather_scores, scored_batches
+from sifa_zoo.evaluation.scores import ScoreError, VideoScores, gather_scores, scored_batches
 from sifa_zoo.runtime.batches import clip_loader
 from sifa_zoo.runtime.checkpoint import clip_config, load_run, model_cfg
 from sifa_zoo.runtime.devices import spare_cores
@@ -52,7 +53,7 @@ def evaluate(
 
     Returns:
         `top1`, `top5`, `clip_top1`, `clip_top5`, `loss`, `mean_class_accuracy` or for multi-label `map`, as `figures`
-        in `scores` describes them; `videos` (evaluated) of `expected`; `failed`, a line for each that cannot be read.
+        describes them; `videos` (evaluated) of `expected`; `failed`, a line for each that cannot be read.
     """
     videos = videos_of(loader)
     rows = score_videos(model, loader, device=device, precision=precision, max_clips=max_clips)
@@ -83,12 +84,6 @@ def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device |
     return gather_scores(parts)
 
 
-def summarise(rows: VideoScores, videos: VideoList | ShardList) -> dict[str, Any]:
-    """The figures, and the number of videos behind them."""
-    counts = {"videos": len(rows), "expected": len(videos) + videos.num_missing, "failed": rows.failed}
-    return {**figures(rows, multi_label=videos.multi_label), **counts}
-
-
 def videos_of(loader: DataLoader) -> VideoList | ShardList:
     """The videos of a loader made by `clip_loader` or `shard_loader`."""
     return loader.dataset.dataset.videos  # type: ignore[attr-defined]
@@ -110,9 +105,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run on the videos of a data folder or list; transform, clip and classes are the run's own.
 
-    A run trained on several labels per video is scored that way (sigmoid, mAP), even if each video here has one.
-
-    Under `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
+    A run trained on several labels per video is scored that way (sigmoid, mAP), even if each video here has one. Under
+    `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
 
     Args:
         run: A run folder, one of its weights files, or the name of a model with weights.
@@ -128,19 +122,16 @@ def evaluate_run(
         reading: Settings that differ from the defaults of `ReadConfig`.
 
     Returns:
-        The result of `evaluate`, its `protocol`, such as `16x4, 224, 10x3 views, softmax mean`, and the facts of
-        `describe`.
+        The result of `evaluate`, its `protocol` as `EvalConfig` writes it, and the facts of `describe`.
 
     Raises:
-        DataError: If the labels do not fit the run's classes, videos may have several but the run was trained on one,
-            or no video can be decoded.
+        DataError: If the labels are not of the kind and classes that the run was trained on, or no video can be decoded.
         ScoreError: If the model's scores are not finite.
         ValueError: If there is no such run, or a number is out of range.
     """
     asked: dict[str, Any] = {"num_clips": num_clips, "num_crops": num_crops, "precision": precision}
     given = {name: value for name, value in asked.items() if value is not None}
-    how = EvalConfig(**given, batch_size=batch_size, workers=workers)
-    read = ReadConfig(**(reading or {}))
+    how, read = EvalConfig(**given, batch_size=batch_size, workers=workers), ReadConfig(**(reading or {}))
     with process_group(device) as device:
         model = load_run(run, device)
         cfg, clip = model_cfg(model), clip_config(model)
@@ -152,8 +143,7 @@ def evaluate_run(
             rows = score_videos(model, loader, device=device, precision=how.precision, max_clips=batch_size)
         if not len(rows):
             raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
-        result = summarise(rows, videos)
-        result["protocol"] = how.protocol(clip, multi_label=videos.multi_label)
+        result = summarise(rows, videos) | {"protocol": how.protocol(clip, multi_label=videos.multi_label)}
         settings = {**clip.to_dict(), **asdict(how), **asdict(read), "split": split, "device": str(device)}
         result |= describe(run, data, videos=videos, arch=cfg["architecture"], settings=settings)
         if output is not None and is_writer():

@@ -14,8 +14,8 @@ from torch import nn
 
 from sifa_zoo import __version__
 from sifa_zoo.datasets.videos import few
+from sifa_zoo.evaluation.figures import is_complete
 from sifa_zoo.evaluation.results import RESULT
-from sifa_zoo.evaluation.scores import is_complete
 from sifa_zoo.publishing.fixed_clip import first_logits
 from sifa_zoo.runtime.checkpoint import load_run, model_cfg
 from sifa_zoo.weights.finding import file_info, weights_file

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 
 from sifa_zoo import __version__
+from sifa_zoo.evaluation.charts import draw_curve, png
 from sifa_zoo.files import BEST, CONFIG, CURVE, LAST, LOG, STATE, csv_bytes, write_files
 from sifa_zoo.runtime.checkpoint import pack_weights, read_info
 from sifa_zoo.runtime.processes import gather, is_writer, rank
 from sifa_zoo.training.epoch import Position
 from sifa_zoo.training.learner import Learner
-from sifa_zoo.training.log import EpochRow, draw_curve
+from sifa_zoo.training.log import EpochRow
 from sifa_zoo.training.run_config import RunConfig
 from sifa_zoo.weights.info import WeightsInfo
 
@@ -108,7 +109,7 @@ def save_epoch(
     weights = pack_weights(tensors, info)
     files = {run / STATE: state}  # first: resuming reads nothing else
     files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
-    files |= {run / LOG: csv_bytes(rows), run / CURVE: draw_curve(rows)}
+    files |= {run / LOG: csv_bytes(rows), run / CURVE: png(draw_curve(rows))}
     write_files({**files, run / LAST: weights})  # last: shows that all else is there
 
 

@@ -16,8 +16,10 @@ from colour_model import Redness, loader_of
 from tiny_videos import write_video, write_videos
 
 from sifa_zoo.datasets.videos import VideoList
-from sifa_zoo.evaluation.evaluate import evaluate_run, score_videos, summarise
-from sifa_zoo.evaluation.results import describe, read_results, result_json, video_rows, write_results
+from sifa_zoo.evaluation.evaluate import evaluate_run, score_videos
+from sifa_zoo.evaluation.figures import summarise
+from sifa_zoo.evaluation.outcomes import confusion_csv, video_rows
+from sifa_zoo.evaluation.results import describe, read_results, result_json, write_results
 from sifa_zoo.evaluation.scores import VideoScores
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
