@@ -43,8 +43,8 @@ from sifa_zoo.datasets.samplers import ClipSampler
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime.batches import clip_loader
-from sifa_zoo.training.prepare import usual_clip
-from sifa_zoo.training.progress import DataClock
+from sifa_zoo.runtime.checkpoint import usual_clip
+from sifa_zoo.training.monitor import DataClock
 
 VIDEO_MODELS = ("r3d_18", "mvit_v2_s", "swin3d_t")
 NANO = ("sifa_net_nano", "sifa_transformer_nano")

@@ -20,7 +20,7 @@ from tqdm import trange
 import sifa_zoo
 from sifa_zoo.files import write_files
 from sifa_zoo.preparing.motion import CLASSES
-from sifa_zoo.runtime.checkpoint import clip_config, weights_bytes
+from sifa_zoo.runtime.checkpoint import clip_config, pack_weights
 from sifa_zoo.weights.info import WeightsInfo
 
 NUM_FRAMES, SIZE = 8, 48
@@ -87,7 +87,7 @@ def main() -> None:
         bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.3f}")
     print(f"loss of the last 50 batches: {sum(losses[-50:]) / 50:.3f}")
     info = WeightsInfo(args.model, CLASSES, clip_config(model), version=sifa_zoo.__version__)
-    write_files({args.output: weights_bytes(model, info)})
+    write_files({args.output: pack_weights(model.state_dict(), info)})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sifa_zoo.training import run as training
+from sifa_zoo.training import finetune as training
 
 
 def interrupt_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:

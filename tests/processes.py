@@ -154,7 +154,7 @@ def send(number: signal.Signals) -> None:
 
 def record(file: Path) -> None:
     """Appends the scalars of each update to a file."""
-    from sifa_zoo.training import run as training
+    from sifa_zoo.training import finetune as training
 
     real = training.Training._after_update
 

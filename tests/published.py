@@ -18,7 +18,7 @@ def published(model):
             tensor = tensor.transpose(2, 3)
         elif tensor.ndim == 4:
             tensor = tensor.unsqueeze(2)
-        checkpoint[convert.reference_name(name, is_swin=is_swin)] = torch.randn_like(tensor, dtype=torch.float32)
+        checkpoint[convert.reference_name(name)] = torch.randn_like(tensor, dtype=torch.float32)
     for name, buffer in model.named_buffers():
         if name.endswith(("attn_mask", "relative_position_index")) and buffer is not None:
             checkpoint[name] = buffer.clone()

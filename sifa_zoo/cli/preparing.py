@@ -47,7 +47,7 @@ def _check(args: argparse.Namespace) -> int:
     from sifa_zoo.datasets.formats import read_splits
     from sifa_zoo.preparing.check import check_splits
     from sifa_zoo.preparing.parallel_map import usable_cores
-    from sifa_zoo.training.prepare import usual_clip
+    from sifa_zoo.runtime.checkpoint import usual_clip
 
     check_writable(args.csv, suffixes=(".csv",))
     reading = ReadConfig(**given(args, ReadConfig))
@@ -85,8 +85,7 @@ def _report(findings: Sequence[Finding], file: str | None) -> None:
 def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) -> None:
     """Prints what a worker delivers and, with a model, what training takes and what to do if that is more."""
     from sifa_zoo.preparing.parallel_map import usable_cores
-    from sifa_zoo.runtime.devices import pick_device
-    from sifa_zoo.runtime.speed import (
+    from sifa_zoo.preparing.speed import (
         advice,
         copied_short_side,
         loading_rate,
@@ -94,6 +93,8 @@ def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) 
         resize_command,
         training_rate,
     )
+    from sifa_zoo.registry import create_model
+    from sifa_zoo.runtime.devices import pick_device
 
     loading = loading_rate(videos, clip)
     if not loading:
@@ -101,8 +102,9 @@ def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) 
     print(f"decoding: a worker delivers {loading:.1f} clips/s ({clip.protocol})")
     if args.model:
         device = pick_device(args.device)
-        options = {"num_classes": len(videos.class_names), "batch_size": args.batch_size, "device": device}
-        training = training_rate(args.model.partition(".")[0], clip, **options)
+        name, num_classes = args.model.partition(".")[0], len(videos.class_names)
+        model = create_model(name, num_classes=num_classes, num_frames=clip.num_frames, img_size=clip.img_size)
+        training = training_rate(model, clip, batch_size=args.batch_size, device=device)
         print(f"training: {args.model} takes {training:.1f} clips/s ({device}, batches of {args.batch_size})")
         reading = {"val": args.val, **given(args, ReadConfig)}
         large = median_short_side(videos) > copied_short_side(clip)

@@ -53,16 +53,6 @@ def stack_frames(clip: Tensor) -> Tensor:
     return stacked.flatten(2, 3).flatten(0, 1)
 
 
-def classify(in_features: int, num_classes: int) -> nn.Module:
-    """A linear classifier as timm's heads have it; the identity for 0 classes."""
-    if num_classes == 0:
-        return nn.Identity()
-    fc = nn.Linear(in_features, num_classes)
-    nn.init.trunc_normal_(fc.weight, std=0.02)
-    nn.init.zeros_(fc.bias)
-    return fc
-
-
 def take_indices(indices: int | Sequence[int] | None, total: int) -> tuple[list[int], int]:
     """The stages asked for, counted from the front, and the last of them."""
     if isinstance(indices, int):
@@ -96,7 +86,11 @@ class ClipHead(nn.Module):
         if num_classes > 0 and not pool_type:
             raise ValueError("a classifier needs pooling: pass global_pool='avg' or 'max', or num_classes=0")
         self.pool_type = pool_type
-        self.fc = classify(self.in_features, num_classes)
+        self.fc: nn.Module = nn.Identity()
+        if num_classes > 0:
+            self.fc = linear = nn.Linear(self.in_features, num_classes)
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
         if not self.pool_type:
@@ -110,29 +104,26 @@ class ClipModel(nn.Module):
     """timm's model contract for clips `(B, C, T, H, W)` in float, normalised as `pretrained_cfg` says.
 
     A family provides `stage(index, x, num_steps)` for each entry of `feature_info` (stage 0 takes the stacked frames,
-    the stem is in it), `finish(x)` (a final norm) and `to_clip(x, num_steps)` (a stage's output as `(B, C, T', H',
-    W')`).
+    the stem is in it), `finish(x)` (a final norm), `to_clip(x, num_steps)` (a stage's output as `(B, C, T', H', W')`)
+    and `check_size(img_size, num_frames)`.
     """
 
     img_size: tuple[int, int]
+    num_frames: int
     num_features: int
     feature_info: list[dict[str, Any]]
     pretrained_cfg: dict[str, Any]
     head: ClipHead
     added: tuple[type[nn.Module], ...] = ()  # what a family adds to its trunk; each has `reset_parameters`
 
-    def __init__(
-        self, *, num_classes: int, in_chans: int, num_frames: int, global_pool: str, drop_path_rate: float
-    ) -> None:
+    def __init__(self, *, num_classes: int, in_chans: int, global_pool: str, drop_path_rate: float) -> None:
         super().__init__()
-        check_num_frames(num_frames)
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
         if in_chans < 1:
             raise ValueError(f"in_chans must be at least 1, got {in_chans = }")
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.num_frames = num_frames
         self.global_pool = global_pool
         self.grad_checkpointing = False
         self.pretrained_cfg = {}
@@ -146,6 +137,10 @@ class ClipModel(nn.Module):
         return x
 
     def to_clip(self, x: Tensor, num_steps: int) -> Tensor:
+        raise NotImplementedError
+
+    def check_size(self, img_size: tuple[int, ...], num_frames: int) -> None:
+        """Raise ValueError unless the model works at this size."""
         raise NotImplementedError
 
     def check_input(self, clip: Tensor) -> None:
@@ -255,6 +250,13 @@ class ClipModel(nn.Module):
         self.global_pool = self.head.pool_type
         known = {key: value for key, value in self.pretrained_cfg.items() if key != "label_names"}
         self.pretrained_cfg = known | {"num_classes": num_classes}
+
+    def set_input_size(self, img_size: int | Sequence[int] | None = None, num_frames: int | None = None) -> None:
+        """Set the default input size; None leaves it."""
+        size = self.img_size if img_size is None else to_size(img_size)
+        frames = self.num_frames if num_frames is None else num_frames
+        self.check_size(size, frames)
+        self.img_size, self.num_frames = size, frames
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: recompute each block in backward."""

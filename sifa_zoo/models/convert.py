@@ -21,11 +21,18 @@ _MAX_LISTED = 20
 _CENTRE_FRAME = 2  # of the four that the stem sees: where inflation puts the 2D kernel
 _CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")  # here and in 2D and published checkpoints
 _HEADS = ("head.", "head_dual.", "fc.")
+_ADDED = (".temporal.", ".aa.", ".se.")  # to a 2D model
 _STEMS = ("conv1.weight", "conv1.0.weight", "patch_embed.proj.weight")
-
-# What follows from the architecture may be absent, and is checked where it is present.
-_DERIVED = ("attn_mask", "relative_position_index", "def_cor.weight")
-_BUFFERS = ("attn_mask", "relative_position_index")  # of Swin, which older 2D checkpoints hold for their own size
+_BUFFERS = ("attn_mask", "relative_position_index")  # of Swin, which older checkpoints hold for their own size
+_UNUSED = re.compile(r"layers\.\d+\.blocks\.\d+\.(conv|tda_norm)\.")  # of two temporal paths a block has only one
+_PUBLISHED = {  # part of a name here, and in the published code
+    "head_dual.fc.": "fc_dual.",
+    "head.fc.": "fc.",
+    ".aa.": ".",
+    ".se.": ".",
+    ".temporal.norm.": ".tda_norm.",
+    ".temporal.conv.": ".conv.",
+}
 
 _HINTS = (  # part of a name, how to build a model that fits, and the kind of fault
     ("dual", "the checkpoint has a second branch: build the model with dual_head=True", "unexpected"),
@@ -66,21 +73,16 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
         >>> model.load_state_dict(from_reference(torch.load("sifa_r50.pth", weights_only=True), model))
     """
     source = without_prefix(state_dict)
-    is_swin = _is_swin(model)
     converted = {}
     for name, target in model.state_dict().items():
-        reference = reference_name(name, is_swin=is_swin)
+        reference = reference_name(name)
         if reference in source:
             converted[name] = _reshape(source.pop(reference), target, name)
-        elif is_swin and name.endswith("conv_offset.weight"):
+        elif name.endswith(".temporal.sifa.conv_offset.weight"):
             converted[name] = torch.zeros_like(target)  # the published offsets are all zero
         elif name.endswith("num_batches_tracked"):
             converted[name] = torch.tensor(0)
-    leftover = _check_derived(source, model)
-    if is_swin:  # of the two temporal paths a block has only one; the other's tensors mean nothing
-        unused = re.compile(r"layers\.\d+\.blocks\.\d+\.(conv|tda_norm)\.")
-        leftover = [name for name in leftover if not unused.match(name)]
-    _raise_unless_complete(model, converted, leftover=leftover)
+    _raise_unless_complete(model, converted, leftover=_check_derived(source, model))
     return converted
 
 
@@ -107,10 +109,8 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
         >>> model.load_state_dict(inflate(backbone.state_dict(), model))
     """
     target = model.state_dict()
-    source = _planar_swin(state_dict) if _is_swin(model) else _planar_resnet(state_dict)
-    dropped = []
-    if _is_swin(model) and "patch_embed.norm.weight" not in target:
-        dropped.append("patch_embed.norm.")
+    source = _planar_names(state_dict)
+    dropped = [] if "patch_embed.norm.weight" in target else ["patch_embed.norm."]
     head, own_head = source.get("head.fc.weight"), target.get("head.fc.weight")
     if head is None or own_head is None or head.shape != own_head.shape:
         dropped.append("head.fc.")
@@ -126,7 +126,7 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
             inflated[name] = _resize_table(tensor, model, name).clone()  # layer4 fills two places
         elif name.endswith("num_batches_tracked"):
             inflated[name] = torch.tensor(0)
-        elif _is_added(name):
+        elif name.startswith("head") or any(part in name for part in _ADDED):
             inflated[name] = like.clone()
     _raise_unless_complete(model, inflated, leftover=[name for name in source if name not in used])
     return inflated
@@ -215,24 +215,16 @@ def without_head(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state_dict.items() if not name.startswith(_HEADS)}
 
 
-def reference_name(name: str, *, is_swin: bool) -> str:
+def reference_name(name: str) -> str:
     """The published code's name for a tensor of this project's models."""
-    name = name.replace("head_dual.fc.", "fc_dual.").replace("head.fc.", "fc.")
-    if not is_swin:
-        return name.replace(".aa.", ".").replace(".se.", ".")
-    name = name.replace(".temporal.norm.", ".tda_norm.").replace(".temporal.conv.", ".conv.")
-    # patch merging ends a stage there and opens the next one in timm
-    return re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.", name)
+    for ours, theirs in _PUBLISHED.items():
+        name = name.replace(ours, theirs)
+    return _move_downsample(name, -1)
 
 
-def _is_swin(model: ClipModel) -> bool:
-    return hasattr(model, "patch_embed")
-
-
-def _is_added(name: str) -> bool:
-    """Whether a 2D checkpoint may lack this tensor."""
-    added = any(part in name for part in (".temporal.", ".aa.", ".se."))
-    return added or name.startswith("head")
+def _move_downsample(name: str, by: int) -> str:
+    """Patch merging ends a stage in Swin's original and in the published names, and opens the next one in timm's."""
+    return re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + by}.downsample.", name)
 
 
 def _reshape(tensor: Tensor, target: Tensor, name: str) -> Tensor:
@@ -260,24 +252,12 @@ def _adapt_stem(kernel: Tensor, in_chans: int) -> Tensor:
     return adapted.transpose(1, 2).flatten(1, 2)
 
 
-def _planar_resnet(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A 2D ResNet, its head named as here."""
-    return {re.sub(r"^fc\.", "head.fc.", name): tensor for name, tensor in without_prefix(state_dict).items()}
-
-
-def _planar_swin(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A 2D Swin in timm's names, without the buffers that older files hold.
-
-    In the original names patch merging ends a stage; in timm's it opens the next one.
-    """
-    source = {name: tensor for name, tensor in without_prefix(state_dict).items() if not name.endswith(_BUFFERS)}
-    if "layers.0.downsample.reduction.weight" not in source:
-        return source
-    moved = {
-        re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name): tensor
-        for name, tensor in source.items()
-    }
-    return {re.sub(r"^head\.", "head.fc.", name): tensor for name, tensor in moved.items()}
+def _planar_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A 2D ResNet or Swin in timm's names, its head named as here, without the buffers that older files hold."""
+    planar = {name: tensor for name, tensor in without_prefix(state_dict).items() if not name.endswith(_BUFFERS)}
+    if "layers.0.downsample.reduction.weight" in planar:  # Swin's original names
+        planar = {re.sub(r"^head\.", "head.fc.", _move_downsample(name, 1)): planar[name] for name in planar}
+    return {re.sub(r"^fc\.", "head.fc.", name): tensor for name, tensor in planar.items()}
 
 
 def _resize_table(tensor: Tensor, model: ClipModel, name: str) -> Tensor:
@@ -292,26 +272,24 @@ def _resize_table(tensor: Tensor, model: ClipModel, name: str) -> Tensor:
 
 
 def _check_derived(source: Mapping[str, Tensor], model: ClipModel) -> list[str]:
-    """Names that are left over once what follows from the architecture has been checked."""
+    """Checks what follows from the architecture, where it is present; returns the names of all else that has a use."""
     buffers = dict(model.named_buffers())  # also those that a state_dict leaves out
     leftover = []
     for name, tensor in source.items():
-        if not name.endswith(_DERIVED):
-            leftover.append(name)
-        elif name.endswith("def_cor.weight"):
+        if name.endswith("def_cor.weight"):
             if not torch.allclose(tensor, torch.full_like(tensor, 1 / tensor.shape[0]), rtol=1e-5):
                 raise ConversionError(
                     f"{name} must be the constant 1/{tensor.shape[0]}, as no published checkpoint trains it"
                 )
-        elif name not in buffers or buffers[name] is None or not _same(tensor, buffers[name]):
-            raise ConversionError(
-                f"{name} is not what this architecture has at {model.img_size}; build it at the checkpoint's size"
-            )
+        elif name.endswith(_BUFFERS):
+            buffer = buffers.get(name)
+            if buffer is None or not torch.equal(tensor.to(buffer.dtype), buffer.cpu()):
+                raise ConversionError(
+                    f"{name} is not what this architecture has at {model.img_size}; build it at the checkpoint's size"
+                )
+        elif not _UNUSED.match(name):
+            leftover.append(name)
     return leftover
-
-
-def _same(tensor: Tensor, buffer: Tensor) -> bool:
-    return tensor.shape == buffer.shape and torch.equal(tensor.to(buffer.dtype), buffer.cpu())
 
 
 def _raise_unless_complete(model: ClipModel, converted: Mapping[str, Tensor], *, leftover: list[str]) -> None:

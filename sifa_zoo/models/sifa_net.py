@@ -17,15 +17,7 @@ from timm.models.resnet import Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sifa_zoo.models.clip_model import (
-    STEM_FRAMES,
-    ClipHead,
-    ClipModel,
-    check_num_frames,
-    take_indices,
-    to_four,
-    to_size,
-)
+from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, take_indices, to_four
 from sifa_zoo.models.sifa import SIFA, check_offsets
 
 _MIN_SIZE = 32  # the trunk's stride: less than one cell would be left
@@ -122,8 +114,9 @@ class SIFANet(ClipModel):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        shared = {"num_classes": num_classes, "in_chans": in_chans, "num_frames": num_frames}
-        super().__init__(**shared, global_pool=global_pool, drop_path_rate=drop_path_rate)
+        super().__init__(
+            num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, drop_path_rate=drop_path_rate
+        )
         check_offsets(offsets)
         self.dual_head = dual_head
         self.dual_training = False
@@ -174,17 +167,19 @@ class SIFANet(ClipModel):
 
     def check_input(self, clip: Tensor) -> None:
         super().check_input(clip)
-        self._check_size(to_size(clip.shape[3:]), clip.shape[2])
+        self.check_size(clip.shape[3:], clip.shape[2])
+
+    def check_size(self, img_size: tuple[int, ...], num_frames: int) -> None:
+        check_num_frames(num_frames, at_least=_DUAL_MIN_FRAMES if self.dual_head else STEM_FRAMES)
+        if min(img_size) < _MIN_SIZE:
+            raise ValueError(f"height and width must be at least {_MIN_SIZE}, got {tuple(img_size)}")
 
     def forward_features(self, x: Tensor) -> Any:
         """The last map `(B, C, T', H', W')`; with `dual_head` also the second branch's `(B, C, T'/2, 2H', 2W')`."""
         if not self.dual_head:
             return super().forward_features(x)
-        x, num_steps = self._enter(x)
-        for index in range(4):
-            x = self.stage(index, x, num_steps)
-        layer3 = self.to_clip(x, num_steps)
-        return self.to_clip(self.stage(4, x, num_steps), num_steps), self._second_branch(layer3)
+        last, (layer3,) = super().forward_intermediates(x, [3])
+        return last, self._second_branch(layer3)
 
     def forward_intermediates(self, x: Tensor, indices: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """As `ClipModel.forward_intermediates`; of two branches only the main one has intermediates."""
@@ -232,18 +227,6 @@ class SIFANet(ClipModel):
         """The classifier; with `dual_head` both."""
         return (self.head.fc, self.head_dual.fc) if self.dual_head else self.head.fc
 
-    def set_input_size(self, img_size: int | Sequence[int] | None = None, num_frames: int | None = None) -> None:
-        """Record another default input size; the weights fit every size."""
-        size = self.img_size if img_size is None else to_size(img_size)
-        frames = self.num_frames if num_frames is None else num_frames
-        self._check_size(size, frames)
-        self.img_size, self.num_frames = size, frames
-
-    def _check_size(self, size: tuple[int, int], num_frames: int) -> None:
-        check_num_frames(num_frames, at_least=_DUAL_MIN_FRAMES if self.dual_head else STEM_FRAMES)
-        if min(size) < _MIN_SIZE:
-            raise ValueError(f"height and width must be at least {_MIN_SIZE}, got {size}")
-
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that group parameters by depth, for layer decay."""
         blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)(?:_dual)?\.(\d+)"
@@ -273,11 +256,7 @@ def _dual_stage(layer4: Any, planes: int) -> nn.Sequential:
         drop_path = DropPath(block.drop_path.drop_prob) if block.drop_path is not None else None
         blocks.append(Bottleneck(width, planes, downsample=shortcut, drop_path=drop_path))
     stage = nn.Sequential(*blocks)
-    for module in stage.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, Bottleneck):
-            module.zero_init_last()
+    ResNet.init_weights(stage)  # type: ignore[arg-type]  # it asks for a module's convolutions and blocks, no more
     return stage
 
 

@@ -16,7 +16,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer, get_relative_position_index
 from torch import Tensor, nn
 
-from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, to_four, to_size
+from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, to_four
 from sifa_zoo.models.sifa import SIFA, check_offsets
 
 _PATCH = 4
@@ -125,10 +125,11 @@ class SIFATransformer(ClipModel):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        shared = {"num_classes": num_classes, "in_chans": in_chans, "num_frames": num_frames}
-        super().__init__(**shared, global_pool=global_pool, drop_path_rate=drop_path_rate)
+        super().__init__(
+            num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, drop_path_rate=drop_path_rate
+        )
         check_offsets(offsets)
-        self.img_size = _check_size(img_size)
+        super().set_input_size(img_size, num_frames)
         with torch.device(device or torch.get_default_device()):
             trunk = SwinTransformer(
                 img_size=self.img_size,
@@ -183,16 +184,20 @@ class SIFATransformer(ClipModel):
                 f"the model is set to frames of {self.img_size}, got {size}; set_input_size(img_size={size})"
             )
 
+    def check_size(self, img_size: tuple[int, ...], num_frames: int) -> None:
+        check_num_frames(num_frames)
+        if min(img_size) < 32 or any(side % _PATCH for side in img_size):
+            raise ValueError(
+                f"img_size must be a multiple of {_PATCH}, at least 32, in height and width, got {img_size}"
+            )
+
     def set_input_size(self, img_size: int | Sequence[int] | None = None, num_frames: int | None = None) -> None:
-        """Set another frame size; position tables are resized where the windows change."""
-        frames = self.num_frames if num_frames is None else num_frames
-        check_num_frames(frames)
-        size = self.img_size if img_size is None else _check_size(img_size)
-        self.num_frames = frames
-        if size == self.img_size:
+        """Set the input size; position tables are resized where the windows change."""
+        before = self.img_size
+        super().set_input_size(img_size, num_frames)
+        if self.img_size == before:
             return
-        self.img_size = size
-        self.patch_embed.set_input_size(img_size=size)
+        self.patch_embed.set_input_size(img_size=self.img_size)
         feat_size = tuple(self.patch_embed.grid_size)
         for stage in self.layers:
             stage.set_input_size(feat_size=feat_size, window_size=(_WINDOW, _WINDOW))
@@ -222,13 +227,6 @@ class SIFATransformer(ClipModel):
 
     def _drop_norm(self) -> None:
         self.norm = nn.Identity()
-
-
-def _check_size(img_size: int | Sequence[int]) -> tuple[int, int]:
-    size = to_size(img_size)
-    if min(size) < 32 or any(side % _PATCH for side in size):
-        raise ValueError(f"img_size must be a multiple of {_PATCH}, at least 32, in height and width, got {size}")
-    return size
 
 
 def sifa_transformer_nano(**kwargs: Any) -> SIFATransformer:

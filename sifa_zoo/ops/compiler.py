@@ -93,48 +93,42 @@ def compile_object(target: Path, device: str, cuda_archs: Sequence[str] = ()) ->
         raise BuildError("no C++ compiler on the PATH; install g++ or clang++, or name one in CXX")
     if device == "cuda" and nvcc is None:
         raise BuildError('no nvcc; install a CUDA toolkit (pip install "cuda-toolkit[nvcc,cccl]"), or set CUDA_HOME')
-    torch_folder = Path(spec.submodule_search_locations[0])
+    libtorch = Path(spec.submodule_search_locations[0])
+    link = [f"-L{libtorch / 'lib'}", "-ltorch", "-ltorch_cpu"]
+    if sys.platform == "linux":
+        link.insert(0, "-Wl,--no-as-needed")
+    if device == "cuda":
+        link += _cuda_runtime(nvcc)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as folder:
-            objects = _compile_kernels(folder, compiler, nvcc if device == "cuda" else None, tuple(cuda_archs))
-            objects.append(_compile_register(folder, compiler, torch_folder, device))
+            commands = _kernel_commands(compiler, nvcc if device == "cuda" else None, cuda_archs)
+            register = SOURCES / f"register_{device}.cpp"
+            commands["register"] = [compiler, *_FLAGS, f"-I{libtorch / 'include'}", "-c", str(register)]
+            objects = {str(Path(folder, f"{name}.o")): command for name, command in commands.items()}
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(_run, [[*command, "-o", file] for file, command in objects.items()]))
             built = Path(folder, target.name)
-            link = [f"-L{torch_folder / 'lib'}", "-ltorch", "-ltorch_cpu"]
-            if sys.platform == "linux":
-                link.insert(0, "-Wl,--no-as-needed")
-            if device == "cuda":
-                link += _cuda_runtime(nvcc)
             _run([compiler, "-shared", *objects, *link, "-o", str(built)])
             os.replace(built, target)
     except OSError as error:
         raise BuildError(f"cannot write to {target.parent} ({error})") from error
 
 
-def _compile_kernels(folder: str, compiler: str, nvcc: str | None, cuda_archs: tuple[str, ...]) -> list[str]:
-    """The object files of the kernels: for a CPU one per instruction set, compiled side by side."""
+def _kernel_commands(compiler: str, nvcc: str | None, cuda_archs: Sequence[str]) -> dict[str, list[str]]:
+    """What compiles the kernels, by the name of the object: one per pass on a GPU, one per instruction set on a CPU."""
     if nvcc is not None:
-        cuda_object = str(Path(folder, "attention.o"))
-        _run([nvcc, *cuda_flags(cuda_archs, compiler), "-c", str(SOURCES / "attention.cu"), "-o", cuda_object])
-        return [cuda_object]
-    instruction_sets = {"baseline": (), **(_X86 if platform.machine() in ("x86_64", "AMD64") else {})}
-    commands = []
-    for name, flags in instruction_sets.items():
-        source = ("-c", str(SOURCES / "attention_cpu.cpp"), "-o", str(Path(folder, f"{name}.o")))
-        commands.append([compiler, *_FLAGS, *flags, f"-DSIFA_INSTRUCTION_SET={name}", *source])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_run, commands))
-    return [command[-1] for command in commands]
+        flags = _cuda_flags(cuda_archs, compiler)
+        return {name: [nvcc, *flags, "-c", str(SOURCES / f"attention_{name}.cu")] for name in ("forward", "backward")}
+    sets = {"baseline": (), **(_X86 if platform.machine() in ("x86_64", "AMD64") else {})}
+    source = str(SOURCES / "attention_cpu.cpp")
+    return {
+        name: [compiler, *_FLAGS, *flags, f"-DSIFA_INSTRUCTION_SET={name}", "-c", source]
+        for name, flags in sets.items()
+    }
 
 
-def _compile_register(folder: str, compiler: str, torch_folder: Path, device: str) -> str:
-    target = str(Path(folder, "register.o"))
-    include = f"-I{torch_folder / 'include'}"
-    _run([compiler, *_FLAGS, include, "-c", str(SOURCES / f"register_{device}.cpp"), "-o", target])
-    return target
-
-
-def cuda_flags(archs: Sequence[str], compiler: str) -> list[str]:
+def _cuda_flags(archs: Sequence[str], compiler: str) -> list[str]:
     """nvcc's flags for these compute capabilities, with PTX of the last for later GPUs."""
     numbers = [arch.replace(".", "").removesuffix("+PTX") for arch in archs]
     targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
@@ -15,7 +13,8 @@ from typing import Any
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.videos import DataError, VideoList, check_trainable
 from sifa_zoo.files import csv_bytes
-from sifa_zoo.preparing.parallel_map import Stopped, parallel_map
+from sifa_zoo.preparing.digests import digests
+from sifa_zoo.preparing.parallel_map import parallel_dict, parallel_map, until_stopped
 from sifa_zoo.video.container import find_file, frames_in_order, open_video
 from sifa_zoo.video.index_cache import is_cached
 from sifa_zoo.video.load import VideoError, VideoInfo, load_video, video_info
@@ -86,9 +85,7 @@ def check_files(
 
 def find_undecodable(videos: VideoList, *, workers: int) -> dict[str, str]:
     """Decodes the first frame of each video without a cached index; `path: reason` by path for each that fails."""
-    results = parallel_map(_why_undecodable, list(videos.paths), workers=max(1, workers), text="check videos")
-    reasons = {path: reason for path, reason in results if reason is not None}
-    return {path: reasons[path] for path in videos.paths if path in reasons}
+    return parallel_dict(_why_undecodable, list(videos.paths), workers=max(1, workers), text="check videos")
 
 
 def check_labels(videos: VideoList, split: str) -> list[Finding]:
@@ -120,20 +117,6 @@ def check_duplicates(splits: Mapping[str, VideoList], *, workers: int) -> list[F
         if other_split != split:
             findings.append(Finding(split, path, "duplicate", f"the same bytes as {other} in {other_split}"))
     return findings
-
-
-def digests(paths: Iterable[str], *, workers: int) -> dict[str, bytes]:
-    """Hashes of the files that share their size with another, since only these can have the same bytes."""
-    by_size = defaultdict(set)
-    for path in paths:
-        with suppress(OSError):  # the file's own check reports it
-            if os.path.isfile(path):
-                by_size[os.path.getsize(path)].add(path)
-    candidates = sorted(path for group in by_size.values() if len(group) > 1 for path in group)
-    if not candidates:
-        return {}
-    results = parallel_map(_digest, candidates, workers=workers, text="compare")
-    return {path: digest for path, digest in results if digest is not None}
 
 
 def finding_lines(findings: Iterable[Finding], *, most: int) -> list[str]:
@@ -177,11 +160,12 @@ def _inspect(path: str, stop: threading.Event, *, split: str, clip: ClipConfig, 
         promised = _promised_frames(path, info)
     except VideoError as error:
         return [Finding(split, path, "undecodable", str(error).removeprefix(f"{path}: "))]
+    lacks_times = clip.fps is not None and info.container == "folder"
     found = {
-        "no times": _lacks_times(info, clip) and "a folder of pictures has no rate, which --fps needs",
+        "no times": lacks_times and "a folder of pictures has no rate, which --fps needs",
         "damaged": num_corrupt and f"{num_corrupt} of {info.num_frames} frames are made of damaged data",
         "cut off": info.num_frames < promised and f"{info.num_frames} of {promised} frames are there",
-        "short": _why_short(info, clip),
+        "short": not lacks_times and _why_short(info, clip),
         "variable rate": info.variable_rate and "frames are not evenly spaced; --fps samples by time",
         "rotated": info.rotation and f"stored turned by {info.rotation} degrees; read upright",
     }
@@ -194,12 +178,7 @@ def _count_corrupt(path: str, info: VideoInfo, stop: threading.Event) -> int:
         frames: Iterator[Any] = (load_video(path, [number]) for number in range(info.num_frames))
     else:
         frames = (frame for frame, _ in frames_in_order(find_file(path)))
-    num_corrupt = 0
-    for frame in frames:
-        if stop.is_set():
-            raise Stopped
-        num_corrupt += frame is None or getattr(frame, "is_corrupt", False)
-    return num_corrupt
+    return sum(frame is None or getattr(frame, "is_corrupt", False) for frame in until_stopped(frames, stop))
 
 
 def _promised_frames(path: str, info: VideoInfo) -> int:
@@ -210,31 +189,11 @@ def _promised_frames(path: str, info: VideoInfo) -> int:
         return source.stream.frames
 
 
-def _lacks_times(info: VideoInfo, clip: ClipConfig) -> bool:
-    return clip.fps is not None and info.container == "folder"
-
-
-def _why_short(info: VideoInfo, clip: ClipConfig) -> str | None:
-    if _lacks_times(info, clip):
-        return None
-    if clip.fps is not None:
-        span = (clip.num_frames - 1) * clip.frame_stride / clip.fps
-        if info.duration_seconds < span:
-            return f"{info.duration_seconds:.2f} seconds, a clip spans {span:.2f}: the last frame is repeated"
-    elif info.num_frames < (span := clip.span):
-        return f"{info.num_frames} frames, a clip spans {span}: frames are repeated"
-    return None
-
-
-def _digest(path: str, stop: threading.Event) -> bytes | None:
-    """Hash of a file; None if it cannot be read, which the file's own check reports."""
-    digest = hashlib.blake2b()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                if stop.is_set():
-                    raise Stopped
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.digest()
+def _why_short(info: VideoInfo, clip: ClipConfig) -> str:
+    """Why a clip does not fit into a video; empty if it does."""
+    if clip.fps is None and info.num_frames < clip.span:
+        return f"{info.num_frames} frames, a clip spans {clip.span}: frames are repeated"
+    span = (clip.num_frames - 1) * clip.frame_stride / clip.fps if clip.fps else 0.0
+    if info.duration_seconds < span:
+        return f"{info.duration_seconds:.2f} seconds, a clip spans {span:.2f}: the last frame is repeated"
+    return ""

@@ -24,20 +24,20 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
-from tqdm import tqdm
 
-CLASSES = ("left", "right", "up", "down", "grow", "shrink", "clockwise", "counterclockwise")
+from sifa_zoo.preparing.parallel_map import parallel_map, usable_cores
 
-_FORWARD = ("right", "down", "grow", "clockwise")  # quantity 0, 1, 2, 3 = x, y, size, angle increases
-_BACKWARD = ("left", "up", "shrink", "counterclockwise")
+CLASSES = ("left", "right", "up", "down", "grow", "shrink", "clockwise", "counterclockwise")  # pairs, side by side
+FORWARD = ("right", "down", "grow", "clockwise")  # the quantity of the pair increases
+
 _MANIFEST = "motion.json"
 _FORMAT = 1  # of the generator; increase it when the same seed gives other clips
 _SPRITE_SIZE = 64
@@ -90,14 +90,12 @@ def render_clip(
     background_colors, shape_colors = _draw_colors(rng)
     background = _colorize(_texture(rng, (height, width), smoothness=1.2), background_colors)
     sprite = _draw_sprite(rng, shape_colors)
-    forward = class_name in _FORWARD
-    moving = (_FORWARD if forward else _BACKWARD).index(class_name)
-    phases = _draw_phases(rng, num_frames, moving=moving)
+    phases = _draw_phases(rng, num_frames, moving=CLASSES.index(class_name) // 2)
     shake = rng.integers(-1, 2, (num_frames, 2))  # rows, columns
 
     shown = np.arange(0, num_frames, hold)
     frames = _paste(_shaken(background, shake[shown]), sprite, phases[shown], shake[shown]).repeat(hold, axis=0)
-    return frames if forward else np.ascontiguousarray(frames[::-1])
+    return frames if class_name in FORWARD else np.ascontiguousarray(frames[::-1])
 
 
 def write_motion_clips(
@@ -180,16 +178,12 @@ def _is_written(root: Path, manifest: dict[str, int]) -> bool:
 
 def _write_videos(root: Path, counts: dict[str, int], *, seed: int, hold: int, progress: bool) -> None:
     """Write this many videos per split, each from a seed of its own, spawned from that of its split."""
-    paths: list[Path] = []
-    seeds: list[np.random.SeedSequence] = []
+    videos: list[tuple[Path, np.random.SeedSequence]] = []
     for (split, count), split_seed in zip(counts.items(), np.random.SeedSequence(seed).spawn(len(counts)), strict=True):
-        paths += _video_paths(root / split, count)
-        seeds += split_seed.spawn(count)
-    # threads are enough: NumPy and the encoder release the interpreter lock
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        written = pool.map(partial(_write_video, hold=hold), paths, seeds)
-        for _ in tqdm(written, total=len(paths), desc="motion clips", unit="video", disable=not progress):
-            pass
+        videos += zip(_video_paths(root / split, count), split_seed.spawn(count), strict=True)
+    write, workers = partial(_write_video, hold=hold), min(8, usable_cores())
+    for _ in parallel_map(write, videos, workers=workers, text="motion clips", quiet=not progress):
+        pass
 
 
 def _video_paths(folder: Path, count: int) -> Iterator[Path]:
@@ -198,8 +192,9 @@ def _video_paths(folder: Path, count: int) -> Iterator[Path]:
         yield folder / CLASSES[number % len(CLASSES)] / f"{number // len(CLASSES):04d}.mp4"
 
 
-def _write_video(path: Path, seed: np.random.SeedSequence, *, hold: int) -> None:
+def _write_video(video: tuple[Path, np.random.SeedSequence], _stop: threading.Event, *, hold: int) -> None:
     """Render the clip of the class that the folder names, and encode it with settings drawn from the same seed."""
+    path, seed = video
     rng = np.random.default_rng(seed)
     frames = render_clip(path.parent.name, rng, hold=hold)
     fps = Fraction(str(rng.choice(["12", "15", "24000/1001", "24", "25", "30000/1001", "30"])))
@@ -232,10 +227,8 @@ def _draw_colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     background = rng.uniform(80, 175, 3)
     shape = background + rng.choice((-1, 1), 3) * rng.uniform(45, 80, 3)
     contrasts = rng.uniform(20, 60, (2, 3)) * rng.choice((-1, 1), (2, 3))
-    return (
-        np.stack([background - contrasts[0], background + contrasts[0]]),
-        np.stack([shape - contrasts[1], shape + contrasts[1]]),
-    )
+    both = np.array([[-1], [1]])
+    return background + both * contrasts[0], shape + both * contrasts[1]
 
 
 def _texture(rng: np.random.Generator, size: tuple[int, int], *, smoothness: float) -> np.ndarray:

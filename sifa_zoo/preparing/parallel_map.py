@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -21,7 +22,15 @@ _AHEAD = 4  # files per worker that are queued or in work
 
 
 class Stopped(Exception):
-    """For a function to raise when its `stop` event is set: its result is no longer wanted."""
+    """What `until_stopped` raises; the result of the work is no longer wanted."""
+
+
+def until_stopped(items: Iterable[Item], stop: threading.Event) -> Iterator[Item]:
+    """The items one by one, for long work to go through; raises `Stopped` once the event is set."""
+    for item in items:
+        if stop.is_set():
+            raise Stopped
+        yield item
 
 
 def usable_cores() -> int:
@@ -30,15 +39,21 @@ def usable_cores() -> int:
 
 
 def parallel_map(
-    function: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, workers: int, text: str
+    function: Callable[[Item, threading.Event], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    text: str,
+    quiet: bool = False,
 ) -> Iterator[tuple[Item, Result]]:
     """Yields items with their results, as these become ready.
 
     Args:
-        function: Called with an item and an event; once the event is set, long work should raise `Stopped`.
+        function: Called with an item and an event, which long work hands to `until_stopped`.
         items: The arguments.
         workers: Items at a time, at least 1.
         text: Label of the progress bar.
+        quiet: Show no bar.
 
     Raises:
         Exception: The first one that `function` raises. Items not begun are dropped then, as they are on Ctrl-C.
@@ -48,21 +63,28 @@ def parallel_map(
         [(1, 2), (2, 3)]
     """
     stop = threading.Event()
-    pending: dict[Future[Result], Item] = {}
     remaining = iter(items)
     pool = ThreadPoolExecutor(workers)
+
+    def submit(count: int) -> dict[Future[Result], Item]:
+        return {pool.submit(function, item, stop): item for item in islice(remaining, count)}
+
     try:
-        with tqdm(total=len(items), desc=text, unit="video", dynamic_ncols=True, mininterval=0.2) as bar:
-            while True:
-                for item in remaining:
-                    pending[pool.submit(function, item, stop)] = item
-                    if len(pending) >= _AHEAD * workers:
-                        break
-                if not pending:
-                    return
+        with tqdm(total=len(items), desc=text, unit="video", dynamic_ncols=True, mininterval=0.2, disable=quiet) as bar:
+            pending = submit(_AHEAD * workers)
+            while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     bar.update()
                     yield pending.pop(future), future.result()
+                    pending |= submit(1)
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def parallel_dict(
+    function: Callable[[Item, threading.Event], Result | None], items: Sequence[Item], *, workers: int, text: str
+) -> dict[Item, Result]:
+    """The results of `parallel_map` that are not None, in the order of the items."""
+    results = dict(parallel_map(function, items, workers=workers, text=text))
+    return {item: result for item in items if (result := results[item]) is not None}

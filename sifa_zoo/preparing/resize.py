@@ -27,7 +27,7 @@ from sifa_zoo.datasets.formats import write_table
 from sifa_zoo.datasets.formats.folders import ClassFolders
 from sifa_zoo.datasets.videos import DataError, VideoList, few
 from sifa_zoo.files import is_temporary, write_files
-from sifa_zoo.preparing.parallel_map import Stopped, parallel_map
+from sifa_zoo.preparing.parallel_map import parallel_dict, until_stopped
 from sifa_zoo.video.container import find_file, frames_in_order
 from sifa_zoo.video.index_building import build_index
 from sifa_zoo.video.index_cache import find_index
@@ -66,16 +66,13 @@ def resize_videos(
     root, places = _places(splits, data, output)
     _claim(output, {"data": str(root), **asdict(config)})
     copy = partial(_copy_unless_done, config=config)
-    failures = {
-        source: reason
-        for (source, _), reason in parallel_map(copy, list(places.items()), workers=workers, text="resize")
-        if reason is not None
-    }
+    failures = parallel_dict(copy, list(places.items()), workers=workers, text="resize")
+    copies = {source: target for source, target in places.items() if (source, target) not in failures}
     for split, videos in splits.items():
         sources = [Path(os.path.abspath(path)) for path in videos.paths]
-        copied = np.array([source not in failures for source in sources], dtype=bool)
-        write_table(output / f"{split}.csv", videos.subset(copied), [places[s] for s in sources if s not in failures])
-    return [failures[source] for source in places if source in failures]
+        copied = np.array([source in copies for source in sources], dtype=bool)
+        write_table(output / f"{split}.csv", videos.subset(copied), [copies[s] for s in sources if s in copies])
+    return list(failures.values())
 
 
 def refuse_within(output: Path, data: Path, splits: Mapping[str, VideoList]) -> None:
@@ -127,9 +124,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = _TICK
         frames = ((frame, pts) for frame, pts in frames_in_order(find_file(source)) if frame is not None)
-        for count, (frame, pts) in enumerate(frames, 1):
-            if stop.is_set():
-                raise Stopped
+        for count, (frame, pts) in enumerate(until_stopped(frames, stop), 1):
             upright = _reformat(frame, size, reformatter, quarter_turns=turns(info.rotation))
             if count == 1:
                 for name in _COLORS:

@@ -8,7 +8,7 @@ from collections import defaultdict
 import numpy as np
 
 from sifa_zoo.datasets.videos import DataError, VideoList
-from sifa_zoo.preparing.check import digests
+from sifa_zoo.preparing.digests import digests
 
 
 def split_videos(videos: VideoList, *, val_share: float, seed: int = 0, workers: int = 1) -> dict[str, VideoList]:

@@ -15,7 +15,7 @@ from sifa_zoo import __version__
 from sifa_zoo.files import write_files
 from sifa_zoo.models.convert import classifier_name, from_reference, inflate, without_prefix
 from sifa_zoo.registry import create_model
-from sifa_zoo.runtime.checkpoint import clip_config, weights_bytes
+from sifa_zoo.runtime.checkpoint import clip_config, pack_weights
 from sifa_zoo.weights.finding import read_weights
 from sifa_zoo.weights.info import WeightsInfo
 
@@ -59,7 +59,7 @@ def convert_file(
     convert = from_reference if kind == "published" else inflate
     net.load_state_dict(convert(tensors, net), strict=True)  # type: ignore[arg-type]
     info = WeightsInfo(model, tuple(class_names), clip_config(net), version=__version__, model_args=arguments)
-    write_files({output: weights_bytes(net, info)})
+    write_files({output: pack_weights(net.state_dict(), info)})
     return output, kind
 
 

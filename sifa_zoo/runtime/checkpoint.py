@@ -1,5 +1,7 @@
-"""Self-describing weights: a safetensors file whose metadata holds, under the key `sifa_zoo`, a JSON object with all
-that evaluation and prediction need: the model's name and arguments, class names, clip settings.
+"""Weights that describe themselves: packed into a file, loaded as a model; and the clip settings of models.
+
+The metadata of the safetensors file hold, under the key `sifa_zoo`, a JSON object with all that evaluation and
+prediction need: the model's name and arguments, class names, clip settings.
 """
 
 from __future__ import annotations
@@ -15,17 +17,12 @@ from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.registry import create_model
-from sifa_zoo.weights.finding import locate_weights
+from sifa_zoo.weights.finding import find_entry, locate_weights
 from sifa_zoo.weights.info import METADATA_KEY, WeightsInfo
 
 
-def weights_bytes(model: nn.Module, info: WeightsInfo) -> bytes:
-    """The model's weights as a safetensors file."""
-    return pack_weights(model.state_dict(), info)
-
-
 def pack_weights(state_dict: Mapping[str, Tensor], info: WeightsInfo) -> bytes:
-    """A state_dict as a safetensors file."""
+    """A state_dict as a safetensors file with that description."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     return save(tensors, {METADATA_KEY: info.to_json()})  # one key: several would vary in order, and so in bytes
 
@@ -78,3 +75,11 @@ def clip_config(model: nn.Module) -> ClipConfig:
     if height != width:
         raise ValueError(f"clips are square, but the input size is {(height, width)}; give set_input_size an int")
     return ClipConfig(**{**known, "img_size": height, "num_frames": model.num_frames})
+
+
+def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
+    """The clip settings that a model, or its weights, would usually have."""
+    if pretrained:
+        return find_entry(model)[1].clip_config
+    with torch.device("meta"):
+        return clip_config(create_model(model))

@@ -1,40 +1,42 @@
-"""A model and all that an update changes."""
+"""A model with all that an update changes: optimiser, loss scale, averaged weights; and the rates of its updates."""
 
 from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
 from sifa_zoo.config import TrainConfig
 from sifa_zoo.runtime.devices import autocast
 from sifa_zoo.runtime.processes import world_size
+from sifa_zoo.training.distributed import divide, load_states, model_state, optimizer_state, replicate, sync_batch_norm
 from sifa_zoo.training.freezing import freeze
-from sifa_zoo.training.optim import build_optimizer, build_scheduler
-from sifa_zoo.training.sharding import divide, load_states, model_state, optimizer_state, replicate, sync_batch_norm
 
 
 class Learner:
-    """A model with its optimiser, learning rate, loss scale and averaged weights.
+    """A model with its optimiser, loss scale and averaged weights.
 
     Args:
         model: A model of the zoo; frozen, compiled or divided in place, as the settings say.
         train: The settings.
-        updates_per_epoch: Updates in an epoch, for the schedule of the learning rate.
         device: Where to train.
 
     Raises:
         ValueError: If a setting is not possible with this model or device.
     """
 
-    def __init__(self, model: nn.Module, train: TrainConfig, *, updates_per_epoch: int, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, train: TrainConfig, *, device: torch.device) -> None:
         self.train = train
         self.device = device
         freeze(model, train.freeze, linear_probe=train.linear_probe)
@@ -55,12 +57,8 @@ class Learner:
             self.model.compile()
         self.net = replicate(self.model, device)
         self.optimizer = build_optimizer(self.model, train, num_replicas=world_size())
-        self.scheduler = build_scheduler(
-            self.optimizer, train, updates_per_epoch=updates_per_epoch, num_replicas=world_size()
-        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
         self.updates = 0
-        self.scheduler.step_update(0)
 
     @property
     def lr(self) -> float:
@@ -96,13 +94,12 @@ class Learner:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def update(self, *, empty: bool = False) -> None:
-        """Make an update and set the next learning rate; `empty` if no batch of it gave a gradient."""
+        """Make an update; `empty` if no batch of it gave a gradient."""
         if not empty:
             self.scaler.step(self.optimizer)  # after an fp16 overflow, `update` lowers the scale instead
             self.scaler.update()
         self.optimizer.zero_grad()
         self.updates += 1
-        self.scheduler.step_update(self.updates)
         if self.ema is not None:
             self.ema.update(self.model, step=self.updates)
 
@@ -132,4 +129,66 @@ class Learner:
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.updates = state["updates"]
-        self.scheduler.step_update(self.updates)
+
+
+def build_optimizer(model: nn.Module, train: TrainConfig, *, num_replicas: int = 1) -> Optimizer:
+    """timm's optimiser `train.opt`; biases, norms and the parameters in the model's `no_weight_decay` do not decay.
+
+    With layer decay, the layers are those of the model's `group_matcher`, and the head learns at the full rate.
+    """
+    rates = effective_rates(train, num_replicas=num_replicas)
+    optimizer = create_optimizer_v2(
+        model,
+        train.opt,
+        lr=rates.lr,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        layer_decay=train.layer_decay if train.layer_decay < 1 else None,
+    )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # as a scheduler does, but before a state is loaded: FSDP needs it there
+    return optimizer
+
+
+def build_scheduler(
+    optimizer: Optimizer, train: TrainConfig, *, updates_per_epoch: int, num_replicas: int = 1
+) -> CosineLRScheduler:
+    """Linear warm-up, then a cosine down to `min_lr`, set for each update."""
+    rates = effective_rates(train, num_replicas=num_replicas)
+    warmup = round(train.warmup_epochs * updates_per_epoch)
+    # timm warns of a cosine of 1 update; one of 2 gives that update the same rate.
+    cosine_updates = max(2, train.epochs * updates_per_epoch - warmup)
+    return CosineLRScheduler(
+        optimizer,
+        cosine_updates,
+        lr_min=rates.min_lr,
+        warmup_t=warmup,
+        warmup_lr_init=rates.warmup_lr or rates.lr / max(1, warmup),
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates in effect; with `warmup_lr` 0, the first update gets the first increment of the warm-up."""
+
+    lr: float
+    min_lr: float
+    warmup_lr: float
+
+
+def effective_rates(train: TrainConfig, *, num_replicas: int = 1) -> Rates:
+    """The rates of `train`, scaled to the global batch if `lr_batch` names the batch that they are meant for.
+
+    Example:
+        >>> effective_rates(TrainConfig(lr=0.4, lr_batch=256, batch_size=8, accumulation_steps=4)).lr
+        0.05
+    """
+    scale = global_batch(train, num_replicas=num_replicas) / train.lr_batch if train.lr_batch else 1.0
+    return Rates(train.lr * scale, train.min_lr * scale, train.warmup_lr * scale)
+
+
+def global_batch(train: TrainConfig, *, num_replicas: int = 1) -> int:
+    """Clips per update, over all processes."""
+    return train.batch_size * train.accumulation_steps * num_replicas

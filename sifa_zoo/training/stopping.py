@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from torch import Tensor, nn
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -66,3 +68,17 @@ def stop_signals() -> Iterator[StopSignals]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class Interruptible(nn.Module):
+    """A model that checks for a signal before each batch; a hook would cause another compilation."""
+
+    def __init__(self, model: nn.Module, stop: StopSignals) -> None:
+        super().__init__()
+        self.model = model
+        self.pretrained_cfg = getattr(model, "pretrained_cfg", {})
+        self.stop = stop
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.stop.check()
+        return self.model(clips)

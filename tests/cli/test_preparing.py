@@ -64,7 +64,7 @@ def test_missing_videos_stop_training_unless_allowed(data: Path, capsys: pytest.
 def test_a_model_says_what_it_consumes(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: float, answer: str
 ) -> None:
-    monkeypatch.setattr("sifa_zoo.runtime.speed.loading_rate", lambda *_: rate)
+    monkeypatch.setattr("sifa_zoo.preparing.speed.loading_rate", lambda *_: rate)
     assert main(["check", str(data), "--model", "sifa_net_nano", "--batch-size", "2", "--device", "cpu", *CLIP]) == 0
     out = capsys.readouterr().out
     assert "training: sifa_net_nano takes" in out

@@ -29,15 +29,19 @@ def head_logits(model, features):
     return [model.head(features)]
 
 
+def check_logits(model, case, group):
+    with torch.inference_mode():
+        logits = head_logits(model, model.forward_features(clip(case)))
+    expected = [values(group)[f"{case['case']}.logits{i}"] for i in range(len(logits))]
+    torch.testing.assert_close(logits, expected, atol=2e-5, rtol=0)
+    return len(logits)
+
+
 @pytest.mark.parametrize("case", cases("models"), ids=case_id)
 def test_logits_equal_the_published_models(case):
     model = build(case)
     model.load_state_dict(convert.from_reference(reference_checkpoint(case["keys"]), model))
-    with torch.inference_mode():
-        logits = head_logits(model, model.forward_features(clip(case)))
-    assert len(logits) == case["outputs"]
-    for i, head in enumerate(logits):
-        torch.testing.assert_close(head, values("models")[f"{case['case']}.logits{i}"], atol=2e-5, rtol=0)
+    assert check_logits(model, case, "models") == case["outputs"]
 
 
 @pytest.mark.parametrize("case", cases("grads"), ids=case_id)
@@ -45,17 +49,15 @@ def test_loss_and_gradients_equal_the_published_models(case):
     model, golden = build(case), values("grads")
     model.load_state_dict(convert.from_reference(reference_checkpoint(case["keys"]), model))
     x = clip(case).requires_grad_()
-    loss = sum(
-        cross_entropy(head, torch.tensor(case["label"])) for head in head_logits(model, model.forward_features(x))
-    )
+    label = torch.tensor(case["label"])
+    loss = sum(cross_entropy(head, label) for head in head_logits(model, model.forward_features(x)))
     loss.backward()
     name = case["case"]
     torch.testing.assert_close(loss.detach(), golden[f"{name}.loss"][0], atol=1e-5, rtol=0)
     input_gradient = golden[f"{name}.input_grad_mean_over_time"]
     assert ((x.grad.mean(2) - input_gradient).norm() / input_gradient.norm()).item() < 1e-2
 
-    is_swin = hasattr(model, "patch_embed")
-    gradients = {convert.reference_name(n, is_swin=is_swin): p.grad for n, p in model.named_parameters()}
+    gradients = {convert.reference_name(n): p.grad for n, p in model.named_parameters()}
     for parameter, norm in case["grad_norms"].items():
         torch.testing.assert_close(gradients[parameter].norm().item(), norm, rtol=1e-3, atol=1e-6, msg=parameter)
     for key in golden:
@@ -81,16 +83,12 @@ def test_inflated_logits_equal_the_published_models(case):
         for n, (s, d) in REFERENCE_KEYS[case["reference_model"]].items()
     }
     published = convert.from_reference(reference_checkpoint(keys), model)
-    is_swin = hasattr(model, "patch_embed")
     by_rule, zero = set(case["reference_keys_filled_by_rule"]), set(case["reference_keys_zero"])
     for name in inflated:
-        reference = convert.reference_name(name, is_swin=is_swin)
+        reference = convert.reference_name(name)
         if reference in by_rule:
             inflated[name] = published[name]
         elif reference in zero:
             assert not inflated[name].any(), name
     model.load_state_dict(inflated)
-    with torch.inference_mode():
-        logits = head_logits(model, model.forward_features(clip(case)))
-    for i, head in enumerate(logits):
-        torch.testing.assert_close(head, values("inflate")[f"{case['case']}.logits{i}"], atol=2e-5, rtol=0)
+    check_logits(model, case, "inflate")

@@ -2,13 +2,17 @@
 
 import itertools
 import math
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from golden_rule import case_id, cases, values
+from torch.testing import assert_close
 
 from sifa_zoo.ops import inter_frame_attention
 
@@ -18,14 +22,10 @@ BACKWARD = torch.ops.sifa.inter_frame_attention_backward.default
 
 def loop_oracle(x, offset, kernel_size, dilation):
     """The definition, one location and one tap at a time."""
-    n, c, t, h, w = x.shape
+    n, _, t, h, w = x.shape
     pad = (dilation * (kernel_size - 1) + 1) // 2
+    framed = torch.nn.functional.pad(x, (1, 1, 1, 1))  # by zeros, so that every corner is there
     out = torch.zeros_like(x)
-
-    def pixel(b, frame, row, column):
-        inside = 0 <= row < h and 0 <= column < w
-        return x[b, :, frame, row, column] if inside else torch.zeros(c, dtype=x.dtype)
-
     for b, frame, row, column in itertools.product(range(n), range(t - 1), range(h), range(w)):
         for k in range(kernel_size**2):
             dy, dx = offset[b, 2 * k : 2 * k + 2, frame + 1, row, column].tolist()
@@ -35,12 +35,9 @@ def loop_oracle(x, offset, kernel_size, dilation):
                 continue
             top, left = math.floor(y), math.floor(x_)
             down, right = y - top, x_ - left
-            sample = (1 - down) * (
-                (1 - right) * pixel(b, frame + 1, top, left) + right * pixel(b, frame + 1, top, left + 1)
-            )
-            sample += down * (
-                (1 - right) * pixel(b, frame + 1, top + 1, left) + right * pixel(b, frame + 1, top + 1, left + 1)
-            )
+            weights = x.new_tensor([[1 - down], [down]]) * x.new_tensor([1 - right, right])
+            corners = framed[b, :, frame + 1, top + 1 : top + 3, left + 1 : left + 3]
+            sample = (corners * weights).sum((1, 2))
             out[b, :, frame, row, column] += (x[b, :, frame, row, column] * sample).mean() * sample
     return out
 
@@ -75,10 +72,8 @@ def with_gradients(x, offset, grad, **options):
 )
 def test_equals_the_loop(backend, device, shape, kernel_size, dilation):
     x, offset = draw(shape, kernel_size)
-    out = inter_frame_attention(
-        x.to(device), offset.to(device), kernel_size=kernel_size, dilation=dilation, backend=backend
-    )
-    torch.testing.assert_close(out.cpu(), loop_oracle(x, offset, kernel_size, dilation))
+    attend = partial(inter_frame_attention, kernel_size=kernel_size, dilation=dilation, backend=backend)
+    assert_close(attend(x.to(device), offset.to(device)).cpu(), loop_oracle(x, offset, kernel_size, dilation))
 
 
 @pytest.mark.parametrize("case", cases("ops"), ids=case_id)
@@ -87,10 +82,10 @@ def test_equals_the_golden_values(backend, device, case):
     x, offset = golden["x"].requires_grad_(), golden["offset"].requires_grad_()
     options = {"kernel_size": case["kernel_size"], "dilation": case["dilation"], "backend": backend}
     out = inter_frame_attention(x, offset, **options)
-    torch.testing.assert_close(out, golden["out"], atol=1e-5, rtol=0)
+    assert_close(out, golden["out"], atol=1e-5, rtol=0)
     gradients = torch.autograd.grad(out, (x, offset), golden["grad_out"])
     for gradient, expected in zip(gradients, (golden["grad_x"], golden["grad_offset"]), strict=True):
-        torch.testing.assert_close(gradient, expected, atol=1e-4 * max(expected.abs().max().item(), 1e-3), rtol=0)
+        assert_close(gradient, expected, atol=1e-4 * max(expected.abs().max().item(), 1e-3), rtol=0)
 
 
 LAYOUTS = {
@@ -128,12 +123,13 @@ def matrix_inputs(shape, kernel_size, scale, layout):
     x, offset = draw(shape, kernel_size, scale if isinstance(scale, float) else 3.0)
     if scale == "integer":
         offset = offset.round()
-    if scale == "border":  # the last rows and columns that count, and the first that do not
-        choices = torch.tensor([-1.0, shape[3], shape[4], -1 + 1e-6, shape[3] - 1e-6], dtype=offset.dtype)
-        offset = choices[torch.arange(offset.numel()).remainder(len(choices))].view_as(offset)
-    if scale == "far":
-        choices = torch.tensor([float("nan"), float("inf"), -1e30, 3e9, 0.25], dtype=offset.dtype)
-        offset = choices[torch.arange(offset.numel()).remainder(len(choices))].view_as(offset)
+    choices = {
+        # the last rows and columns that count, and the first that do not
+        "border": [-1.0, shape[3], shape[4], -1 + 1e-6, shape[3] - 1e-6],
+        "far": [float("nan"), float("inf"), -1e30, 3e9, 0.25],
+    }
+    if scale in choices:
+        offset = torch.from_numpy(np.resize(choices[scale], offset.shape))
     return LAYOUTS[layout](x), LAYOUTS["channels_last_3d"](offset)
 
 
@@ -149,11 +145,10 @@ def test_native_equals_plain_pytorch(backend, device, dtype, shape, kernel_size,
     exact = with_gradients(*(tensor.double() for tensor in low), backend="torch", **options)
     plain = with_gradients(*low, backend="torch", **options)
     native = with_gradients(*(tensor.to(device) for tensor in low), backend=backend, **options)
-    rounding = torch.finfo(dtype).eps
     for ours, theirs, expected in zip(native, plain, exact, strict=True):
         allowed = 2 * (theirs - expected).abs().max().item() if expected.numel() else 0.0
-        atol = allowed + 8 * rounding * max(1.0, expected.abs().max().item() if expected.numel() else 0.0)
-        torch.testing.assert_close(ours, expected, atol=atol, rtol=0)
+        atol = allowed + 8 * torch.finfo(dtype).eps * max(1.0, expected.abs().max().item() if expected.numel() else 0.0)
+        assert_close(ours, expected, atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
@@ -161,17 +156,17 @@ def test_every_instruction_set(instruction_set):
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     if instruction_set != "baseline" and instruction_set.replace("512", "512vl") not in flags:
         pytest.skip(f"this CPU has no {instruction_set}")
-    environment = {"ATEN_CPU_CAPABILITY": "default" if instruction_set == "baseline" else instruction_set}
+    capability = "default" if instruction_set == "baseline" else instruction_set
     script = (
-        "import os, sys, pytest\n"
-        f"os.environ.update({environment})\n"
+        "import sys, pytest\n"
         "from sifa_zoo.ops import native\n"
         "assert not native.load('cpu', may_build=True)\n"
         f"assert native.report()['CPU kernels use'] == {instruction_set!r}, native.report()\n"
-        "tests = 'test_native_equals_plain_pytorch or test_equals_the_golden_values'\n"
-        f"sys.exit(pytest.main([{__file__!r}, '-p', 'no:xdist', '-k', f'({{tests}}) and cpu']))\n"
+        "tests = '(test_native_equals_plain_pytorch or test_equals_the_golden_values) and cpu'\n"
+        f"sys.exit(pytest.main([{__file__!r}, '-p', 'no:xdist', '-k', tests]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    options = {"cwd": Path(__file__).parents[2], "env": {**os.environ, "ATEN_CPU_CAPABILITY": capability}}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
 
@@ -179,10 +174,8 @@ def test_every_instruction_set(instruction_set):
 @pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (1, 1), (3, 2)])
 def test_gradcheck(backend, device, kernel_size, dilation):
     x, offset = draw((1, 2, 3, 4, 3), kernel_size, device=device)
-    options = {"kernel_size": kernel_size, "dilation": dilation, "backend": backend}
-    attend = lambda x, offset: inter_frame_attention(x, offset, **options)  # noqa: E731
-    # Atomic additions on a GPU come in any order.
-    tolerance = 1e-10 if device.type == "cuda" else 0.0
+    attend = partial(inter_frame_attention, kernel_size=kernel_size, dilation=dilation, backend=backend)
+    tolerance = 1e-10 if device.type == "cuda" else 0.0  # atomic additions on a GPU come in any order
     assert torch.autograd.gradcheck(attend, (x.requires_grad_(), offset.requires_grad_()), nondet_tol=tolerance)
 
 
@@ -194,64 +187,47 @@ def test_opcheck(backend, device, layout):
     torch.library.opcheck(BACKWARD, (torch.ones_like(x), x, offset, 3, 1, True))
 
 
-def test_the_same_bits_whatever_the_number_of_threads():
+def test_the_same_bits_whatever_the_number_of_threads(request):
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     x, offset = draw((2, 96, 4, 9, 11), dtype=torch.float32)
     grad = torch.randn(x.shape)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            results.append(with_gradients(x, offset, grad))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    results = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        results.append(with_gradients(x, offset, grad))
+    assert_close(results, 3 * [results[0]], atol=0, rtol=0)
 
 
-def test_a_deterministic_backward_on_request(backend, device):
+def test_a_deterministic_backward_on_request(backend, device, request):
+    request.addfinalizer(partial(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled()))
     x, offset = draw((2, 40, 3, 12, 9), dtype=torch.float32, device=device)
     grad = torch.randn(x.shape)
-    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
-    try:
-        results = [with_gradients(x, offset, grad, backend=backend) for _ in range(5)]
-    finally:
-        torch.use_deterministic_algorithms(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-    expected = with_gradients(x.cpu(), offset.cpu(), grad, backend="torch")
-    for ours, theirs in zip(results[0], expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    results = [with_gradients(x, offset, grad, backend=backend) for _ in range(5)]
+    assert_close(results, 5 * [results[0]], atol=0, rtol=0)
+    assert_close(results[0], with_gradients(x.cpu(), offset.cpu(), grad, backend="torch"), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend_name", ["auto", "torch"])
 def test_compiles_into_one_graph(backend_name):
     x, offset = draw((1, 4, 3, 5, 6), dtype=torch.float32)
-    graphs = []
-
-    def keep(module, _):
-        graphs.append(module.graph)
-        return module
-
-    double = lambda x, offset: 2 * inter_frame_attention(x, offset, backend=backend_name)  # noqa: E731
-    compiled = torch.compile(double, fullgraph=True, backend=keep)
-    torch.testing.assert_close(compiled(x, offset), double(x, offset))
-    calls = [node for node in graphs[0].nodes if "inter_frame_attention" in str(node.target)]
-    assert len(calls) == (1 if backend_name == "auto" else 0)
+    attend, graphs = partial(inter_frame_attention, backend=backend_name), []
+    compiled = torch.compile(attend, fullgraph=True, backend=lambda module, _: graphs.append(module.graph) or module)
+    assert_close(compiled(x, offset), attend(x, offset))
+    calls = ["inter_frame_attention" in str(node.target) for node in graphs[0].nodes]
+    assert sum(calls) == (backend_name == "auto")
 
 
 def test_compiles_for_training_under_autocast():
     x, offset = draw((2, 8, 3, 5, 6), dtype=torch.float32)
-    compiled = torch.compile(inter_frame_attention, fullgraph=True, backend="aot_eager")
     results = []
-    for attend in (inter_frame_attention, compiled):
+    for attend in (inter_frame_attention, torch.compile(inter_frame_attention, fullgraph=True, backend="aot_eager")):
         inputs = x.clone().requires_grad_(), offset.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
             out = attend(*inputs)
         assert out.dtype == torch.bfloat16
         results.append((out, *torch.autograd.grad(out.float().square().sum(), inputs)))
-    for eager, graph in zip(*results, strict=True):
-        torch.testing.assert_close(eager, graph)
+    assert_close(*results)
 
 
 @pytest.mark.parametrize(("backend_name", "holds_operator"), [("auto", True), ("torch", False)])
@@ -264,7 +240,7 @@ def test_exports_with_any_batch_and_size(backend_name, holds_operator):
     program = torch.export.export(Attend(), draw((2, 4, 3, 5, 6)), dynamic_shapes=(sizes, sizes))
     assert any("sifa" in str(node.target) for node in program.graph.nodes) is holds_operator
     other = draw((3, 4, 3, 7, 4))
-    torch.testing.assert_close(program.module()(*other), inter_frame_attention(*other))
+    assert_close(program.module()(*other), inter_frame_attention(*other))
 
 
 @pytest.mark.parametrize("backend_name", ["auto", "torch"])
@@ -272,11 +248,9 @@ def test_autocast_casts_features_and_keeps_offsets(backend_name):
     x, offset = draw((1, 16, 3, 6, 5), dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         out = inter_frame_attention(x, offset, backend=backend_name)
-        double = inter_frame_attention(x.double(), offset.double(), backend=backend_name)
-    assert double.dtype == torch.float64
+        assert inter_frame_attention(x.double(), offset.double(), backend=backend_name).dtype == torch.float64
     assert torch.equal(out, inter_frame_attention(x.bfloat16(), offset, backend=backend_name))
-    rounded = inter_frame_attention(x.bfloat16(), offset.bfloat16(), backend=backend_name)
-    assert not torch.equal(out, rounded)
+    assert not torch.equal(out, inter_frame_attention(x.bfloat16(), offset.bfloat16(), backend=backend_name))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -284,7 +258,7 @@ def test_any_layout_in_and_the_same_out(backend, device, layout):
     x, offset = draw((2, 4, 3, 5, 6), device=device)
     view = LAYOUTS[layout](x)
     out = inter_frame_attention(view, offset, backend=backend)
-    torch.testing.assert_close(out.cpu(), loop_oracle(view.cpu(), offset.cpu(), 3, 1))
+    assert_close(out.cpu(), loop_oracle(view.cpu(), offset.cpu(), 3, 1))
     assert out.stride() == torch.empty_like(view).stride()
 
 
@@ -294,9 +268,7 @@ def test_samples_that_are_nowhere_count_as_zero(backend, device, value):
     offset = torch.full_like(offset, value).requires_grad_()
     out = inter_frame_attention(x.requires_grad_(), offset, backend=backend)
     out.sum().backward()
-    assert not out.any()
-    assert not x.grad.any()
-    assert not offset.grad.any()
+    assert not any(tensor.any() for tensor in (out, x.grad, offset.grad))
 
 
 def test_only_the_needed_gradient(backend, device):
@@ -312,8 +284,7 @@ def test_only_the_needed_gradient(backend, device):
 def test_differentiating_twice_is_an_error(backend, device):
     x, offset = draw((1, 4, 2, 5, 6), device=device)
     out = inter_frame_attention(x.requires_grad_(), offset.requires_grad_(), backend=backend)
-    upstream = torch.ones_like(out, requires_grad=True)
-    (gradient,) = torch.autograd.grad(out, x, upstream, create_graph=True)
+    (gradient,) = torch.autograd.grad(out, x, torch.ones_like(out, requires_grad=True), create_graph=True)
     with pytest.raises(RuntimeError, match="twice"):
         gradient.sum().backward()
 
@@ -341,7 +312,10 @@ def test_a_second_gpu(backend):
         pytest.skip("needs two GPUs")
     x, offset = draw((1, 8, 3, 6, 5), dtype=torch.float32)
     out = inter_frame_attention(x.to("cuda:1"), offset.to("cuda:1"))
-    torch.testing.assert_close(out.cpu(), inter_frame_attention(x, offset))
+    assert_close(out.cpu(), inter_frame_attention(x, offset))
+
+
+FITTING = {"x": torch.zeros(1, 4, 2, 5, 6), "offset": torch.zeros(1, 18, 2, 5, 6)}
 
 
 @pytest.mark.parametrize(
@@ -357,22 +331,20 @@ def test_a_second_gpu(backend):
     ],
 )
 def test_errors(change, error, match):
-    arguments = {"x": torch.zeros(1, 4, 2, 5, 6), "offset": torch.zeros(1, 18, 2, 5, 6), **change}
-    x, offset = arguments.pop("x"), arguments.pop("offset")
     with pytest.raises(error, match=match):
-        inter_frame_attention(x, offset, **arguments)
+        inter_frame_attention(**FITTING | change)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "match"),
+    ("change", "match"),
     [
-        ((torch.zeros(1, 4, 2, 5, 6), torch.zeros(1, 16, 2, 5, 6), 3, 1), "offset must be"),
-        ((torch.zeros(1, 4, 2, 5, 6), torch.zeros(1, 18, 2, 5, 6), 0, 1), "kernel_size"),
-        ((torch.zeros(1, 4, 2, 5, 6, dtype=torch.int32), torch.zeros(1, 18, 2, 5, 6), 3, 1), "x must be float"),
-        ((torch.zeros(4, 2, 5, 6), torch.zeros(1, 18, 2, 5, 6), 3, 1), "5 dimensions"),
+        ({"offset": torch.zeros(1, 16, 2, 5, 6)}, "offset must be"),
+        ({"kernel_size": 0}, "kernel_size"),
+        ({"x": torch.zeros(1, 4, 2, 5, 6, dtype=torch.int32)}, "x must be float"),
+        ({"x": torch.zeros(4, 2, 5, 6)}, "5 dimensions"),
     ],
 )
 @pytest.mark.parametrize("backend", ["cpu"], indirect=True)
-def test_the_native_operator_checks_for_itself(backend, arguments, match):
+def test_the_native_operator_checks_for_itself(backend, change, match):
     with pytest.raises(RuntimeError, match=match):
-        OPERATOR(*arguments)
+        OPERATOR(**FITTING | {"kernel_size": 3, "dilation": 1} | change)

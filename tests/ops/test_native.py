@@ -1,7 +1,6 @@
 """Building and loading the native kernels in each circumstance that an installation meets."""
 
 import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -35,11 +34,9 @@ def run(tmp_path):
     """Runs a script in a new process with a cache of its own; returns what it printed, line by line."""
 
     def run(script, *, wait=True, **environment):
-        variables = {**os.environ, "SIFA_ZOO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", **environment}
-        variables.pop("SIFA_ZOO_OPS", None) if "SIFA_ZOO_OPS" not in environment else None
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], env=variables, cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
+        own = {"SIFA_ZOO_CACHE": str(tmp_path / "cache"), "SIFA_ZOO_OPS": "", "OMP_NUM_THREADS": "1"}
+        options = {"env": os.environ | own | environment, "cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([sys.executable, "-c", script], **options)
         return finish(process) if wait else process
 
     return run
@@ -55,7 +52,7 @@ def compiler(folder, body):
     """A compiler that notes its calls and then does as `body` says."""
     script = folder / "compiler"
     script.write_text(f'#!/bin/sh\necho called >> "{folder}/calls"\n{body}\n')
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    script.chmod(0o755)
     return str(script)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import subprocess
@@ -13,8 +12,8 @@ import torch
 
 import sifa_zoo
 from sifa_zoo.datasets.formats import read_videos
-from sifa_zoo.datasets.videos import DataError, VideoList
-from sifa_zoo.runtime.provenance import check_resumable, data_fingerprint, git_commit, versions
+from sifa_zoo.datasets.videos import VideoList
+from sifa_zoo.runtime.provenance import data_fingerprint, git_commit, versions
 
 
 @pytest.fixture
@@ -70,18 +69,3 @@ def test_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert git_commit() == f"{head}-dirty"
     monkeypatch.setenv("PATH", "")
     assert git_commit() is None
-
-
-def test_a_resumed_run_is_compared_with_its_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = {"num_processes": 2, "train_videos": 8, "val_videos": 4, "data_fingerprint": "aa"}
-    (tmp_path / "config.json").write_text(json.dumps(facts))
-    check_resumable(tmp_path, facts)
-    assert capsys.readouterr().err == ""
-    check_resumable(tmp_path, {**facts, "data_fingerprint": "bb"})
-    assert "warning: the videos are not those that the run" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="has 2 processes, not 1: resume it with 2"):
-        check_resumable(tmp_path, {**facts, "num_processes": 1})
-    with pytest.raises(DataError, match=r"has 8 training videos, not 7: bring back .* or start a new --output"):
-        check_resumable(tmp_path, {**facts, "train_videos": 7})
-    with pytest.raises(DataError, match=r"has 4 validation videos, not 3: bring back .* or start a new --output"):
-        check_resumable(tmp_path, {**facts, "val_videos": 3})

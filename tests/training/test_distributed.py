@@ -26,8 +26,7 @@ from sifa_zoo.runtime.processes import (
     rank,
     world_size,
 )
-from sifa_zoo.training.finetune import finetune
-from sifa_zoo.training.sharding import called_modules
+from sifa_zoo.training.distributed import called_modules
 
 CLIP = "--num-frames 4 --frame-stride 1 --warmup-epochs 0 --device cpu --workers 0"
 NET = f"--model sifa_net_nano --img-size 32 {CLIP}"
@@ -53,9 +52,7 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 @pytest.mark.parametrize("model", [TRANSFORMER, FROZEN_NORMS], ids=["transformer", "net"])
-def test_two_processes_are_one_with_twice_the_batch(
-    videos: Path, tmp_path: Path, model: str, accumulation_steps: int
-) -> None:
+def test_two_processes_are_one_with_twice_the_batch(videos, tmp_path, model, accumulation_steps):
     flags = f"{model} --opt sgd --lr 0.05 --epochs 1 --accumulation-steps {accumulation_steps}"
     batch = 4 // accumulation_steps
     one = train(videos, tmp_path / "one", f"{flags} --batch-size {batch}", ranks=1)
@@ -69,7 +66,7 @@ def test_two_processes_are_one_with_twice_the_batch(
 
 
 @pytest.mark.parametrize(("batch_size", "ranks"), [(3, 1), (1, 2)])  # 3 + 3 + 2 clips, and four times 1 + 1
-def test_accumulated_batches_are_one_large_one(videos: Path, tmp_path: Path, batch_size: int, ranks: int) -> None:
+def test_accumulated_batches_are_one_large_one(videos, tmp_path, batch_size, ranks):
     flags = f"{TRANSFORMER} --opt sgd --lr 0.05 --epochs 1"
     whole = train(videos, tmp_path / "whole", f"{flags} --batch-size 8", ranks=1)
     flags += f" --batch-size {batch_size} --accumulation-steps 4"
@@ -80,7 +77,7 @@ def test_accumulated_batches_are_one_large_one(videos: Path, tmp_path: Path, bat
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
-def test_every_validation_video_counts_once(videos: Path, tmp_path: Path) -> None:
+def test_every_validation_video_counts_once(videos, tmp_path):
     train(videos, tmp_path / "one", f"{TRANSFORMER} --lr 0 --epochs 1 --batch-size 2", ranks=1)
     train(videos, tmp_path / "two", f"{TRANSFORMER} --lr 0 --epochs 1 --batch-size 1", ranks=2)
     (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
@@ -89,7 +86,7 @@ def test_every_validation_video_counts_once(videos: Path, tmp_path: Path) -> Non
     assert [(row["val_videos"], row["val_expected"]) for row in (one, two)] == [(3, 3)] * 2
 
 
-def test_evaluation_by_two_processes_is_that_by_one(videos: Path, tmp_path: Path) -> None:
+def test_evaluation_by_two_processes_is_that_by_one(videos, tmp_path):
     train(videos, tmp_path / "run", f"{NET} --epochs 1 --batch-size 4", ranks=1)
     results = []
     for ranks in (1, 2):
@@ -106,7 +103,7 @@ def test_evaluation_by_two_processes_is_that_by_one(videos: Path, tmp_path: Path
     assert [one[name] for name in figures] == [two[name] for name in figures]
 
 
-def test_all_stop_early_together(videos: Path, tmp_path: Path) -> None:
+def test_all_stop_early_together(videos, tmp_path):
     argv = ["finetune", str(videos), "--output", str(tmp_path / "run"), *NET.split()]
     flags = ["--batch-size", "2", "--epochs", "9", "--patience", "1", "--lr", "0"]
     ended = run_cli([*argv, *flags], tmp_path, ranks=2)
@@ -118,7 +115,7 @@ def test_all_stop_early_together(videos: Path, tmp_path: Path) -> None:
     assert f"is finished: it stopped early, after epoch {stopped}" in ended[0].text
 
 
-def test_weights_divided_among_processes(videos: Path, tmp_path: Path) -> None:
+def test_weights_divided_among_processes(videos, tmp_path):
     flags = f"{TRANSFORMER} --opt adamw --epochs 1 --batch-size 2"
     whole = train(videos, tmp_path / "ddp", flags, ranks=2)
     flags += " --fsdp --save-every 1 --resume auto"
@@ -133,20 +130,10 @@ def test_weights_divided_among_processes(videos: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "fsdp")[-1]["val_loss"] == pytest.approx(rows(tmp_path / "ddp")[-1]["val_loss"], rel=1e-2)
 
 
-def test_units_to_divide_are_modules_that_are_called() -> None:
+def test_units_to_divide_are_modules_that_are_called():
     names = called_modules(sifa_zoo.create_model("sifa_transformer_nano", num_classes=2, img_size=64, num_frames=4))
     assert {"layers.0.blocks.0.attn", "layers.0.blocks.0.mlp", "head"} <= set(names)
     assert not {"layers.0.blocks.0", "layers.0.blocks.0.attn.qkv"} & set(names)
-
-
-def test_divided_weights_need_processes(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="fsdp needs several processes: start them with torchrun"):
-        finetune(videos, model="sifa_net_nano", output=tmp_path / "run", train={"fsdp": True}, device="cpu")
-
-
-def test_batch_norm_over_processes_needs_gpus(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="sync_bn needs GPUs"):
-        finetune(videos, model="sifa_net_nano", output=tmp_path / "run", train={"sync_bn": True}, device="cpu")
 
 
 def say_hello(results: Path) -> None:
@@ -156,7 +143,7 @@ def say_hello(results: Path) -> None:
     (results / f"{os.environ['RANK']}.txt").write_text(repr(values))
 
 
-def test_what_processes_exchange(tmp_path: Path) -> None:
+def test_what_processes_exchange(tmp_path):
     assert run_functions([partial(say_hello, tmp_path)] * 2, tmp_path) == [0, 0]
     expected = repr([[0, "row", 1, "row"], "from 0", [3.0, 1.0], 2])
     assert [(tmp_path / f"{number}.txt").read_text() for number in range(2)] == [expected] * 2
@@ -173,7 +160,7 @@ def wait_for_a_silent_one(results: Path) -> None:
         raise SystemExit(3) from error
 
 
-def test_a_process_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+def test_a_process_that_does_not_answer_is_given_up(tmp_path):
     codes = run_functions([partial(wait_for_a_silent_one, tmp_path)] * 2, tmp_path, enough=1)
     assert codes[0] == 3
     assert (tmp_path / "error.txt").read_text() == (
@@ -189,14 +176,14 @@ def fail_on_the_writer(results: Path) -> None:
         (results / f"{os.environ['RANK']}.txt").write_text(f"{type(error).__name__}: {error}")
 
 
-def test_an_error_of_the_writer_is_reported_once(tmp_path: Path) -> None:
+def test_an_error_of_the_writer_is_reported_once(tmp_path):
     assert run_functions([partial(fail_on_the_writer, tmp_path)] * 2, tmp_path) == [0, 0]
     errors = [(tmp_path / f"{number}.txt").read_text() for number in range(2)]
     assert errors[0].startswith("ValueError: ")
     assert errors[1] == "PeerError: rank 1: another process of the run has ended (see its message)"
 
 
-def test_alone_everything_is_plain() -> None:
+def test_alone_everything_is_plain():
     with process_group("cpu") as device:
         assert device == torch.device("cpu")
         assert (gather_rows([1]), broadcast(2), all_sum(3), on_writer(int, "4")) == ([1], 2, [3.0], 4)

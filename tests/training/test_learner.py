@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from torch.nn import functional as F
 
 import sifa_zoo
 from sifa_zoo.config import TrainConfig
-from sifa_zoo.training.freezing import freeze, train_mode
-from sifa_zoo.training.learner import Learner
+from sifa_zoo.training.freezing import train_mode
+from sifa_zoo.training.learner import Learner, build_optimizer, build_scheduler, effective_rates, global_batch
 
 CPU = torch.device("cpu")
 CLIPS, LABELS = torch.randn(2, 3, 4, 32, 32), torch.tensor([0, 1])
@@ -25,7 +26,7 @@ def nano(name: str = "sifa_net_nano", **options: Any) -> nn.Module:
 
 def learner(model: nn.Module | None = None, **settings: Any) -> Learner:
     settings = {"lr": 1e-2, "warmup_epochs": 0, "epochs": 4, **settings}
-    return Learner(model or nano(), TrainConfig(**settings), updates_per_epoch=2, device=CPU)
+    return Learner(model or nano(), TrainConfig(**settings), device=CPU)
 
 
 def step(one: Learner) -> float:
@@ -34,11 +35,17 @@ def step(one: Learner) -> float:
     one.backward(loss)
     one.gradient_norm()
     one.update()
+    schedule(one)
     return loss.item()
 
 
-def test_rates_decay_from_the_head_to_the_stem() -> None:
+def schedule(one: Learner) -> None:
+    build_scheduler(one.optimizer, one.train, updates_per_epoch=2).step_update(one.updates)
+
+
+def test_rates_decay_from_the_head_to_the_stem():
     one = learner(layer_decay=0.5, opt="sgd")
+    schedule(one)
     rates = {}
     for group in one.optimizer.param_groups:
         for parameter in group["params"]:
@@ -55,7 +62,7 @@ def test_rates_decay_from_the_head_to_the_stem() -> None:
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
-def test_what_the_model_names_does_not_decay(layer_decay: float) -> None:
+def test_what_the_model_names_does_not_decay(layer_decay):
     one = learner(nano("sifa_transformer_nano"), layer_decay=layer_decay, weight_decay=0.1)
     names = {id(parameter): name for name, parameter in one.model.named_parameters()}
     decays = {names[id(p)]: group["weight_decay"] for group in one.optimizer.param_groups for p in group["params"]}
@@ -65,7 +72,7 @@ def test_what_the_model_names_does_not_decay(layer_decay: float) -> None:
         assert decays[name] == (0 if name in exempt or parameter.ndim < 2 else 0.1), name
 
 
-def test_the_average_of_weights_is_what_is_kept() -> None:
+def test_the_average_of_weights_is_what_is_kept():
     one = learner(ema_decay=0.5, opt="sgd")
     start = copy.deepcopy(one.model.state_dict())
     step(one)
@@ -77,7 +84,7 @@ def test_the_average_of_weights_is_what_is_kept() -> None:
     assert ((average - first).norm() < (weight - first).norm()).item()
 
 
-def test_state_is_all_that_an_update_changes() -> None:
+def test_state_is_all_that_an_update_changes():
     settings = {"ema_decay": 0.9, "drop_rate": 0.0, "precision": "bf16"}
     one, other = learner(**settings), learner(nano(), **settings)
     step(one)
@@ -89,7 +96,7 @@ def test_state_is_all_that_an_update_changes() -> None:
         assert torch.equal(tensor, other.weights()[name]), name
 
 
-def test_fp16_lowers_its_scale_instead_of_failing() -> None:
+def test_fp16_lowers_its_scale_instead_of_failing():
     one = learner(precision="fp16")
     assert one.scaler.is_enabled()
     assert step(one) == pytest.approx(step(learner()), rel=0.1)
@@ -103,12 +110,12 @@ def test_fp16_lowers_its_scale_instead_of_failing() -> None:
     assert torch.equal(weight, one.model.get_parameter("head.fc.weight"))
 
 
-def test_checkpointed_activations_change_nothing() -> None:
+def test_checkpointed_activations_change_nothing():
     one, other = learner(opt="sgd"), learner(opt="sgd", grad_checkpointing=True)
     assert [step(one), step(one)] == pytest.approx([step(other), step(other)], rel=1e-5)
 
 
-def test_a_compiled_model_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_model_keeps_its_names(monkeypatch):
     """With a backend that compiles nothing; whole graphs of the models are compiled elsewhere."""
     real = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda model: real(model, backend="eager"))
@@ -118,16 +125,7 @@ def test_a_compiled_model_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> No
     assert other.model._compiled_call_impl is not None
 
 
-@pytest.mark.parametrize("name", ["sifa_net_nano", "sifa_transformer_nano"])
-def test_freezing_stages(name: str) -> None:
-    model = nano(name)
-    frozen = freeze(model, "2")
-    stages = ("layer1.", "layer2.", "conv1.", "bn1.") if "net" in name else ("layers.0.", "layers.1.", "patch_embed.")
-    assert frozen == [name for name, _ in model.named_parameters() if name.startswith(stages)]
-    assert all(parameter.requires_grad != (name in frozen) for name, parameter in model.named_parameters())
-
-
-def test_what_is_frozen_does_not_move() -> None:
+def test_what_is_frozen_does_not_move():
     model = nano()
     one = learner(model, freeze="^(conv1|bn1|layer1)", opt="sgd")
     before = copy.deepcopy(model.state_dict())
@@ -138,29 +136,65 @@ def test_what_is_frozen_does_not_move() -> None:
     assert "layer2.0.bn1.running_mean" in changed
 
 
-@pytest.mark.parametrize("options", [{}, {"dual_head": True}])
-def test_a_linear_probe_trains_the_classifier(options: dict[str, Any]) -> None:
-    frames = 8 if options else 4
-    model = sifa_zoo.create_model("sifa_net_nano", num_classes=2, num_frames=frames, img_size=32, **options)
-    freeze(model, linear_probe=True)
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    heads = ("head", "head_dual") if options else ("head",)
-    assert trained == {f"{head}.fc.{part}" for head in heads for part in ("weight", "bias")}
-    train_mode(model)
-    assert not model.layer4.training
-    assert model.training
+def rates_of(train: TrainConfig, *, updates: int, num_replicas: int = 1) -> list[float]:
+    """The rate of every update of a run, and the one after its end."""
+    optimizer = build_optimizer(nn.Linear(2, 2), train, num_replicas=num_replicas)
+    scheduler = build_scheduler(optimizer, train, updates_per_epoch=updates, num_replicas=num_replicas)
+    rates = []
+    for update in range(train.epochs * updates + 1):
+        scheduler.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
 
 
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [
-        ("no such name", "got 'no such name', which freezes 0 of 110"),
-        (".", "got '.', which freezes 110 of 110"),
-        ("9", "a number of stages from 1 to 4 or a pattern, got 9"),
-        ("0", "a number of stages from 1 to 4 or a pattern, got 0"),
-        ("(", r"a number of stages or a regular expression, got '\('"),
-    ],
-)
-def test_freezing_nothing_or_all_is_refused(pattern: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        freeze(nano(), pattern)
+def test_rates_as_given():
+    train = TrainConfig(epochs=10, lr=1.0, min_lr=0.01, warmup_lr=0.1, warmup_epochs=2)
+    rates = rates_of(train, updates=5)
+    assert rates[:11] == pytest.approx([0.1 + 0.09 * step for step in range(11)])
+    assert rates[10] == 1.0
+    assert rates[30] == pytest.approx((1.0 + 0.01) / 2)  # halfway between the end of the warm-up and the end
+    assert rates[-1] == pytest.approx(0.01)
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+
+
+def test_warm_up_from_nothing_has_equal_steps():
+    rates = rates_of(TrainConfig(epochs=4, lr=1.0, warmup_epochs=1), updates=4)
+    assert rates[0] == 0.25
+    assert rates[4] == 1.0
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 3, 5])
+def test_any_warm_up(warmup_epochs):
+    rates = rates_of(TrainConfig(epochs=3, lr=1.0, warmup_epochs=warmup_epochs), updates=2)
+    assert 0 < max(rates) <= 1
+
+
+def test_one_update_after_the_warm_up_is_at_the_peak(caplog):
+    assert rates_of(TrainConfig(epochs=2, lr=1.0, warmup_epochs=1), updates=1)[:2] == [1.0, 1.0]
+    assert not caplog.records
+
+
+def test_rates_follow_the_global_batch():
+    train = TrainConfig(lr=0.4, min_lr=0.01, warmup_lr=0.04, lr_batch=256, batch_size=8, accumulation_steps=4, epochs=2)
+    assert global_batch(train, num_replicas=2) == 64
+    rates = effective_rates(train, num_replicas=2)
+    assert (rates.lr, rates.min_lr, rates.warmup_lr) == pytest.approx((0.1, 0.0025, 0.01))
+    assert rates_of(train, updates=3, num_replicas=2)[3] == pytest.approx(0.1)
+    assert effective_rates(TrainConfig(lr=0.4, batch_size=8)).lr == 0.4
+
+
+@pytest.mark.parametrize(("opt", "nesterov"), [("sgd", True), ("momentum", False)])
+def test_momentum(opt, nesterov):
+    optimizer = build_optimizer(nn.Linear(2, 2), TrainConfig(opt=opt, momentum=0.8))
+    assert all((group["momentum"], group["nesterov"]) == (0.8, nesterov) for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(("opt", "name"), [("adamw", "AdamW"), ("muon", "Muon")])
+def test_optimisers_without_momentum_and_others_are_built(opt, name):
+    assert type(build_optimizer(nn.Linear(2, 2), TrainConfig(opt=opt))).__name__ == name
+
+
+def test_biases_do_not_decay():
+    optimizer = build_optimizer(nn.Linear(2, 2), TrainConfig(weight_decay=0.3))
+    decays = {tuple(p.shape): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays == {torch.Size([2]): 0.0, torch.Size([2, 2]): 0.3}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sifa_zoo.config import ClipConfig, TrainConfig
-from sifa_zoo.training.optim import effective_rates, global_batch
+from sifa_zoo.training.learner import effective_rates, global_batch
 from sifa_zoo.training.recipes import find_recipe, recipes
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"

@@ -10,7 +10,7 @@ from sifa_zoo.training.stopping import Interrupted, StopSignals, stop_signals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_interrupts(number: signal.Signals, code: int) -> None:
+def test_a_signal_interrupts(number, code):
     before = signal.getsignal(number)
     with pytest.raises(Interrupted) as interrupted, stop_signals():
         os.kill(os.getpid(), number)
@@ -19,7 +19,7 @@ def test_a_signal_interrupts(number: signal.Signals, code: int) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_a_deferred_signal_waits_to_be_asked_for() -> None:
+def test_a_deferred_signal_waits_to_be_asked_for():
     with stop_signals() as stop, pytest.raises(Interrupted, match="SIGTERM"):  # nobody asks: the end of the block does
         defer(stop, signal.SIGTERM)
     assert stop.received == signal.SIGTERM
@@ -27,7 +27,7 @@ def test_a_deferred_signal_waits_to_be_asked_for() -> None:
         stop.check()
 
 
-def test_a_second_signal_does_not_wait() -> None:
+def test_a_second_signal_does_not_wait():
     with stop_signals() as stop, pytest.raises(Interrupted, match="SIGINT"):
         defer(stop, signal.SIGTERM, signal.SIGINT)
 
@@ -39,7 +39,7 @@ def defer(stop: StopSignals, *numbers: signal.Signals) -> None:
             os.kill(os.getpid(), number)
 
 
-def test_other_threads_and_forked_workers_are_left_alone() -> None:
+def test_other_threads_and_forked_workers_are_left_alone():
     with stop_signals() as stop, ThreadPoolExecutor(1) as thread:
         handler = signal.getsignal(signal.SIGTERM)
         thread.submit(lambda: stop_signals().__enter__()).result()  # where `signal.signal` would raise

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -33,8 +32,6 @@ from tiny_videos import write_videos
 from sifa_zoo.runtime.checkpoint import load_run
 from sifa_zoo.training.finetune import finetune
 
-SameRun = Callable[[Path, Path], None]
-
 SHORT = "--model sifa_net_nano --num-frames 4 --frame-stride 1 --img-size 32 --device cpu --warmup-epochs 0 --lr 1e-3"
 # What has a state of its own: dropout draws, the average moves, batches of two make an update, clips are mixed.
 RICH = "--drop-rate 0.3 --ema-decay 0.9 --batch-size 2 --accumulation-steps 2 --mixup-alpha 0.8 --opt adamw"
@@ -45,7 +42,7 @@ def command(videos: Path, output: Path, flags: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_killed_run_goes_on_bit_for_bit(videos: Path, tmp_path: Path, same_run: SameRun, ranks: int) -> None:
+def test_a_killed_run_goes_on_bit_for_bit(videos, tmp_path, same_run, ranks):
     flags = f"{RICH} --epochs 3 --save-every 1 --resume auto"
     flags += f" --accumulation-steps {3 - ranks}"
     unbroken, broken = tmp_path / "unbroken.jsonl", tmp_path / "broken.jsonl"
@@ -67,9 +64,7 @@ def test_a_killed_run_goes_on_bit_for_bit(videos: Path, tmp_path: Path, same_run
 
 
 @pytest.mark.parametrize("rename", [2, 5, 6])  # the first state; the state of a whole epoch; what belongs to it
-def test_a_kill_while_saving_leaves_a_loadable_checkpoint(
-    videos: Path, tmp_path: Path, unbroken: Path, same_run: SameRun, rename: int
-) -> None:
+def test_a_kill_while_saving_leaves_a_loadable_checkpoint(videos, tmp_path, unbroken, same_run, rename):
     flags = "--batch-size 4 --epochs 2 --save-every 1 --resume auto"
     kill = partial(before_rename, rename, partial(send, signal.SIGKILL))
     assert run_cli(command(videos, tmp_path / "run", flags), tmp_path, arrange={0: kill})[0].code == -signal.SIGKILL
@@ -80,9 +75,7 @@ def test_a_kill_while_saving_leaves_a_loadable_checkpoint(
 
 
 @pytest.mark.parametrize(("number", "ranks"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)])
-def test_a_signal_ends_the_update_and_saves(
-    videos: Path, tmp_path: Path, unbroken: Path, same_run: SameRun, number: signal.Signals, ranks: int
-) -> None:
+def test_a_signal_ends_the_update_and_saves(videos, tmp_path, unbroken, same_run, number, ranks):
     flags = f"--batch-size {4 // ranks} --epochs 2"
     signalled = ranks - 1  # of two processes the one that does not write
     stop = partial(before_update, 3, partial(send, number))
@@ -100,7 +93,7 @@ def test_a_signal_ends_the_update_and_saves(
         same_run(tmp_path / "run", unbroken)
 
 
-def test_a_second_signal_does_not_wait(videos: Path, tmp_path: Path) -> None:
+def test_a_second_signal_does_not_wait(videos, tmp_path):
     twice = partial(both, *[partial(before_update, 3, partial(send, signal.SIGINT))] * 2)
     ended = run_cli(command(videos, tmp_path / "run", "--epochs 2 --batch-size 4"), tmp_path, arrange={0: twice})
     assert ended[0].code == 130
@@ -108,7 +101,7 @@ def test_a_second_signal_does_not_wait(videos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_full_disk_ends_in_one_line(videos: Path, tmp_path: Path, ranks: int) -> None:
+def test_a_full_disk_ends_in_one_line(videos, tmp_path, ranks):
     full = partial(before_fsync, 3, fill_disk)
     flags = "--batch-size 2 --epochs 2 --save-every 1"
     ended = run_cli(command(videos, tmp_path / "run", flags), tmp_path, ranks=ranks, arrange={0: full})
@@ -120,7 +113,7 @@ def test_a_full_disk_ends_in_one_line(videos: Path, tmp_path: Path, ranks: int) 
 
 
 @pytest.mark.parametrize(("flags", "ranks"), [("", 1), ("--skip-bad", 1), ("--skip-bad", 2)])
-def test_a_lost_data_folder_ends_in_one_line(tmp_path: Path, flags: str, ranks: int) -> None:
+def test_a_lost_data_folder_ends_in_one_line(tmp_path, flags, ranks):
     videos = write_videos(tmp_path / "videos", num_train=4, num_val=1)
     lose = partial(before_update, 2, partial(move, videos, tmp_path / "away"))
     flags = f"--batch-size 2 --epochs 3 --save-every 1 {flags}"
@@ -131,7 +124,7 @@ def test_a_lost_data_folder_ends_in_one_line(tmp_path: Path, flags: str, ranks: 
     assert run_cli(command(videos, tmp_path / "run", "--resume"), tmp_path, ranks=ranks)[0].code == 0
 
 
-def test_a_list_remains_when_its_videos_are_lost(tmp_path: Path) -> None:
+def test_a_list_remains_when_its_videos_are_lost(tmp_path):
     videos = write_videos(tmp_path / "videos", num_train=2, num_val=1)
     for split in ("train", "val"):
         lines = [f"{path} {path.parent.name}" for path in sorted((videos / split).rglob("*.mp4"))]
@@ -143,7 +136,7 @@ def test_a_list_remains_when_its_videos_are_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_loss_that_is_not_finite_names_the_videos(videos: Path, tmp_path: Path, ranks: int) -> None:
+def test_a_loss_that_is_not_finite_names_the_videos(videos, tmp_path, ranks):
     flags = "--opt sgd --lr 1e12 --clip-grad 0 --batch-size 2 --epochs 3"
     ended = run_cli(command(videos, tmp_path / "run", flags), tmp_path, ranks=ranks)
     assert {one.code for one in ended} == {1}
@@ -153,7 +146,7 @@ def test_a_loss_that_is_not_finite_names_the_videos(videos: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_file_that_goes_bad_stops_the_run_by_name(tmp_path: Path, ranks: int) -> None:
+def test_a_file_that_goes_bad_stops_the_run_by_name(tmp_path, ranks):
     videos = write_videos(tmp_path / "videos", num_train=4, num_val=1)
     victim = videos / "train" / "red" / "2.mp4"
     spoil = partial(before_update, 1, partial(victim.write_bytes, b"no video"))
@@ -165,7 +158,7 @@ def test_a_file_that_goes_bad_stops_the_run_by_name(tmp_path: Path, ranks: int) 
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_skipped_files_are_counted_and_reported(tmp_path: Path, ranks: int) -> None:
+def test_skipped_files_are_counted_and_reported(tmp_path, ranks):
     videos = write_videos(tmp_path / "videos", num_train=5, num_val=2)
     for name in ("train/red/2.mp4", "train/blue/0.mp4", "val/red/0.mp4"):
         (videos / name).write_bytes(b"no video")
@@ -187,7 +180,7 @@ def test_skipped_files_are_counted_and_reported(tmp_path: Path, ranks: int) -> N
     assert load_run(tmp_path / "run")
 
 
-def test_a_file_that_goes_bad_leaves_the_rates_as_they_were(tmp_path: Path) -> None:
+def test_a_file_that_goes_bad_leaves_the_rates_as_they_were(tmp_path):
     videos = write_videos(tmp_path / "videos", num_train=4, num_val=1)
     flags = "--batch-size 2 --epochs 2 --skip-bad --save-every 1 --resume auto"
     log = tmp_path / "log.jsonl"
@@ -201,7 +194,7 @@ def test_a_file_that_goes_bad_leaves_the_rates_as_they_were(tmp_path: Path) -> N
     assert [scalars["lr"] for scalars in recorded(log).values()] == pytest.approx(cosine)
 
 
-def test_what_was_left_out_stays_out(tmp_path: Path) -> None:
+def test_what_was_left_out_stays_out(tmp_path):
     videos = write_videos(tmp_path / "videos", num_train=4, num_val=1)
     bad = videos / "train" / "red" / "3.mp4"
     good = bad.read_bytes()
@@ -214,7 +207,7 @@ def test_what_was_left_out_stays_out(tmp_path: Path) -> None:
     assert f"left out from the start: 1 videos: {bad}" in ended[0].text
 
 
-def test_batches_that_are_left_out_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_are_left_out_do_not_count(tmp_path, monkeypatch):
     """Two clips of each video make a batch, so that one bad video is a bad batch."""
     monkeypatch.setattr("sifa_zoo.training.finetune.check_files", lambda *_, **__: {})
     videos = write_videos(tmp_path / "videos", num_train=2, num_val=1)
@@ -231,7 +224,7 @@ def test_batches_that_are_left_out_do_not_count(tmp_path: Path, monkeypatch: pyt
             torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-5)
 
 
-def test_an_epoch_of_bad_files_only_is_an_error(tmp_path: Path) -> None:
+def test_an_epoch_of_bad_files_only_is_an_error(tmp_path):
     videos = write_videos(tmp_path / "videos", num_train=2, num_val=1)
     for file in (videos / "train").rglob("*.mp4"):
         file.write_bytes(b"no video")
@@ -240,7 +233,7 @@ def test_an_epoch_of_bad_files_only_is_an_error(tmp_path: Path) -> None:
     assert errors(ended[0]) == ["error: not one training video can be used; they are listed above"]
 
 
-def test_one_good_clip_in_a_batch_of_bad_files_is_enough(tmp_path: Path) -> None:
+def test_one_good_clip_in_a_batch_of_bad_files_is_enough(tmp_path):
     videos = write_videos(tmp_path / "videos", num_train=4, num_val=1)
     for name in ("red/1", "red/2", "red/3", "blue/1", "blue/2", "blue/3"):
         (videos / "train" / f"{name}.mp4").write_bytes(b"no video")
@@ -249,13 +242,13 @@ def test_one_good_clip_in_a_batch_of_bad_files_is_enough(tmp_path: Path) -> None
     assert "skipped: " not in ended[0].text
 
 
-def test_resume_auto_starts_and_goes_on(videos: Path, tmp_path: Path) -> None:
+def test_resume_auto_starts_and_goes_on(videos, tmp_path):
     argv = command(videos, tmp_path / "run", "--epochs 1 --batch-size 4 --resume auto")
     assert "epoch 1/1" in run_cli(argv, tmp_path)[0].text
     assert "is finished: all 1 epochs are done" in run_cli(argv, tmp_path)[0].text
 
 
-def test_another_number_of_processes_is_refused(videos: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_another_number_of_processes_is_refused(videos, unbroken, tmp_path):
     run = shutil.copytree(unbroken, tmp_path / "run")
     settings = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**settings, "train": {**settings["train"], "epochs": 3}}))

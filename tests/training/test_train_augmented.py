@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,11 @@ from tiny_videos import write_videos
 from sifa_zoo.config import TrainConfig
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime.checkpoint import load_run, read_info
-from sifa_zoo.training import finetune as train_module
-from sifa_zoo.training import run as training
+from sifa_zoo.training import finetune as training
 from sifa_zoo.training.recipes import recipes
 
-Train = Callable[..., dict[str, Any]]
 
-
-def test_augmented_runs_are_repeatable(
-    tmp_path: Path, train: Train, same_run: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_augmented_runs_are_repeatable(tmp_path, train, same_run, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     settings = {"rand_augment": 1, "color_jitter_prob": 0.5, "mixup_alpha": 0.4, "cutmix_alpha": 1.0, "balance": 0.5}
     settings |= {"repeats": 2, "lr_batch": 4, "min_lr": 1e-5, "warmup_lr": 1e-4, "warmup_epochs": 1, "num_crops": 3}
@@ -40,9 +34,7 @@ def test_augmented_runs_are_repeatable(
     assert load_run(tmp_path / "first").pretrained_cfg["num_crops"] == 3
 
 
-def test_resumed_augmented_run_equals_an_unbroken_one(
-    tmp_path: Path, train: Train, same_run: Callable[[Path, Path], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_augmented_run_equals_an_unbroken_one(tmp_path, train, same_run, monkeypatch):
     settings = {"epochs": 3, "mixup_alpha": 0.4, "repeats": 2, "balance": 1.0}
     train(tmp_path / "whole", **settings)
     interrupt_epoch(monkeypatch, 1)
@@ -53,7 +45,7 @@ def test_resumed_augmented_run_equals_an_unbroken_one(
     same_run(tmp_path / "run", tmp_path / "whole")
 
 
-def test_what_is_in_effect_is_printed(tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_in_effect_is_printed(tmp_path, train, capsys):
     videos = write_videos(tmp_path / "videos", num_train=1, num_val=1)
     for split in ("train", "val"):
         (videos / split / "red").rename(videos / split / "red left")
@@ -65,7 +57,7 @@ def test_what_is_in_effect_is_printed(tmp_path: Path, train: Train, capsys: pyte
     assert "mirror" not in capsys.readouterr().out
 
 
-def test_loss_weight_scales_the_step(tmp_path: Path, train: Train) -> None:
+def test_loss_weight_scales_the_step(tmp_path, train):
     settings = {"epochs": 1, "opt": "momentum", "clip_grad": 0, "weight_decay": 0.0, "batch_size": 3}
     train(tmp_path / "weight", lr=1e-3, loss_weight=4.0, **settings)
     train(tmp_path / "rate", lr=4e-3, **settings)
@@ -74,7 +66,7 @@ def test_loss_weight_scales_the_step(tmp_path: Path, train: Train) -> None:
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_recipe(tmp_path: Path, train: Train) -> None:
+def test_recipe(tmp_path, train):
     small = {"epochs": 1, "batch_size": 2, "workers": 0, "num_clips": 1}
     call = {"train": small, "clip": {"img_size": 32}, "recipe": "ssv1"}
     train(tmp_path / "run", call=call)
@@ -87,7 +79,7 @@ def test_recipe(tmp_path: Path, train: Train) -> None:
         train(tmp_path / "run", call={"resume": True, "train": {}, "clip": {}, "recipe": "small"})
 
 
-def test_several_labels_per_video(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_labels_per_video(tmp_path, train, monkeypatch):
     """Evaluation is not what is tested here: its figure is made up."""
     scores = iter([{"loss": 1.0, "map": 80.0}, {"loss": 0.5, "map": 20.0}])
 
@@ -95,8 +87,8 @@ def test_several_labels_per_video(tmp_path: Path, train: Train, monkeypatch: pyt
         lists = real(config, run=run)
         return tuple(VideoList(v.paths, np.eye(2, dtype=bool)[v.labels], v.class_names) for v in lists)  # type: ignore[return-value]
 
-    real = train_module.read_data
-    monkeypatch.setattr(train_module, "read_data", several)
+    real = training.read_data
+    monkeypatch.setattr(training, "read_data", several)
     counts = {"videos": 4, "expected": 4, "failed": ()}
     monkeypatch.setattr(training, "evaluate", lambda *_, **__: {**next(scores), **counts})
     best = train(tmp_path / "run", epochs=2, mixup_alpha=0.4, repeats=2)

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +30,9 @@ from sifa_zoo.runtime import shard_batches as module
 from sifa_zoo.runtime.checkpoint import pack_weights, read_info
 from sifa_zoo.runtime.shard_batches import shard_loader
 from sifa_zoo.training.finetune import finetune
-from sifa_zoo.training.prepare import read_data, settle
 from sifa_zoo.training.run_config import RunConfig
+from sifa_zoo.training.run_data import read_data
 
-SameRun = Callable[[Path, Path], None]
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 FLAGS = "--model sifa_net_nano --num-frames 4 --frame-stride 1 --img-size 32 --device cpu --warmup-epochs 0 --lr 1e-3"
 COLORS = {"blue": (30, 30, 200), "red": (200, 30, 30)}
@@ -88,9 +86,7 @@ def names(loader: torch.utils.data.DataLoader, *, epoch: int = 0, start: int = 0
     return [batch.names for batch in loader]
 
 
-def test_the_run_says_what_it_reads_and_is_the_same_again(
-    data: Path, run: Path, tmp_path: Path, same_run: SameRun, capsys
-) -> None:
+def test_the_run_says_what_it_reads_and_is_the_same_again(data, run, tmp_path, same_run, capsys):
     train(data / "shards", tmp_path / "again")
     same_run(run, tmp_path / "again")
     said = capsys.readouterr().out
@@ -100,7 +96,7 @@ def test_the_run_says_what_it_reads_and_is_the_same_again(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_has_each_video_once_and_goes_on_anywhere(data: Path, workers: int) -> None:
+def test_an_epoch_has_each_video_once_and_goes_on_anywhere(data, workers):
     loader = loader_of(data, workers=workers)
     assert len(loader) == 12
     whole = names(loader)
@@ -114,7 +110,7 @@ def test_an_epoch_has_each_video_once_and_goes_on_anywhere(data: Path, workers: 
     assert names(loader) == whole
 
 
-def test_what_was_passed_over_is_not_decoded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_passed_over_is_not_decoded(data, monkeypatch):
     decoded = []
     real = ShardDataset._clips
     monkeypatch.setattr(ShardDataset, "_clips", lambda *args, **how: decoded.append(how["where"]) or real(*args, **how))
@@ -123,9 +119,7 @@ def test_what_was_passed_over_is_not_decoded(data: Path, monkeypatch: pytest.Mon
     assert len(decoded) == 4
 
 
-def test_processes_make_equally_many_steps_whatever_their_shards_hold(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_make_equally_many_steps_whatever_their_shards_hold(data, tmp_path, monkeypatch):
     videos = ShardList([*map(str, sorted((data / "shards" / "train").glob("*.tar"))[:3])], CLASSES)
     monkeypatch.setattr(module, "world_size", lambda: 2)
     taken = []
@@ -142,7 +136,7 @@ def test_processes_make_equally_many_steps_whatever_their_shards_hold(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_goes_on_bit_for_bit(data: Path, tmp_path: Path, same_run: SameRun, workers: int) -> None:
+def test_a_killed_run_goes_on_bit_for_bit(data, tmp_path, same_run, workers):
     flags = f"{FLAGS} --drop-rate 0.3 --batch-size 8 --epochs 2 --save-every 1 --resume auto --workers {workers}"
     unbroken, broken = tmp_path / "unbroken.jsonl", tmp_path / "broken.jsonl"
 
@@ -161,7 +155,7 @@ def test_a_killed_run_goes_on_bit_for_bit(data: Path, tmp_path: Path, same_run: 
     same_run(tmp_path / "a", tmp_path / "b")
 
 
-def test_another_number_of_readers_is_warned_of(data: Path, tmp_path: Path) -> None:
+def test_another_number_of_readers_is_warned_of(data, tmp_path):
     flags = f"{FLAGS} --batch-size 12 --epochs 1"
     command = ["finetune", str(data / "shards"), "--output", str(tmp_path / "run"), *flags.split()]
     stop = partial(before_update, 1, partial(send, signal.SIGTERM))
@@ -176,7 +170,7 @@ def figures(result: dict) -> list:
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_evaluation_is_that_of_the_files(data: Path, run: Path, tmp_path: Path, workers: int) -> None:
+def test_evaluation_is_that_of_the_files(data, run, tmp_path, workers):
     views = {"num_clips": 2, "num_crops": 3}
     files = evaluate_run(run, data / "val.txt", workers=0, device="cpu", **views)
     shards = evaluate_run(run, data / "shards", workers=workers, device="cpu", output=tmp_path, **views)
@@ -190,7 +184,7 @@ def test_evaluation_is_that_of_the_files(data: Path, run: Path, tmp_path: Path, 
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "complete"
 
 
-def test_weights_of_several_labels_are_scored_so(data: Path, run: Path, tmp_path: Path) -> None:
+def test_weights_of_several_labels_are_scored_so(data, run, tmp_path):
     info = read_info(run)
     assert info is not None
     several = tmp_path / "several.safetensors"
@@ -204,7 +198,7 @@ def test_weights_of_several_labels_are_scored_so(data: Path, run: Path, tmp_path
     assert of_shards["protocol"].endswith("sigmoid mean")
 
 
-def test_two_processes_evaluate_each_sample_once(data: Path, run: Path, tmp_path: Path) -> None:
+def test_two_processes_evaluate_each_sample_once(data, run, tmp_path):
     results = []
     for ranks in (1, 2, 3):  # of three one has no shard
         command = ["eval", str(run), f"{data}/shards/val/{{0,1}}.tar", "--output", str(tmp_path / f"{ranks}")]
@@ -216,7 +210,7 @@ def test_two_processes_evaluate_each_sample_once(data: Path, run: Path, tmp_path
     assert (tmp_path / "2" / "videos.csv").read_text() == (tmp_path / "1" / "videos.csv").read_text()
 
 
-def test_two_processes_train_with_a_list_for_validation(data: Path, tmp_path: Path) -> None:
+def test_two_processes_train_with_a_list_for_validation(data, tmp_path):
     command = ["finetune", str(data / "shards" / "train"), "--val", str(data / "val.txt")]
     flags = f"{FLAGS} --batch-size 2 --epochs 1 --workers 2"
     ended = run_cli([*command, "--output", str(tmp_path / "run"), *flags.split()], tmp_path, ranks=2)
@@ -237,7 +231,7 @@ def bad_shards(folder: Path, data: Path) -> Path:
     return folder
 
 
-def test_bad_videos_stop_or_are_skipped(data: Path, run: Path, tmp_path: Path, capsys) -> None:
+def test_bad_videos_stop_or_are_skipped(data, run, tmp_path, capsys):
     shards = bad_shards(tmp_path / "bad", data)
     with pytest.raises(ValueError, match=r"train/a\.tar, sample train1: not a video"):
         train(shards, tmp_path / "stopped")
@@ -254,7 +248,7 @@ def test_bad_videos_stop_or_are_skipped(data: Path, run: Path, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_unknown_label_stops_in_one_line_even_from_a_worker(data: Path, tmp_path: Path, workers: int) -> None:
+def test_an_unknown_label_stops_in_one_line_even_from_a_worker(data, tmp_path, workers):
     for shard in range(2):
         with webdataset.TarWriter(str(tmp_path / f"{shard}.tar")) as writer:
             for i in range(2):
@@ -265,12 +259,12 @@ def test_an_unknown_label_stops_in_one_line_even_from_a_worker(data: Path, tmp_p
         list(loader)
 
 
-def test_a_loss_that_is_not_finite_names_shard_and_sample(data: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_names_shard_and_sample(data, tmp_path):
     with pytest.raises(ValueError, match=r"with the videos .*train/\d\.tar, sample train\d_\d, "):
         train(data / "shards", tmp_path / "run", opt="sgd", lr=1e12, clip_grad=0, epochs=3)
 
 
-def test_too_few_shards(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_too_few_shards(data, tmp_path, monkeypatch, capsys):
     assert loader_of(data, workers=8).num_workers == 6
     assert "6 shards are too few for 1 x 8 workers: 6 of each 8 are started" in capsys.readouterr().err
     with pytest.raises(DataError, match="24 samples do not make a batch of 32 for each of 1 processes"):
@@ -281,7 +275,7 @@ def test_too_few_shards(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert loader_of(data, workers=2, seed=None).num_workers == 1  # evaluation goes on
 
 
-def test_what_needs_all_labels_is_refused(data: Path, tmp_path: Path) -> None:
+def test_what_needs_all_labels_is_refused(data, tmp_path):
     for settings in ({"balance": 0.5}, {"repeats": 2}):
         with pytest.raises(ValueError, match="balance and repeats need a list of all videos"):
             train(data / "shards", tmp_path / "run", **settings)
@@ -295,16 +289,16 @@ def test_what_needs_all_labels_is_refused(data: Path, tmp_path: Path) -> None:
         ShardList(data / "shards" / "val" / "0.tar", ("cat", "dog"))
 
 
-def test_several_labels_in_training_and_one_in_shards(data: Path, tmp_path: Path, monkeypatch) -> None:
+def test_several_labels_in_training_and_one_in_shards(data, tmp_path, monkeypatch):
     several = VideoList(["a"], np.array([[True, True]]), CLASSES)
     splits = iter((several, ShardList(data / "shards" / "val" / "0.tar")))
-    monkeypatch.setattr("sifa_zoo.training.prepare.read_videos_or_shards", lambda *args, **how: next(splits))
+    monkeypatch.setattr("sifa_zoo.training.run_data.read_videos_or_shards", lambda *args, **how: next(splits))
     config = RunConfig(data="x", model="sifa_net_nano", clip=CLIP, train=TrainConfig())
     with pytest.raises(DataError, match="training videos may have several labels each, but videos in shards have one"):
         read_data(config, run=tmp_path)
 
 
-def test_remapped_labels(data: Path, run: Path, tmp_path: Path) -> None:
+def test_remapped_labels(data, run, tmp_path):
     (tmp_path / "remap.csv").write_text("azure,blue\nscarlet,red\n")
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
         for i, label in enumerate(("azure", "scarlet")):
@@ -316,7 +310,7 @@ def test_remapped_labels(data: Path, run: Path, tmp_path: Path) -> None:
         evaluate_run(run, tmp_path / "a.tar", workers=0, device="cpu")
 
 
-def test_urls_and_patterns_stay_as_they_are(data: Path, run: Path, tmp_path: Path) -> None:
+def test_urls_and_patterns_stay_as_they_are(data, run, tmp_path):
     files = fsspec.filesystem("memory")
     for path in (data / "shards").rglob("*.*"):
         files.pipe_file(f"/farther/{path.relative_to(data / 'shards')}", path.read_bytes())
@@ -330,13 +324,9 @@ def test_urls_and_patterns_stay_as_they_are(data: Path, run: Path, tmp_path: Pat
     assert figures(near) == figures(far)
     tables = [(tmp_path / name / "videos.csv").read_text() for name in ("near_result", "far_result")]
     assert tables[0] == tables[1]
-    given = dict.fromkeys(("recipe", "checkpoint", "val", "clip", "train", "model_args", "reading"))
-    given |= {"data": "s3://bucket/a-{0..9}.tar", "model": "sifa_net_nano", "pretrained": False}
-    assert settle(given, saved=None).data == "s3://bucket/a-{0..9}.tar"
-    assert settle({**given, "data": "a-{0..9}.tar"}, saved=None).data == str(Path.cwd() / "a-{0..9}.tar")
 
 
-def test_without_the_library(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(ValueError, match=r"shards need the webdataset library: pip install 'sifa-zoo\[shards\]'"):
         train(data / "shards", tmp_path / "run")

@@ -22,7 +22,7 @@ struct Problem {
 
 }  // namespace sifa
 
-// Launchers in attention.cu. They return a cudaError_t, launch on `stream`, and never synchronise or allocate.
+// Launchers of the CUDA kernels. They return a cudaError_t, launch on `stream`, and never synchronise or allocate.
 extern "C" {
 
 int sifa_cuda_forward(const void* x, const void* offset, void* out, const sifa::Problem& problem, void* stream);

@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from sifa_zoo.runtime.processes import broadcast, world_size
+from sifa_zoo.runtime.processes import world_size
 
 _LEAST_SHARE = 1 / 200  # of the model's parameters: gathering many small pieces is slow
 _FULL = StateDictOptions(full_state_dict=True)
@@ -64,16 +64,6 @@ def replicate(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1 or isinstance(model, FSDPModule):
         return model
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-
-
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the writer's buffers: each collects batch norm's running statistics from its own clips."""
-    if world_size() == 1:
-        return
-    buffers = dict(model.named_buffers())
-    theirs = broadcast({name: buffer.cpu() for name, buffer in buffers.items()})
-    for name, buffer in buffers.items():
-        buffer.copy_(theirs[name])
 
 
 @contextmanager

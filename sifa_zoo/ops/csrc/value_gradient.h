@@ -1,60 +1,17 @@
-// CUDA kernels of `sifa::inter_frame_attention`. ../reference.py has the arithmetic, attention.h the layout of memory.
-//
-// Forward: one group of lanes per location, every lane with its share of the channels.
-// Backward, in three launches and none of them with an atomic where the taps stay near their location:
-//   1. query_gradient  per location: a_k, b_k, the gradient of the offsets, and dq, the whole of it, into `sum`
-//   2. scatter         adds to `sum` what goes to corners further than `kReach` from their location
-//   3. gather          per 8x8 pixels: adds what all locations within reach send there, and casts the sum
+// The gradient of the values: the second and third launch of attention_backward.cu.
+#pragma once
+
 #include <algorithm>
-#include <climits>
 
-#include "attention.h"
-#include "attention_cuda.h"
+#include "launch.h"
 
-namespace {
+namespace sifa {
 
-using namespace sifa;
-
-constexpr int kThreads = 256;          // of a gather
-constexpr int kLocationThreads = 128;  // smaller blocks where many registers are in use, to fill a GPU with few pixels
-constexpr int kTile = 8;               // pixels along each side of what a block gathers
-constexpr int kReach = 2;              // of a gather: all taps of a 3x3 kernel, if no offset exceeds one pixel
+constexpr int kThreads = 256;  // of a gather
+constexpr int kTile = 8;       // pixels along each side of what a block gathers
+constexpr int kReach = 2;      // of a gather: all taps of a 3x3 kernel, if no offset exceeds one pixel
 constexpr int kSpan = 2 * kReach + 1;
 constexpr int kWindow = kTile + 2 * kReach;  // locations along each side that reach a tile
-
-template <typename T, int V, int R, typename A = Accumulated<T>>
-__global__ void __launch_bounds__(kLocationThreads)
-    forward(const T* x, const A* offset, T* out, const Shape shape, const int blocks_per_frame) {
-  const Place place = find_place(shape, blocks_per_frame);
-  const bool last = place.step == shape.steps - 1;
-  const int64_t location = place.frame * shape.pixels() + place.pixel;
-  const T* query = x + location * shape.channels;
-  const T* value = x + (place.frame + 1) * shape.pixels() * shape.channels;
-  const A* offsets = offset + (location + shape.pixels()) * 2 * shape.taps();
-  const A scale = A(1) / shape.channels;
-  for (int chunk = 0; chunk < shape.channels; chunk += Channels<V, R>::span()) {
-    const Channels<V, R> channels(chunk, shape.channels);
-    A q[R * V], attended[R * V] = {};
-    channels.load_row(query, q);
-    for (int i = 0; i < (last ? 0 : shape.kernel_size); ++i) {
-      for (int j = 0; j < shape.kernel_size; ++j) {
-        Tap<A> tap;
-        A sample[R * V] = {}, a[1] = {};
-        if (find_tap(place.row, place.column, i, j, offsets + 2 * (i * shape.kernel_size + j), shape, tap)) {
-          sample_tap(value, tap, shape, channels, sample);
-#pragma unroll
-          for (int e = 0; e < R * V; ++e) a[0] += q[e] * sample[e];
-          if (channels.span() < shape.channels) a[0] += dot_outside(query, value, tap, shape, channels);
-        }
-        sum_over_lanes(a);
-        a[0] *= scale;
-#pragma unroll
-        for (int e = 0; e < R * V; ++e) attended[e] += a[0] * sample[e];
-      }
-    }
-    if (place.exists) channels.store_row(out + location * shape.channels, attended);
-  }
-}
 
 // The arrays that the launches of the backward pass read.
 template <typename T, typename A>
@@ -65,59 +22,8 @@ struct Gradients {
   const A* coefficients;
 };
 
-// Writes dq, the coefficients (at the query's location) and the gradient of the offsets (one frame on).
-template <typename T, int V, int R, typename A = Accumulated<T>>
-__global__ void __launch_bounds__(kLocationThreads, 3)  // four blocks would spill registers in f16 and bf16
-    query_gradient(const Gradients<T, A> from, A* grad_offset, A* sum, A* coefficients, const Shape shape,
-                   const int blocks_per_frame) {
-  const Place place = find_place(shape, blocks_per_frame);
-  const bool last = place.step == shape.steps - 1;
-  const int64_t location = place.frame * shape.pixels() + place.pixel, own = location * 2 * shape.taps();
-  const T* query = from.x + location * shape.channels;
-  const T* upstream = from.grad + location * shape.channels;
-  const T* value = from.x + (place.frame + 1) * shape.pixels() * shape.channels;
-  const int64_t next = own + static_cast<int64_t>(shape.pixels()) * 2 * shape.taps();
-  const A scale = A(1) / shape.channels;
-  for (int e = threadIdx.x; place.step == 0 && place.exists && e < 2 * shape.taps(); e += blockDim.x) {
-    grad_offset[own + e] = 0;
-  }
-  for (int chunk = 0; chunk < shape.channels; chunk += Channels<V, R>::span()) {
-    const Channels<V, R> channels(chunk, shape.channels);
-    A q[R * V], g[R * V], dq[R * V] = {};
-    channels.load_row(query, q);
-    channels.load_row(upstream, g);
-    for (int i = 0; i < (last ? 0 : shape.kernel_size); ++i) {
-      for (int j = 0; j < shape.kernel_size; ++j) {
-        const int k = 2 * (i * shape.kernel_size + j);
-        Tap<A> tap;
-        A sample[R * V] = {};
-        Dots<A> dots = {};
-        const bool counts = find_tap(place.row, place.column, i, j, from.offset + next + k, shape, tap);
-        if (counts) {
-          sample_and_dot(value, tap, shape, channels, q, g, sample, dots);
-          if (channels.span() < shape.channels) {
-            add_dots_outside(query, upstream, value, tap, shape, channels, dots);
-          }
-        }
-        sum_over_lanes(dots.of);
-        TapGradient<A> gradient;
-        if (counts) gradient.set(tap, dots, scale);
-#pragma unroll
-        for (int e = 0; e < R * V; ++e) dq[e] += gradient.b * sample[e];
-        if (threadIdx.x == 0 && place.exists && chunk == 0) {
-          coefficients[own + k] = gradient.a;
-          coefficients[own + k + 1] = gradient.b;
-          grad_offset[next + k] = gradient.row;
-          grad_offset[next + k + 1] = gradient.column;
-        }
-      }
-    }
-    if (place.exists) channels.store_row(sum + location * shape.channels, dq);
-  }
-}
-
 // ds_k goes by `gather` to pixels of this neighbourhood, by `scatter` to all others: every corner by exactly one.
-__device__ bool within_reach(int rows, int columns) { return abs(rows) <= kReach && abs(columns) <= kReach; }
+__device__ inline bool within_reach(int rows, int columns) { return abs(rows) <= kReach && abs(columns) <= kReach; }
 
 // Bit c of the result is set where corner c of the tap has a weight and is out of reach.
 template <typename A>
@@ -210,7 +116,7 @@ struct alignas(2 * sizeof(A)) Folded {
 // window, and distance to the pixel's row. One entry more per column keeps neighbours in different banks.
 constexpr int kFoldedColumn = kSpan * kWindow * kSpan + 1;
 
-__device__ int folded_at(int pixel_column, int column_distance, int window_row) {
+__device__ inline int folded_at(int pixel_column, int column_distance, int window_row) {
   return pixel_column * kFoldedColumn + (column_distance * kWindow + window_row) * kSpan;
 }
 
@@ -307,78 +213,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// From here on the host. Every launch has blocks_per_frame blocks for each frame of the batch, all along x.
-struct Launch {
-  const Problem& problem;
-  cudaStream_t stream;
-
-  Shape shape() const {
-    const auto& p = problem;
-    return {int(p.channels), int(p.steps), int(p.height), int(p.width), int(p.kernel_size), int(p.dilation)};
-  }
-
-  template <typename... Parameters, typename... Arguments>
-  cudaError_t operator()(void (*kernel)(Parameters...), dim3 block, int64_t blocks_per_frame,
-                         Arguments... arguments) const {
-    const int64_t frames = problem.batch * problem.steps;
-    if (blocks_per_frame > INT_MAX / frames) return cudaErrorInvalidConfiguration;
-    kernel<<<dim3(unsigned(frames * blocks_per_frame)), block, 0, stream>>>(arguments..., shape(),
-                                                                            int(blocks_per_frame));
-    return cudaGetLastError();
-  }
-};
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-int power_of_two(int64_t at_least, int most) {
-  int power = 1;
-  while (power < at_least && power < most) power *= 2;
-  return power;
-}
-
-bool is_empty(const Problem& p) { return p.batch * p.channels * p.steps * p.pixels() == 0; }
-
-// f32 counts rows and columns exactly up to 2^24, and a frame's taps and a clip's frames must fit in 32 bits.
-bool is_supported(const Problem& p) {
-  const int64_t line = int64_t(1) << 24;
-  if (p.height > line || p.width > line || p.dilation < 1 || p.dilation > line) return false;
-  if (p.kernel_size < 1 || p.kernel_size > 1024) return false;
-  if (p.channels > INT_MAX / 64 || p.steps > INT_MAX || p.batch > INT_MAX / p.steps) return false;
-  return p.dilation * p.kernel_size < line && p.pixels() < INT_MAX / p.taps() / 2;
-}
-
-template <typename... Pointers>
-bool are_aligned(Pointers... pointers) {
-  return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
-}
-
-// Calls `run` with an element of the dtype and the number of them in 16 bytes, or 1 where these cannot be read at once.
-template <typename Run>
-cudaError_t dispatch(const Problem& problem, bool aligned, const Run& run) {
-  const auto with_vectors = [&](auto element) {
-    constexpr int width = 16 / sizeof(element);
-    if (aligned && problem.channels % width == 0) return run(element, std::integral_constant<int, width>());
-    return run(element, std::integral_constant<int, 1>());
-  };
-  switch (problem.dtype) {
-    case Dtype::f16:
-      return with_vectors(__half());
-    case Dtype::bf16:
-      return with_vectors(__nv_bfloat16());
-    case Dtype::f32:
-      return with_vectors(float());
-    case Dtype::f64:
-      return with_vectors(double());
-  }
-  return cudaErrorInvalidValue;
-}
-
-// Two vectors per lane: each lane repeats the arithmetic of a tap's position, so few lanes are good, to a point.
-dim3 lanes_by_locations(const Problem& problem, int vector_width) {
-  const int lanes = power_of_two(divide_up(problem.channels, 2 * vector_width), 32);
-  return dim3(lanes, kLocationThreads / lanes);
-}
-
 template <typename T, int V, typename A = Accumulated<T>>
 cudaError_t scatter_and_gather(const Launch& launch, const Gradients<T, A>& from, A* sum, T* grad_x,
                                bool deterministic) {
@@ -395,42 +229,4 @@ cudaError_t scatter_and_gather(const Launch& launch, const Gradients<T, A>& from
   return launch(gather<T, V>, dim3(lanes, kTile), tiles * divide_up(vectors, lanes), from, sum, grad_x);
 }
 
-}  // namespace
-
-int sifa_cuda_forward(const void* x, const void* offset, void* out, const Problem& problem, void* stream) {
-  if (is_empty(problem)) return cudaSuccess;
-  if (!is_supported(problem)) return cudaErrorInvalidValue;
-  const Launch launch{problem, static_cast<cudaStream_t>(stream)};
-  return dispatch(problem, are_aligned(x, out), [&](auto element, auto width) {
-    using T = decltype(element);
-    constexpr int V = decltype(width)::value;
-    const dim3 block = lanes_by_locations(problem, V);
-    const auto kernel = problem.channels > 2 * V * 32 ? forward<T, V, 4> : forward<T, V, 2>;
-    return launch(kernel, block, divide_up(problem.pixels(), block.y), static_cast<const T*>(x),
-                  static_cast<const Accumulated<T>*>(offset), static_cast<T*>(out));
-  });
-}
-
-int sifa_cuda_backward(const void* grad, const void* x, const void* offset, void* grad_x, void* grad_offset, void* sum,
-                       void* coefficients, const Problem& problem, bool deterministic, void* stream) {
-  if (is_empty(problem)) return cudaSuccess;
-  if (!is_supported(problem)) return cudaErrorInvalidValue;
-  const Launch launch{problem, static_cast<cudaStream_t>(stream)};
-  return dispatch(problem, are_aligned(grad, x, grad_x, sum), [&](auto element, auto width) {
-    using T = decltype(element);
-    using A = Accumulated<T>;
-    constexpr int V = decltype(width)::value;
-    const Gradients<T, A> from{static_cast<const T*>(grad), static_cast<const T*>(x), static_cast<const A*>(offset),
-                               static_cast<A*>(coefficients)};
-    const dim3 block = lanes_by_locations(problem, V);
-    const auto kernel = query_gradient<T, V, 2>;
-    const auto error = launch(kernel, block, divide_up(problem.pixels(), block.y), from, static_cast<A*>(grad_offset),
-                              static_cast<A*>(sum), static_cast<A*>(coefficients));
-    if (error != cudaSuccess) return error;
-    // Four channels at a time here: what a float4 holds.
-    return scatter_and_gather<T, (V < 4 ? V : 4)>(launch, from, static_cast<A*>(sum), static_cast<T*>(grad_x),
-                                                  deterministic);
-  });
-}
-
-const char* sifa_cuda_error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+}  // namespace sifa

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import io
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from sifa_zoo.training.trackers import WANDB_ID, check_trackers, open_trackers
+from sifa_zoo.training.monitor import (
+    WANDB_ID,
+    DataClock,
+    check_trackers,
+    open_trackers,
+    progress_bar,
+    show_update,
+)
 
 
 class FakeRun:
@@ -39,7 +46,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def test_tensorboard(tmp_path: Path) -> None:
+def test_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with open_trackers(["tensorboard"], tmp_path, settings={"lr": 0.1}) as log:
@@ -52,7 +59,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.0), (2, 9.0)]
 
 
-def test_wandb(tmp_path: Path, wandb: list[Any]) -> None:
+def test_wandb(tmp_path, wandb):
     check_trackers(["wandb"])
     for update in (0, 7):
         with open_trackers(["wandb"], tmp_path, settings={"lr": 0.1}, update=update) as log:
@@ -65,7 +72,7 @@ def test_wandb(tmp_path: Path, wandb: list[Any]) -> None:
     assert first["id"] == second["id"] == (tmp_path / WANDB_ID).read_text()
 
 
-def test_all_at_once_or_none(tmp_path: Path, wandb: list[Any]) -> None:
+def test_all_at_once_or_none(tmp_path, wandb):
     with open_trackers(["tensorboard", "wandb"], tmp_path, settings={}) as log:
         log({"val/loss": 1.0}, 1)
     assert ({"val/loss": 1.0}, 1) in wandb
@@ -76,13 +83,32 @@ def test_all_at_once_or_none(tmp_path: Path, wandb: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_missing_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(ValueError, match=f"{name} needs a package that is not installed: pip install {name}"):
         check_trackers([name])
 
 
-def test_an_unknown_tracker_is_refused() -> None:
-    with pytest.raises(ValueError, match="log must be some of tensorboard, wandb, got 'mlflow'"):
-        check_trackers(["mlflow"])
+def test_waiting_and_rate():
+    times = iter([0.0, 0.0, 3.0, 4.0, 4.0, 4.0, 8.0, 8.0, 8.0])  # start, (asked, came), lap, (asked, came), lap, end
+    clock = DataClock(lambda: next(times))
+    laps = [clock.lap(clips=2) for _ in clock.watch(["a", "b"])]
+    assert laps == [{"clips_per_second": 0.5, "data_wait": 0.75}, {"clips_per_second": 0.5, "data_wait": 0.0}]
+    assert clock.data_wait == pytest.approx(3 / 8)
+
+
+def test_bar(monkeypatch):
+    text = io.StringIO()
+    monkeypatch.setattr("sys.stderr", text)
+    with progress_bar(2, epochs=3, clips=8, done=4) as bar:
+        show_update(bar, clips=4, loss=0.5, lr=1e-3, data_wait=0.25)
+    last = text.getvalue().split("\r")[-1]
+    for part in ("epoch 2/3: 100%", "8/8", "clip/s", "00:00<00:00", "loss 0.500, lr 1.0e-03, waiting for data 25%"):
+        assert part in last
+
+
+def test_no_bar(capsys):
+    with progress_bar(1, epochs=1, clips=2, show=False) as bar:
+        show_update(bar, clips=2, loss=0.5, lr=1e-3, data_wait=0.0)
+    assert capsys.readouterr().err == ""

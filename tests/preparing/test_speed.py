@@ -10,7 +10,7 @@ import torch
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.formats import read_videos
 from sifa_zoo.datasets.videos import VideoList
-from sifa_zoo.runtime.speed import (
+from sifa_zoo.preparing.speed import (
     advice,
     copied_short_side,
     loading_rate,
@@ -18,6 +18,7 @@ from sifa_zoo.runtime.speed import (
     resize_command,
     training_rate,
 )
+from sifa_zoo.registry import create_model
 
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 
@@ -25,10 +26,10 @@ CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 def test_rates_are_clips_per_second(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = map(float, itertools.count(1))  # whoever asks for the time finds it a second later
     clock = SimpleNamespace(process_time=ticks.__next__, perf_counter=ticks.__next__)
-    monkeypatch.setattr("sifa_zoo.runtime.speed.time", clock)
+    monkeypatch.setattr("sifa_zoo.preparing.speed.time", clock)
     assert loading_rate(read_videos(data, "train"), CLIP, seconds=3.5) == 4 / 4
-    options = {"num_classes": 2, "batch_size": 2, "device": torch.device("cpu"), "seconds": 3.5}
-    assert training_rate("sifa_net_nano", CLIP, **options) == 2 * 4 / 5
+    model = create_model("sifa_net_nano", num_classes=2, num_frames=4, img_size=32)
+    assert training_rate(model, CLIP, batch_size=2, device=torch.device("cpu"), seconds=3.5) == 2 * 4 / 5
 
 
 def test_videos_that_do_not_decode_deliver_nothing(tmp_path: Path) -> None:

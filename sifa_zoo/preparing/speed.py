@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from sifa_zoo.config import ClipConfig
@@ -19,7 +20,6 @@ from sifa_zoo.datasets.clip_dataset import ClipDataset
 from sifa_zoo.datasets.clips import TRAIN_SHORT_SIDE
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import VideoList
-from sifa_zoo.registry import create_model
 from sifa_zoo.video.load import VideoError, video_info
 
 # At most so many are measured, if the time allows.
@@ -43,11 +43,10 @@ def loading_rate(videos: VideoList, clip: ClipConfig, *, seconds: float = 3.0) -
 
 
 def training_rate(
-    model: str, clip: ClipConfig, *, num_classes: int, batch_size: int, device: torch.device, seconds: float = 5.0
+    model: nn.Module, clip: ClipConfig, *, batch_size: int, device: torch.device, seconds: float = 5.0
 ) -> float:
     """Clips per second of wall time that training a model consumes: forward and backward pass in float32."""
-    net = create_model(model, num_classes=num_classes, num_frames=clip.num_frames, img_size=clip.img_size)
-    net = net.to(device).to(memory_format=torch.channels_last).train()
+    net = model.to(device).to(memory_format=torch.channels_last).train()
     clips = torch.randn(batch_size, 3, clip.num_frames, clip.img_size, clip.img_size, device=device)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     steps, start = -1, 0.0  # the first step is not counted: it compiles and allocates
