@@ -38,9 +38,9 @@ from measure import machine
 from torch.utils.data import DataLoader, Dataset
 
 from sifa_zoo.datasets.sampling import clip_indices
-from sifa_zoo.video import index_cache
+from sifa_zoo.video import cache
 from sifa_zoo.video.load import load_video, video_info
-from sifa_zoo.video.scaling import resized
+from sifa_zoo.video.scaling import upright_size
 
 SHORT_SIDE = 256
 DRAWS = {
@@ -205,7 +205,7 @@ def timed(call: Callable[[], object]) -> Cost:
 
 def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> dict:
     info = video_info(path)
-    size = resized((info.height, info.width), SHORT_SIDE)
+    size = upright_size(info.height, info.width, short_side=SHORT_SIDE)
     truth = decode_all(path)
     checked = [draw(path, kind, seed) for seed in range(3)]
     row: dict = {"file": Path(path).name, "draw": kind, "cpu_ms": {}, "wall_ms": {}, "wrong": {}}
@@ -236,7 +236,7 @@ def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> di
 
 
 def _first(path: str, frames: list[int]) -> Cost:
-    index_cache.forget(path)
+    cache.forget(path)
     cost = timed(lambda: (video_info(path), load_video(path, frames, SHORT_SIDE)))
     return cost
 

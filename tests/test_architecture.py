@@ -79,7 +79,9 @@ def test_no_two_files_share_a_name():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("file, functions", re.findall(r"^\d+\. `sifa_zoo/([\w/]+\.py)`: (.+)$", PAGE, re.MULTILINE))
+@pytest.mark.parametrize(
+    ("file", "functions"), re.findall(r"^\d+\. `sifa_zoo/([\w/]+\.py)`: (.+)$", PAGE, re.MULTILINE)
+)
 def test_the_ways_lead_through_functions_that_exist(file, functions):
     tree = ast.parse((PACKAGE / file).read_text())
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}

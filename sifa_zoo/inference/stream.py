@@ -26,9 +26,9 @@ from sifa_zoo.inference.windows import Windows, model_windows, window_indices
 from sifa_zoo.runtime.checkpoint import clip_config
 from sifa_zoo.video import container
 from sifa_zoo.video.container import VideoError
-from sifa_zoo.video.index_building import TIMED_FORMATS
 from sifa_zoo.video.load import frame_times, video_info
-from sifa_zoo.video.scaling import Scaler, resized, turns, upright_size
+from sifa_zoo.video.scaling import Scaler, upright_size
+from sifa_zoo.video.scan import TIMED_FORMATS
 
 _CAMERAS = "/dev/video"
 Timed: TypeAlias = Iterator[tuple[float, av.VideoFrame]]  # pairs of seconds since the first frame, and frame
@@ -270,11 +270,9 @@ def _upright(timed: Timed, *, name: str, short_side: int) -> Iterator[tuple[floa
     """Upright frames as RGB; if the size changes, later frames are scaled to that of the first."""
     scaler, size = Scaler(), None
     for seconds, frame in timed:
-        quarter_turns = turns(frame.rotation)
         if size is None:
-            size = resized(upright_size(frame, quarter_turns), short_side)
-        rgb = scaler.to_rgb(frame, size[::-1] if quarter_turns % 2 else size)
-        yield seconds, np.rot90(rgb, quarter_turns).copy()  # FFmpeg reuses its memory
+            size = upright_size(frame.height, frame.width, rotation=frame.rotation, short_side=short_side)
+        yield seconds, scaler.to_rgb(frame, size, frame.rotation).copy()  # FFmpeg reuses its memory
     if size is None:
         hint = "; an MP4 can be piped if it was written for that (ffmpeg -movflags +faststart)" if name == "-" else ""
         raise VideoError(f"{name}: not one frame can be decoded{hint}")
