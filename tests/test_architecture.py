@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import sifa_zoo
+from sifa_zoo.video.load import load_video
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sifa_zoo"
@@ -97,7 +97,7 @@ def test_the_ways_lead_through_functions_that_exist(file, name):
 
 def test_load_video_takes_the_steps_that_are_drawn(videos):
     """All functions of ours that are called for a video that was read before, in the order in which they begin."""
-    sifa_zoo.load_video(videos["long_gop"], [3])
+    load_video(videos["long_gop"], [3])
     called = {}
 
     def note(frame, event, _):
@@ -105,7 +105,7 @@ def test_load_video_takes_the_steps_that_are_drawn(videos):
             called[path.relative_to(PACKAGE).as_posix(), frame.f_code.co_name] = None
 
     sys.setprofile(note)
-    sifa_zoo.load_video(videos["long_gop"], [3, 30], short_side=32)
+    load_video(videos["long_gop"], [3, 30], short_side=32)
     sys.setprofile(None)
     (way,) = re.findall(r"^### .*`load_video.*?(?=^###)", PAGE, re.MULTILINE | re.DOTALL)
     drawn = [(file, "__init__" if name == "Canvas" else name.rpartition(".")[2]) for file, name in steps(way)]
