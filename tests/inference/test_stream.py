@@ -16,11 +16,13 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.inference.predict import predict
-from sifa_zoo.inference.stream import Source, WindowScores, at_rate, merge, open_source, predict_stream, slide
+from sifa_zoo.inference.stream import WindowScores, at_rate, merge, predict_stream, slide
 from sifa_zoo.inference.windows import Windows
 from sifa_zoo.registry import create_model
 from sifa_zoo.runtime.checkpoint import clip_config, load_run
 from sifa_zoo.video.load import VideoError, load_video
+from sifa_zoo.video.reader import VideoReader
+from sifa_zoo.video.source import Source, open_source
 
 CLIP = ClipConfig(num_frames=4, frame_stride=2, img_size=32)
 
@@ -60,15 +62,15 @@ def test_times_are_those_of_the_frames(tmp_path: Path, scheme: str) -> None:
 @pytest.mark.parametrize("fps", [5.0, 12.0, 60.0])
 def test_frames_at_a_rate_are_those_of_sampling(tmp_path: Path, fps: float) -> None:
     video, times = write_uneven(tmp_path / "a.mp4")
-    with open_source(video, short_side=32, fps=fps) as source:
-        frames = np.stack([frame for _, frame in source.frames])
+    with open_source(video, short_side=32) as source:
+        frames = np.stack([frame for _, frame in at_rate(source, fps).frames])
     indices = clip_indices(20, num_frames=int(times[-1] * fps + 1e-6) + 1, fps=fps, times=times, num_clips=2)
     np.testing.assert_array_equal(frames, load_video(video, indices, 32))
 
 
 def test_a_clock_that_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "a.avi", color=(200, 30, 30), num_frames=5)
-    monkeypatch.setattr("sifa_zoo.inference.stream.frame_times", lambda *_, **__: np.array([0.5, 0.6, 0.55, 0.8, 0.9]))
+    monkeypatch.setattr(VideoReader, "times", lambda *_, **__: np.array([0.5, 0.6, 0.55, 0.8, 0.9]))
     with open_source(video, short_side=32) as source:
         assert [time for time, _ in source.frames] == pytest.approx([0, 0.1, 0.1, 0.3, 0.4])
 
