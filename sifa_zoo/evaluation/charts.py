@@ -1,13 +1,12 @@
 """Charts: the curve of a training, a confusion matrix, the bars of a prediction.
 
 They are figures of matplotlib, which is imported when something is drawn, and used through its objects alone: no
-pyplot, no backend, no state, so threads may draw. Save them with `png`, or with `savefig` as they are.
+pyplot, no backend, no state, so threads may draw. Save them with `png`, or with their `savefig`.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,13 +40,11 @@ def draw_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
     margins = {"left": 0.07, "right": 0.82, "top": 0.96, "bottom": 0.08, "hspace": 0.25}
     upper, lower = figure.subplots(2, 1, gridspec_kw=margins)
     epochs = [int(row["epoch"]) for row in rows]
-    places = range(len(rows)) if len(rows) <= _MANY_EPOCHS else [len(rows) - 1]
+    marker = "o" if len(rows) <= _MANY_EPOCHS else ""
     for axes, curves in ((upper, {"train loss": "train_loss", "val loss": "val_loss"}), (lower, accuracies)):
         for colour, (label, column) in zip(_COLOURS, curves.items(), strict=False):
             values = [row[column] for row in rows]
-            axes.plot(
-                epochs, values, color=colour, linewidth=2, marker="o", markevery=places, label=label, clip_on=False
-            )
+            axes.plot(epochs, values, color=colour, linewidth=2, marker=marker, label=label, clip_on=False)
         axes.locator_params("x", integer=True, min_n_ticks=1)
         axes.set_xlabel("epoch", loc="right")
         axes.set_ylim(bottom=0)
@@ -62,18 +59,19 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Counts `(C, C)`; the larger a cell's share of its row, the true class, the darker it is.
 
     Up to 40 classes are labelled by name, and up to 20 have the counts in the cells. With more than 40, the axes are
-    numbered from 0, and cells are shaded by the square root of the share, so that rare confusions show.
+    numbered from 0, and cells are shaded by the square root of the share, so that rare confusions show. The cells, of
+    whole pixels, fill the figure: save it with `bbox_inches="tight"`, which makes room for what stands around them.
     """
     count = len(matrix)
     cell = 44 if count <= 10 else 32 if count <= _COUNTED else 20 if count <= _NAMED else max(2, 800 // count)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     weights = shares if count <= _NAMED else np.sqrt(shares)
+    colours = (_LIGHT + weights[..., None] * (_DARK - _LIGHT)).round().astype(np.uint8)
     figure = _figure(cell * count, cell * count)
     axes = figure.add_axes((0, 0, 1, 1))
-    colours = _LIGHT + weights[..., None] * (_DARK - _LIGHT)
     edges = np.arange(count + 1) - 0.5
     grid = {"edgecolors": _GRID, "linewidth": 0.7} if count <= _NAMED else {}
-    axes.pcolormesh(edges, edges, colours.round().astype(np.uint8), clip_on=False, **grid)
+    axes.pcolormesh(edges, edges, colours, clip_on=False, **grid)
     axes.invert_yaxis()
     if count <= _NAMED:
         names, style = lettering(class_names)
@@ -84,10 +82,9 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
         colour = "white" if shares[row, column] > 0.5 else _INK
         size = 10 if len(text) <= cell // 10 else 6.5
         axes.text(column, row, text, color=colour, fontsize=size, ha="center", va="center")
-    axes.tick_params(length=0 if count <= _NAMED else 3)
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title("true class in rows, predicted in columns", loc="left", fontsize=10)
-    _fit(figure)
     return figure
 
 
@@ -124,11 +121,11 @@ def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> 
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as PNG; a palette, which is enough for a chart, makes it a fifth of the size."""
+def png(figure: Figure, **options: Any) -> bytes:
+    """A figure as PNG with a palette, a fifth of the size without; options as for `savefig`."""
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=_DPI)
-    Image.open(drawn).convert("RGB").quantize(dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    figure.savefig(drawn, format="png", dpi=_DPI, **options)
+    Image.open(drawn).convert("RGB").quantize().save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
@@ -176,21 +173,6 @@ def _fonts(letters: set[str]) -> tuple[list[str], set[str]]:
 
 def _figure(width: float, height: float) -> Figure:
     """An empty figure, its size in pixels."""
-    log = logging.getLogger("matplotlib")
-    level = log.level
-    log.setLevel(logging.ERROR)  # where it cannot keep its list of fonts, in a home that is read-only, it says so
-    try:
-        from matplotlib.figure import Figure
-    finally:
-        log.setLevel(level)
+    from matplotlib.figure import Figure
+
     return Figure((width / _DPI, height / _DPI), dpi=_DPI)
-
-
-def _fit(figure: Figure) -> None:
-    """Enlarge a figure by what its axes, which fill it, have around them; by whole pixels, so that cells stay alike."""
-    (axes,), inner = figure.axes, figure.get_size_inches()
-    around = figure.get_tightbbox().padded(0.1)  # inches
-    start, end = np.floor(around.min * _DPI) / _DPI, np.ceil(around.max * _DPI) / _DPI
-    outer = end - start
-    figure.set_size_inches(outer)
-    axes.set_position((*(-start / outer), *(inner / outer)))

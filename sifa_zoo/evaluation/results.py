@@ -89,7 +89,8 @@ def write_results(folder: Path, result: dict[str, Any], *, rows: VideoScores, vi
     class_table = precision_rows(rows, names) if matrix is None else accuracy_rows(matrix, names)
     files = {VIDEOS: csv_bytes(video_table), CLASSES: csv_bytes(class_table)}
     if matrix is not None:
-        files |= {MATRIX: confusion_csv(matrix, names), MATRIX_PICTURE: png(draw_confusion(matrix.numpy(), names))}
+        picture = png(draw_confusion(matrix.numpy(), names), bbox_inches="tight")
+        files |= {MATRIX: confusion_csv(matrix, names), MATRIX_PICTURE: picture}
     page = report_html(result, video_table, class_table, matrix=files.get(MATRIX_PICTURE))
     files |= {REPORT: page.encode(), RESULT: result_json(result)}
     folder.mkdir(parents=True, exist_ok=True)
