@@ -27,6 +27,7 @@ _BAR = 30  # pixels
 _OWN_FONT = "DejaVu Sans"  # comes with matplotlib
 _BOXES = ("Last Resort", ".LastResort")  # fonts with a box for every letter
 _LINE_ENDS = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and separators of lines
+_FROM_RIGHT = ("R", "AL")  # Unicode's classes of letters that are read from right to left
 _INK, _FAINT, _GRID, _COLOURS = "#333333", "#eeeeee", "#e3e8ee", ("#1f77b4", "#d95f02")
 _LIGHT, _DARK = np.array([247, 250, 253]), np.array([8, 64, 129])
 
@@ -70,8 +71,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     figure = _figure(cell * count, cell * count)
     axes = figure.add_axes((0, 0, 1, 1))
     edges = np.arange(count + 1) - 0.5
-    grid = {"edgecolors": _GRID, "linewidth": 0.7} if count <= _NAMED else {}
-    axes.pcolormesh(edges, edges, colours, clip_on=False, **grid)
+    axes.pcolormesh(edges, edges, colours, edgecolors=_GRID, linewidth=0.7 if count <= _NAMED else 0, clip_on=False)
     axes.invert_yaxis()
     if count <= _NAMED:
         names, style = lettering(class_names)
@@ -107,7 +107,7 @@ def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> 
     for i, frame in enumerate(frames):
         row, column = divmod(i, _COLUMNS)
         square = ImageOps.fit(Image.fromarray(frame), (_FRAME, _FRAME))
-        figure.figimage(square, _GAP + column * pitch, height - (row + 1) * pitch)
+        figure.figimage(np.asarray(square), _GAP + column * pitch, height - (row + 1) * pitch)
     figure.set_layout_engine("constrained", rect=(0, 0, 1, bars / height))
     axes = figure.subplots()
     names, style = lettering(name for name, _ in scores)
@@ -133,14 +133,20 @@ def lettering(names: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     r"""Names as they can be drawn, and the properties of the text that draws them.
 
     A name is cut to 32 letters. Each letter comes from the first font that has it, matplotlib's own before those of the
-    system; one that no font has, or that ends a line, is escaped (`\u4f60`). Nothing is taken for mathematics.
+    system; one that no font has, or that ends a line, is escaped (`\u4f60`), and before matplotlib 3.11, which would
+    reverse them, so are those read from right to left. Nothing is taken for mathematics.
 
     Example:
         >>> lettering(["to\nwave"])[0]
         ['to\\nwave']
     """
+    import matplotlib
+
     names = list(names)
-    families, letters = _fonts({letter for letter in "".join(names) if unicodedata.category(letter) not in _LINE_ENDS})
+    letters = {letter for letter in "".join(names) if unicodedata.category(letter) not in _LINE_ENDS}
+    if matplotlib.__version_info__ < (3, 11):
+        letters = {letter for letter in letters if unicodedata.bidirectional(letter) not in _FROM_RIGHT}
+    families, letters = _fonts(letters)
     return [_plain(name, letters) for name in names], {"family": families, "parse_math": False, "usetex": False}
 
 

@@ -125,7 +125,7 @@ def evaluate_run(
         The result of `evaluate`, its `protocol` as `EvalConfig` writes it, and the facts of `describe`.
 
     Raises:
-        DataError: If the labels are not of the kind and classes that the run was trained on, or no video can be decoded.
+        DataError: If the labels are not of the kind and classes that the run was trained on, or no video can be read.
         ScoreError: If the model's scores are not finite.
         ValueError: If there is no such run, or a number is out of range.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -63,6 +64,12 @@ def evaluated(run_folder: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     write_video(videos / "val" / "red" / "wrong.mp4", color=BLUE)
     options = {"num_clips": 2, "workers": 0, "device": "cpu", "output": tmp_path / "out"}
     return tmp_path / "out", evaluate_run(run_folder, videos, **options)
+
+
+def test_the_confusion_table_holds_the_counts() -> None:
+    names = ['a, "b"', "c\nd"]
+    rows = list(csv.reader(io.StringIO(confusion_csv(torch.tensor([[3, 1], [0, 2]]), names).decode())))
+    assert rows == [["true / predicted", *names], [names[0], "3", "1"], [names[1], "0", "2"]]
 
 
 def test_the_files(evaluated: tuple[Path, dict[str, Any]]) -> None:
