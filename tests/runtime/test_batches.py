@@ -10,7 +10,7 @@ import torch
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clip_dataset import ClipDataset
-from sifa_zoo.datasets.samplers import ClipSampler
+from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.transforms import eval_transform, train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime import batches as module
