@@ -15,9 +15,7 @@ B-frames, 240p to 1080p. Readers that are not installed are named and left out.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import math
 import os
 import random
@@ -33,7 +31,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV is not to talk
 import av
 import numpy as np
 import torch
-from measure import machine
+from measure import benchmark_parser, machine, write_json
 from torch.utils.data import DataLoader, Dataset
 
 from sifa_zoo.datasets.sampling import clip_indices
@@ -290,13 +288,12 @@ def table(rows: list[dict], names: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("videos", nargs="*", help="real videos")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only-given", action="store_true", help="write no videos")
     parser.add_argument("--no-loader", action="store_true", help="do not measure the loader")
     parser.add_argument("--soak", type=int, default=0, help="draws during which memory is watched")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     readers = available()
@@ -324,9 +321,7 @@ def main() -> None:
             print(
                 f"{args.soak} draws: {', '.join(f'{mb:.0f}' for mb in result['soak_mb'])} MB at start, middle and end"
             )
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(args.json, result)
 
 
 def _versions() -> str:

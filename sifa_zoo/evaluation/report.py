@@ -17,7 +17,8 @@ from sifa_zoo.evaluation.figures import figure_texts, is_complete
 from sifa_zoo.evaluation.outcomes import ClassRow, VideoRow
 from sifa_zoo.evaluation.pages import render
 from sifa_zoo.files import CURVE, LOG
-from sifa_zoo.video.load import VideoError, load_video, video_info
+from sifa_zoo.video.load import VideoError
+from sifa_zoo.video.reader import open_reader
 
 _MISTAKES, _CONFUSIONS = 12, 10
 _STRIP_FRAMES, _STRIP_SIDE = 4, 96  # frames, pixels
@@ -57,8 +58,9 @@ def report_html(
 def _strip(path: Path) -> bytes | None:
     """Frames spread over a video, side by side, as JPEG; None if it can no longer be read."""
     try:
-        indices = clip_indices(video_info(path).num_frames, num_frames=_STRIP_FRAMES, sampling="uniform")
-        frames = load_video(path, indices, _STRIP_SIDE)
+        reader = open_reader(path)
+        numbers = clip_indices(reader.num_frames, num_frames=_STRIP_FRAMES, sampling="uniform")
+        frames = reader.images(numbers, _STRIP_SIDE)
     except VideoError:
         return None
     buffer = io.BytesIO()

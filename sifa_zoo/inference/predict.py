@@ -19,7 +19,8 @@ from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.evaluation.evaluate import eval_loader
 from sifa_zoo.evaluation.scores import scored_batches
 from sifa_zoo.runtime.checkpoint import clip_config, model_cfg
-from sifa_zoo.video.load import VideoError, load_video
+from sifa_zoo.video.load import VideoError
+from sifa_zoo.video.reader import open_reader
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def predict_videos(
 
 def clip_frames(path: str | os.PathLike[str], clip: ClipConfig) -> np.ndarray:
     """The frames `(T, H, W, 3)`, uint8 RGB, of the clip that prediction cuts from the middle of a video."""
-    return load_video(path, clip_of(path, clip), clip.short_side)
+    reader = open_reader(path)
+    return reader.images(clip_of(reader, clip), clip.short_side)
 
 
 def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:

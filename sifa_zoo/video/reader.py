@@ -83,11 +83,25 @@ class VideoReader:
     file: File
     index: Index
 
+    @property
+    def name(self) -> str:
+        """The path, or the name of the bytes."""
+        return self.file.path
+
+    @property
+    def num_frames(self) -> int:
+        return self.known_index().num_frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, upright."""
+        return self.index.size
+
     def images(
         self, wanted: Sequence[int] | None, short_side: int | None, *, size: tuple[int, int] | None = None
     ) -> np.ndarray:
         """The frames asked for, as from `load_video`; all of the same size, by default that of the first of them."""
-        numbers = range(self.known_index().num_frames) if wanted is None else wanted
+        numbers = range(self.num_frames) if wanted is None else wanted
         index = self.index
         if not numbers:
             return np.empty((0, *upright_size(*index.size, short_side=short_side), 3), np.uint8)
@@ -175,19 +189,33 @@ class FolderReader:
 
     folder: Folder
 
+    @property
+    def name(self) -> str:
+        """The path."""
+        return self.folder.path
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.folder.names)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, upright, of the first picture."""
+        return self.folder.size
+
     def images(self, wanted: Sequence[int] | None, short_side: int | None) -> np.ndarray:
         """The pictures asked for, as from `load_video`."""
         return read_pictures(self.folder, wanted, short_side)
 
     def times(self, *, complete: bool = False) -> np.ndarray:
         """NaN for each picture, since a folder has no rate."""
-        return np.full(len(self.folder.names), np.nan)
+        return np.full(self.num_frames, np.nan)
 
     @property
     def info(self) -> VideoInfo:
         folder = self.folder
         return VideoInfo(
-            len(folder.names), 0.0, *folder.size, 0.0, folder.codec, "folder", 0, False, folder.num_bytes, 0, True
+            self.num_frames, 0.0, *folder.size, 0.0, folder.codec, "folder", 0, False, folder.num_bytes, 0, True
         )
 
 
