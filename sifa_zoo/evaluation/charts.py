@@ -77,11 +77,12 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
         names, style = lettering(class_names)
         axes.set_xticks(range(count), names, rotation=90, **style)
         axes.set_yticks(range(count), names, **style)
-    for row, column in zip(*matrix.nonzero(), strict=True) if count <= _COUNTED else ():
-        text = str(matrix[row, column])
-        colour = "white" if shares[row, column] > 0.5 else _INK
-        size = 10 if len(text) <= cell // 10 else 6.5
-        axes.text(column, row, text, color=colour, fontsize=size, ha="center", va="center")
+    if count <= _COUNTED:
+        for row, column in zip(*matrix.nonzero(), strict=True):
+            text = str(matrix[row, column])
+            colour = "white" if shares[row, column] > 0.5 else _INK
+            size = 10 if len(text) <= cell // 10 else 6.5
+            axes.text(column, row, text, color=colour, fontsize=size, ha="center", va="center")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title("true class in rows, predicted in columns", loc="left", fontsize=10)
@@ -122,7 +123,7 @@ def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> 
 
 
 def png(figure: Figure, **options: Any) -> bytes:
-    """A figure as PNG with a palette, a fifth of the size without; options as for `savefig`."""
+    """A figure as PNG, with a palette, which makes it a fifth as large; options as for `savefig`."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=_DPI, **options)
     Image.open(drawn).convert("RGB").quantize().save(small, "PNG", optimize=True)

@@ -116,7 +116,7 @@ def evaluate_run(
         reading: Settings that differ from the defaults of `ReadConfig`.
 
     Returns:
-        The result of `evaluate`, its `protocol` as `EvalConfig` writes it, and the facts of `describe`.
+        The result of `evaluate`, its `protocol` (`16x4, 224, 10x3 views, softmax mean`), and the facts of `describe`.
 
     Raises:
         DataError: If the labels are not of the kind and classes that the run was trained on, or no video can be read.
@@ -137,8 +137,8 @@ def evaluate_run(
             rows = score_videos(model, loader, device=device, precision=how.precision, max_clips=batch_size)
         if not len(rows):
             raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
-        result = summarise(rows, videos) | {"protocol": how.protocol(clip, multi_label=videos.multi_label)}
         settings = {**clip.to_dict(), **asdict(how), **asdict(read), "split": split, "device": str(device)}
+        result = summarise(rows, videos) | {"protocol": how.protocol(clip, multi_label=videos.multi_label)}
         result |= describe(run, data, videos=videos, arch=cfg["architecture"], settings=settings)
         if output is not None and is_writer():
             write_results(Path(output), result, rows=rows, videos=videos)
