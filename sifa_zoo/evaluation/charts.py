@@ -81,8 +81,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
         for row, column in zip(*matrix.nonzero(), strict=True):
             text = str(matrix[row, column])
             colour = "white" if shares[row, column] > 0.5 else _INK
-            size = 10 if len(text) <= cell // 10 else 6.5
-            axes.text(column, row, text, color=colour, fontsize=size, ha="center", va="center")
+            axes.text(column, row, text, color=colour, fontsize=min(10, cell / len(text)), ha="center", va="center")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title("true class in rows, predicted in columns", loc="left", fontsize=10)
