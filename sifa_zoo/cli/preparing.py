@@ -93,7 +93,7 @@ def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) 
         resize_command,
         training_rate,
     )
-    from sifa_zoo.registry import create_model
+    from sifa_zoo.registry.create import create_model
     from sifa_zoo.runtime.devices import pick_device
 
     loading = loading_rate(videos, clip)

@@ -7,7 +7,7 @@ import pytest
 from sifa_zoo.config import EvalConfig
 from sifa_zoo.datasets.videos import DataError
 from sifa_zoo.inference.predict import find_below, find_videos, predict, predict_videos
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.checkpoint import load_run
 from sifa_zoo.video.load import VideoError
 
