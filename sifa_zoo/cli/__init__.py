@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         something went wrong on the way (a full disk, a loss that is not finite, a video that cannot be read, data that
         are gone); 130 or 143 after Ctrl-C or SIGTERM.
     """
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         return args.command(args)
     except BrokenPipeError:  # `sifa-zoo list | head`
@@ -42,7 +42,8 @@ def _exit_code(error: BaseException) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="sifa-zoo", description="Video models with inter-frame attention.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
