@@ -1,4 +1,8 @@
-"""The command `sifa-zoo`. Flags come from the settings' dataclasses; torch is imported when a command runs."""
+"""The command `sifa-zoo`: one file per room, with its flags and what it prints.
+
+In: words of a command line. Out: calls of the rooms below, and an exit code. Uses all rooms, and imports those that need
+torch when a command runs. Most flags come from the settings' dataclasses.
+"""
 
 from __future__ import annotations
 
