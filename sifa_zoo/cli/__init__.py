@@ -1,7 +1,7 @@
 """The command `sifa-zoo`: one file per room, with its flags and what it prints.
 
-In: words of a command line. Out: calls of the rooms below, and an exit code. Uses all rooms, and imports those that need
-torch when a command runs. Most flags come from the settings' dataclasses.
+In: words of a command line. Out: calls of the rooms below, and an exit code. Uses all rooms, which are imported when a
+command runs, so that help needs no torch. Most flags come from the settings' dataclasses.
 """
 
 from __future__ import annotations

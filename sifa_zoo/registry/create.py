@@ -17,7 +17,8 @@ from sifa_zoo.config import IMAGENET_MEAN, IMAGENET_STD
 from sifa_zoo.models.clip_model import ClipModel
 from sifa_zoo.models.convert import without_head
 from sifa_zoo.registry.names import ARCHITECTURES, check_name
-from sifa_zoo.weights.finding import SCHEMES, Weights, count_classes, find_file, find_weights, read_weights
+from sifa_zoo.weights.contents import count_classes, read_weights
+from sifa_zoo.weights.finding import SCHEMES, Weights, find_file, find_weights
 from sifa_zoo.weights.hub import MismatchError, WeightsError
 from sifa_zoo.weights.info import WeightsInfo
 from sifa_zoo.weights.loading import SkipInit, load_planar_weights, load_weights
