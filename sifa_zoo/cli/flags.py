@@ -14,8 +14,6 @@ from typing import Any, TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 WEIGHTS_HELP = "run folder, weights file, or name of weights"
-
-
 _METAVARS = {int: "N", float: "X", float | None: "X"}
 
 
