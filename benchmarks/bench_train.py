@@ -38,8 +38,8 @@ from torch.nn.utils import clip_grad_norm_
 import sifa_zoo
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clip_dataset import ClipDataset
+from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.formats import read_videos
-from sifa_zoo.datasets.samplers import ClipSampler
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime.batches import clip_loader

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import Video
 
 from sifa_zoo.config import AugmentConfig
-from sifa_zoo.datasets.seeding import torch_seeded
+from sifa_zoo.datasets.transforms import torch_seeded
 
 
 class BatchMixer:

@@ -1,11 +1,15 @@
 """From decoded frames to model input: torchvision's v2 transforms, drawn once per clip and so alike for all frames.
 
-Everything random comes from torch's global generator. Mirroring is not done here, because it may change the label; see
-`ClipCutter`. Frames are cropped first and stay uint8 as long as possible, which makes the rest cheap.
+Everything random comes from torch's global generator, which `torch_seeded` seeds. Mirroring is not done here, because
+it may change the label; see `ClipCutter`. Frames are cropped first and stay uint8 as long as possible, which makes the
+rest cheap.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -77,6 +81,15 @@ def eval_transform(clip: ClipConfig, num_crops: int = 1) -> v2.Transform:
     if num_crops == 3:
         crop = v2.Lambda(partial(_three_crops, size=clip.img_size))
     return v2.Compose([v2.Resize(clip.short_side, antialias=True), crop, *_to_input(clip)])
+
+
+@contextmanager
+def torch_seeded(generator: random.Random) -> Iterator[None]:
+    """Seeds torch's CPU generator with the next number of `generator`, and restores it afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed, which would seed the GPUs as well
+        torch.default_generator.manual_seed(generator.getrandbits(63))
+        yield
 
 
 def _three_crops(frames: Tensor, size: int) -> Tensor:

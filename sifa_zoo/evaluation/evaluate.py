@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sifa_zoo.config import ClipConfig, EvalConfig, ReadConfig
@@ -23,16 +22,16 @@ from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.evaluation.results import describe, write_results
 from sifa_zoo.evaluation.scores import ScoreError, VideoScores, figures, gather_scores, scored_batches
-from sifa_zoo.runtime.batches import clip_loader
+from sifa_zoo.runtime.batches import ClipLoader, clip_loader
 from sifa_zoo.runtime.checkpoint import clip_config, load_run, model_cfg
 from sifa_zoo.runtime.devices import spare_cores
-from sifa_zoo.runtime.processes import gather_rows, is_writer, process_group, world_size
-from sifa_zoo.runtime.shard_batches import ShardStream, shard_loader
+from sifa_zoo.runtime.processes import gather_rows, is_writer, process_group
+from sifa_zoo.runtime.shard_batches import shard_loader
 
 
 def evaluate(
     model: nn.Module,
-    loader: DataLoader,
+    loader: ClipLoader,
     *,
     device: torch.device | str,
     precision: str = "fp32",
@@ -54,24 +53,24 @@ def evaluate(
         `top1`, `top5`, `clip_top1`, `clip_top5`, `loss`, `mean_class_accuracy` or for multi-label `map`, as `figures`
         in `scores` describes them; `videos` (evaluated) of `expected`; `failed`, a line for each that cannot be read.
     """
-    videos = videos_of(loader)
+    videos = loader.videos
     rows = score_videos(model, loader, device=device, precision=precision, max_clips=max_clips)
     return summarise(rows, videos)
 
 
-def score_videos(model: nn.Module, loader: DataLoader, *, device: torch.device | str, **options: Any) -> VideoScores:
+def score_videos(model: nn.Module, loader: ClipLoader, *, device: torch.device | str, **options: Any) -> VideoScores:
     """The rows of all videos of a loader, from all processes; options as for `view_scores`.
 
     Raises:
         ScoreError: If a score is not finite on any process; raised on all of them.
     """
-    videos = videos_of(loader)
+    videos = loader.videos
     parts, problems = [], []
     quiet = not is_writer()
     leave = not sys.stderr.isatty()  # clearing the bar in a file would swallow the next line
-    by_shards = isinstance(loader.dataset, ShardStream)
-    total = -(-len(videos) // world_size()) if by_shards else len(loader.sampler)  # type: ignore[arg-type]
-    with tqdm(total=total, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=loader.num_clips, desc="evaluate", unit="video", leave=leave, disable=quiet, dynamic_ncols=True
+    ) as bar:
         try:
             for rows in scored_batches(model, loader, device=device, multi_label=videos.multi_label, **options):
                 parts.append(rows)
@@ -87,11 +86,6 @@ def summarise(rows: VideoScores, videos: VideoList | ShardList) -> dict[str, Any
     """The figures, and the number of videos behind them."""
     counts = {"videos": len(rows), "expected": len(videos) + videos.num_missing, "failed": rows.failed}
     return {**figures(rows, multi_label=videos.multi_label), **counts}
-
-
-def videos_of(loader: DataLoader) -> VideoList | ShardList:
-    """The videos of a loader made by `clip_loader` or `shard_loader`."""
-    return loader.dataset.dataset.videos  # type: ignore[attr-defined]
 
 
 def evaluate_run(
@@ -168,7 +162,7 @@ def eval_loader(
     *,
     device: torch.device | str,
     distributed: bool = True,
-) -> DataLoader:
+) -> ClipLoader:
     """A loader of evaluation clips, for `evaluate`; with `distributed`, each process has its share of the videos."""
     transform = eval_transform(clip, num_crops=how.num_crops)
     if isinstance(videos, VideoList):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clips import clip_of
 from sifa_zoo.evaluation.lettering import fit, font_for
-from sifa_zoo.video.load import load_video
+from sifa_zoo.video.reader import open_reader
 
 _FRAME, _GAP, _COLUMNS = 112, 4, 8  # pixels, pixels, frames per row
 _BAR, _LABELS = 30, 220  # pixels
@@ -20,7 +20,8 @@ _INK, _COLOUR, _FAINT = "#333333", "#1f77b4", "#eeeeee"
 
 def clip_frames(path: str | os.PathLike[str], clip: ClipConfig) -> np.ndarray:
     """The frames `(T, H, W, 3)`, uint8 RGB, of the clip that prediction cuts from the middle of a video."""
-    return load_video(path, clip_of(path, clip), clip.short_side)
+    reader = open_reader(path)
+    return reader.images(clip_of(reader, clip), clip.short_side)
 
 
 def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> Image.Image:

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.shards import Reader, ShardDataset
 from sifa_zoo.datasets.videos import DataError
-from sifa_zoo.runtime.batches import Batch, ClipLoader, collate, leave_signals_to_parent
+from sifa_zoo.runtime.batches import Batch, ClipLoader, collate
 from sifa_zoo.runtime.processes import is_writer, rank, world_size
 
 
 def shard_loader(
     dataset: ShardDataset, *, batch_size: int, workers: int = 0, device: torch.device | str = "cpu"
-) -> DataLoader:
+) -> ClipLoader:
     """A loader of `Batch`es of the samples in shards; under `torch.distributed`, each process has its share.
 
     In training, every process takes `len(loader)` batches: samples / (processes x batch size), rounded down. A reader
@@ -37,16 +37,7 @@ def shard_loader(
     stream = ShardStream(dataset, batch_size=batch_size)
     usable = usable_workers(dataset.videos, workers, training=training)
     _warn_of_uneven(dataset.videos, workers, usable=usable, training=training)
-    return _ShardLoader(
-        stream,
-        batch_size=batch_size,
-        num_workers=usable,
-        collate_fn=_collate,
-        worker_init_fn=leave_signals_to_parent,
-        persistent_workers=usable > 0,
-        generator=torch.Generator(),
-        pin_memory=torch.device(device).type == "cuda",
-    )
+    return _ShardLoader(stream, batch_size=batch_size, collate_fn=_collate, workers=usable, device=device)
 
 
 def usable_workers(videos: ShardList, workers: int, *, training: bool) -> int:
@@ -83,6 +74,10 @@ class ShardStream(IterableDataset):
     def __len__(self) -> int:
         """Samples of this process in a whole epoch of training, wherever the next pass starts."""
         return self.steps * self.batch_size
+
+    @property
+    def num_clips(self) -> int:
+        return len(self) if self.dataset.seed is not None else -(-len(self.dataset) // self.reader.num_replicas)
 
     def set_epoch(self, epoch: int, *, start: int = 0) -> None:
         """Choose the epoch of the next pass, and the batch at which it starts."""

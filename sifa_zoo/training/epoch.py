@@ -12,14 +12,12 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sifa_zoo.config import TrainConfig
 from sifa_zoo.datasets.mixing import BatchMixer
-from sifa_zoo.runtime.batches import Batch
+from sifa_zoo.runtime.batches import Batch, ClipLoader
 from sifa_zoo.runtime.processes import all_sum, is_writer, world_size
-from sifa_zoo.runtime.shard_batches import ShardStream
 from sifa_zoo.training.freezing import train_mode
 from sifa_zoo.training.learner import Learner
 from sifa_zoo.training.monitor import DataClock, progress_bar, show_update
@@ -61,14 +59,14 @@ class Position:
         self.step, self.loss, self.clips, self.skipped, self.lr = 0, 0.0, 0, 0, 0.0
 
 
-def num_updates(loader: DataLoader, train: TrainConfig) -> int:
+def num_updates(loader: ClipLoader, train: TrainConfig) -> int:
     """Updates per epoch."""
     return -(-len(loader) // train.accumulation_steps)
 
 
 def train_epoch(
     learner: Learner,
-    loader: DataLoader,
+    loader: ClipLoader,
     *,
     position: Position,
     mixer: BatchMixer,
@@ -79,7 +77,7 @@ def train_epoch(
 
     Args:
         learner: The model.
-        loader: Of a `ClipSampler` with a seed, or of shards.
+        loader: Of training clips.
         position: Where to begin; it advances with each update, so that after an exception it says how far training got.
         mixer: MixUp and CutMix.
         scheduler: Of the learning rate, by updates.
@@ -90,7 +88,8 @@ def train_epoch(
         VideoError: If a video cannot be decoded, unless bad videos are skipped.
     """
     train, device, steps = learner.train, learner.device, len(loader)
-    num_clips = min(_go_to(loader, position, batch_size=train.batch_size), steps * train.batch_size)
+    loader.set_epoch(position.epoch, start=position.step)
+    num_clips = min(loader.num_clips, steps * train.batch_size)
     train_mode(learner.model)
     clock, share = DataClock(), _Share()
     per_step = train.batch_size * world_size()
@@ -140,18 +139,6 @@ def clip_loss(
     else:
         losses = [F.cross_entropy(head.float(), targets, label_smoothing=label_smoothing) for head in heads]
     return torch.stack(losses).sum()
-
-
-def _go_to(loader: DataLoader, position: Position, *, batch_size: int) -> int:
-    """Let the next pass start at a position; returns this process's clips in the whole epoch."""
-    data: Any = loader.dataset
-    if isinstance(data, ShardStream):
-        data.set_epoch(position.epoch, start=position.step)
-        return len(data)
-    sampler: Any = loader.sampler
-    data.dataset.set_epoch(position.epoch)
-    sampler.set_epoch(position.epoch, start=min(position.step * batch_size, len(sampler)))
-    return len(sampler)
 
 
 @dataclass

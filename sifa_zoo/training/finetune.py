@@ -15,16 +15,16 @@ from typing import Any, Literal
 import torch
 from timm.utils import distribute_bn
 from torch import nn
-from torch.utils.data import DataLoader
 
 from sifa_zoo.config import ClipConfig, ReadConfig, TrainConfig
 from sifa_zoo.datasets.mirror import describe_mirroring
 from sifa_zoo.datasets.mixing import BatchMixer
 from sifa_zoo.datasets.videos import VideoList, few
-from sifa_zoo.evaluation.evaluate import eval_loader, evaluate, videos_of
+from sifa_zoo.evaluation.evaluate import eval_loader, evaluate
 from sifa_zoo.evaluation.scores import ScoreError
 from sifa_zoo.files import BEST, CONFIG, LAST, STATE
 from sifa_zoo.registry.create import create_model
+from sifa_zoo.runtime.batches import ClipLoader
 from sifa_zoo.runtime.devices import spare_cores
 from sifa_zoo.runtime.processes import all_sum, gather, is_writer, on_writer, process_group, rank, say, world_size
 from sifa_zoo.training.distributed import gathered
@@ -213,7 +213,7 @@ class Training:
     run: Path
     config: RunConfig
     learner: Learner
-    loaders: tuple[DataLoader, DataLoader]
+    loaders: tuple[ClipLoader, ClipLoader]
     position: Position
     left_out: Mapping[str, str]  # path of each bad video found before training -> the line that says why
     stop: StopSignals
@@ -252,7 +252,7 @@ class Training:
 
     @property
     def _videos(self) -> tuple[Videos, Videos]:
-        train, val = map(videos_of, self.loaders)
+        train, val = (loader.videos for loader in self.loaders)
         return train, val
 
     def _after_update(self, scalars: dict[str, float]) -> None:

@@ -12,22 +12,21 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from sifa_zoo.config import TrainConfig
 from sifa_zoo.datasets.clip_dataset import ClipDataset
+from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.formats.read import is_pattern
 from sifa_zoo.datasets.formats.video_files import real_paths
 from sifa_zoo.datasets.mirror import mirrored_classes
 from sifa_zoo.datasets.reading import read_videos_or_shards
-from sifa_zoo.datasets.samplers import ClipSampler
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.shards import ShardDataset
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import DataError, VideoList, check_trainable
 from sifa_zoo.files import LAST
 from sifa_zoo.preparing.check import find_undecodable
-from sifa_zoo.runtime.batches import clip_loader
+from sifa_zoo.runtime.batches import ClipLoader, clip_loader
 from sifa_zoo.runtime.checkpoint import read_info
 from sifa_zoo.runtime.processes import gather_rows, on_writer, rank, say, world_size
 from sifa_zoo.runtime.shard_batches import shard_loader
@@ -113,7 +112,7 @@ def leave_out(bad: Mapping[str, str], *data: Videos) -> tuple[Videos, Videos]:
     return train, val
 
 
-def train_loader(config: RunConfig, videos: Videos, *, device: torch.device) -> DataLoader:
+def train_loader(config: RunConfig, videos: Videos, *, device: torch.device) -> ClipLoader:
     """This process's batches of training clips, in epochs that can be resumed anywhere."""
     train, clip = config.train, config.clip
     transform = train_transform(clip, train)

@@ -10,7 +10,7 @@ import torch
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clip_dataset import ClipDataset
-from sifa_zoo.datasets.samplers import ClipSampler
+from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.transforms import eval_transform, train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime import batches as module
@@ -68,7 +68,8 @@ def _note_blocked(folder: Path, worker: int) -> None:
 
 def test_signals_wait_until_workers_leave_them_to_the_parent(tmp_path: Path) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    loader = ClipLoader(torch.arange(4), num_workers=2, worker_init_fn=partial(_note_blocked, tmp_path))
+    loader = ClipLoader(torch.arange(4), workers=2, device="cpu")
+    loader.worker_init_fn = partial(_note_blocked, tmp_path)
     assert len(list(loader)) == 4
     assert [(tmp_path / f"{worker}.txt").read_text() for worker in range(2)] == ["SIGINT SIGTERM"] * 2
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

@@ -5,7 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from sifa_zoo.datasets.samplers import ClipSampler
+from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.videos import VideoList
 
 
