@@ -48,14 +48,14 @@ _HOMES = {
     "predict": "inference.predict",
 }
 _MODULES = {"convert": "models.convert"} | {m: m for m in ("config", "files", "models", "ops", "registry", "weights")}
-_BELOW = ("registry.create", "models.sifa_net", "models.sifa_transformer")  # with what these import, all within them
+_BUILDING = ("registry.create", "models.sifa_net", "models.sifa_transformer")  # these import all of those rooms
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     if name in _MODULES:
-        for module in (*_BELOW, _MODULES[name]):
+        for module in (*_BUILDING, _MODULES[name]):
             found = importlib.import_module(f"{__name__}.{module}")
         return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
