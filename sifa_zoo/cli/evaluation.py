@@ -23,13 +23,13 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
     parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="split of DATA (default: val)")
-    add_settings(parser, ReadConfig)
-    add_settings(parser, EvalConfig)
     add_device(parser)
     output_help = (
         "folder for the result, tables of videos and classes, pictures and report.html; or a .json file for the result"
     )
     parser.add_argument("--output", metavar="FOLDER", help=output_help)
+    add_settings(parser, EvalConfig, "scoring (default views and precision: those of the weights)")
+    add_settings(parser, ReadConfig, "data")
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:

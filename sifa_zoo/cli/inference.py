@@ -40,11 +40,11 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_predict)
     parser.add_argument("videos", metavar="VIDEO", nargs="*", help="video files, folders of them, or patterns")
     _add_weights(parser)
-    add_settings(parser, EvalConfig)
     parser.add_argument("--topk", type=int, default=5, help="classes to print (default: 5)")
     parser.add_argument("--csv", metavar="FILE", help="also write a table; for a stream, of its segments")
     parser.add_argument("--json", metavar="FILE", help="also write JSON; for a stream, a line per window and segment")
     parser.add_argument("--picture", metavar="FILE", help="draw the clip's frames and the scores")
+    add_settings(parser, EvalConfig, "scoring of videos")
     group = parser.add_argument_group("stream")
     stream_help = "predict over time: a long video, a camera such as /dev/video0, a URL, or - for standard input"
     group.add_argument("--stream", metavar="SOURCE", help=stream_help)

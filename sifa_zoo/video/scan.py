@@ -58,12 +58,13 @@ def build_index(file: File) -> Index:
         in_place = table.plain and min(table.places) >= 0
         own_settings = _matching_settings(settings, table, data) if in_place else None
     timed = container in TIMED_FORMATS and codec in _ONE_FRAME_PER_PACKET
-    frames = _frames_by_times(table) if timed else _Frames()
-    known = len(frames.packets) > 0
+    frames = _frames_by_times(table) if timed else None
+    known = frames is not None
+    frame_packets, frame_times, key_frames = frames or 3 * [np.zeros(0, np.int64)]
     seekable = known or (table.plain and container in SEEK_BY_BYTE)
     access: Access = "direct" if own_settings else "seek" if seekable else "order"
     positions = np.array(table.positions if access == "seek" else table.places, np.int64)
-    keys, key_frames = np.array(table.keys, np.int64), frames.of_keys
+    keys = np.array(table.keys, np.int64)
     if access == "seek":
         placed = (positions[keys] >= 0) | (keys == 0)  # a keyframe is found by its position, the first without it
         keys, key_frames = keys[placed], key_frames[placed[: len(key_frames)]]
@@ -74,7 +75,7 @@ def build_index(file: File) -> Index:
         decoder=own_settings or settings,
         size=upright_size(first.height, first.width, rotation=first.rotation),
         rotation=first.rotation,
-        fps=average_rate(frames.times, time_base) or float(rate),
+        fps=average_rate(frame_times, time_base) or float(rate),
         time_base=time_base,
         access=access,
         known=known,
@@ -85,8 +86,8 @@ def build_index(file: File) -> Index:
         checksums=np.array(table.checksums, np.int64),
         keys=keys,
         key_frames=key_frames,
-        frame_packets=frames.packets,
-        frame_times=frames.times,
+        frame_packets=frame_packets,
+        frame_times=frame_times,
     )
 
 
@@ -157,17 +158,8 @@ def _encoder_name(data: bytes) -> bytes:
     return head[start : stop if stop > 0 else len(head)]
 
 
-@dataclass(frozen=True)
-class _Frames:
-    """Packets and times of the frames, and the frame of each keyframe packet; empty where they are not known."""
-
-    packets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    of_keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-
-def _frames_by_times(table: _Packets) -> _Frames:
-    """Assigns packets to frames by their times, where these can be relied on."""
+def _frames_by_times(table: _Packets) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Packets and times of the frames, and the frame of each keyframe, by times; None where these are not reliable."""
     times = np.array(table.times, np.int64)
     shown = np.flatnonzero(table.shown)
     order = shown[np.argsort(times[shown], kind="stable")]
@@ -183,7 +175,7 @@ def _frames_by_times(table: _Packets) -> _Frames:
         and times[0] <= frame_times[0]
         and (np.diff(key_frames) >= 0).all()
     )
-    return _Frames(order, frame_times, key_frames) if reliable else _Frames()
+    return (order, frame_times, key_frames) if reliable else None
 
 
 def _matching_settings(settings: DecoderSettings, table: _Packets, data: BinaryIO) -> DecoderSettings | None:

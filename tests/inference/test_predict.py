@@ -10,7 +10,7 @@ from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.videos import DataError
 from sifa_zoo.inference.predict import clip_frames, find_below, find_videos, predict, predict_videos
 from sifa_zoo.preparing.motion import write_motion_clips
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.checkpoint import load_run
 from sifa_zoo.video.load import VideoError
 

@@ -16,7 +16,7 @@ from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.inference.predict import predict
 from sifa_zoo.inference.stream import WindowScores, at_rate, merge, predict_stream, slide
 from sifa_zoo.inference.windows import Windows
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.checkpoint import clip_config, load_run
 from sifa_zoo.video.load import VideoError, load_video
 from sifa_zoo.video.source import Source
