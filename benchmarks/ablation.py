@@ -12,14 +12,13 @@ those of `sifa-zoo finetune`; an interrupted call goes on where it was, and fini
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from measure import machine
+from measure import benchmark_parser, machine, write_json
 
 from sifa_zoo.evaluation.evaluate import evaluate_run
 from sifa_zoo.files import CONFIG
@@ -79,13 +78,12 @@ def train(folder: Path, name: str, *, model: str, offsets: str, seed: int) -> Pa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for videos and runs")
     parser.add_argument("--model", default="sifa_net_nano", help="default: sifa_net_nano")
     parser.add_argument("--data", nargs="+", default=["plain", "steps"], choices=tuple(DATA), help="default: both")
     parser.add_argument("--offsets", nargs="+", default=OFFSETS, choices=OFFSETS, help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
     args = parser.parse_args()
 
     rows = []
@@ -102,8 +100,7 @@ def main() -> None:
         sd = statistics.stdev(row["top1"]) if len(row["top1"]) > 1 else float("nan")
         each = ", ".join(f"{value:.1f}" for value in row["top1"])
         print(f"| {row['data']} | {row['offsets']} | {mean:.1f} % | {sd:.1f} | {each} |")
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine("cpu"), "rows": rows}, indent=2) + "\n")
+    write_json(args.json, {"machine": machine("cpu"), "rows": rows})
 
 
 if __name__ == "__main__":

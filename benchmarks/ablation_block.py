@@ -9,13 +9,10 @@ training with learned offsets, with offsets held at zero, and without SIFA; the 
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-from pathlib import Path
 
 import torch
-from measure import machine
+from measure import benchmark_parser, machine, write_json
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,9 +71,8 @@ def accuracy(offsets: str, seed: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
     args = parser.parse_args()
 
     rows = {offsets: [accuracy(offsets, seed) for seed in args.seeds] for offsets in OFFSETS}
@@ -84,10 +80,7 @@ def main() -> None:
     for offsets, values in rows.items():
         each = ", ".join(f"{value:.1f}" for value in values)
         print(f"| {offsets} | {statistics.mean(values):.1f} % | {statistics.stdev(values):.1f} | {each} |")
-    if args.json:
-        args.json.write_text(
-            json.dumps({"machine": machine("cpu"), "seeds": args.seeds, "right": rows}, indent=2) + "\n"
-        )
+    write_json(args.json, {"machine": machine("cpu"), "seeds": args.seeds, "right": rows})
 
 
 if __name__ == "__main__":

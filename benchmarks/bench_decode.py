@@ -15,9 +15,7 @@ B-frames, 240p to 1080p. Readers that are not installed are named and left out.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import math
 import os
 import random
@@ -25,7 +23,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,13 +31,13 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV is not to talk
 import av
 import numpy as np
 import torch
-from measure import machine
+from measure import benchmark_parser, machine, write_json
 from torch.utils.data import DataLoader, Dataset
 
 from sifa_zoo.datasets.frame_sampling import clip_indices
-from sifa_zoo.video import index_cache
+from sifa_zoo.video import cache
 from sifa_zoo.video.load import load_video, video_info
-from sifa_zoo.video.scaling import resized
+from sifa_zoo.video.scaling import upright_size
 
 SHORT_SIDE = 256
 DRAWS = {
@@ -97,10 +94,9 @@ def opencv() -> Reader:
     def read(path: str, frames: Sequence[int], size: tuple[int, int] | None) -> np.ndarray:
         capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         out = []
-        position = 0
-        if frames[0] > 0:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, frames[0])
-            position = frames[0]
+        position = frames[0]
+        if position:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, position)
         for frame in frames:
             while position <= frame and capture.grab():
                 position += 1
@@ -191,21 +187,16 @@ def count_wrong(read: Reader, truth: list[np.ndarray], path: str, draws: list[li
     return wrong
 
 
-@dataclass
-class Cost:
-    cpu: float
-    wall: float
-
-
-def timed(call: Callable[[], object]) -> Cost:
+def milliseconds(call: Callable[[], object]) -> tuple[float, float]:
+    """CPU and wall time."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
-    return Cost(time.process_time() - cpu, time.perf_counter() - wall)
+    return 1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)
 
 
 def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> dict:
     info = video_info(path)
-    size = resized((info.height, info.width), SHORT_SIDE)
+    size = upright_size(info.height, info.width, short_side=SHORT_SIDE)
     truth = decode_all(path)
     checked = [draw(path, kind, seed) for seed in range(3)]
     row: dict = {"file": Path(path).name, "draw": kind, "cpu_ms": {}, "wall_ms": {}, "wrong": {}}
@@ -218,15 +209,14 @@ def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> di
             row["wrong"][name] = f"failed: {str(error).splitlines()[0][:80]}"
     row["asked"] = sum(map(len, checked))
     del truth
-    costs: dict[str, list[Cost]] = {name: [] for name in works}
+    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for seed in range(rounds):
         frames = draw(path, kind, seed)
         for name in sorted(works, key=lambda name: hash((name, seed))):
-            costs[name].append(timed(lambda read=works[name], frames=frames: read(path, frames, size)))
+            costs[name].append(milliseconds(lambda read=works[name], frames=frames: read(path, frames, size)))
     for name, values in costs.items():
-        row["cpu_ms"][name] = 1e3 * statistics.median(cost.cpu for cost in values)
-        row["wall_ms"][name] = 1e3 * statistics.median(cost.wall for cost in values)
-    row["first_cpu_ms"] = 1e3 * statistics.median(_first(path, draw(path, kind, seed)).cpu for seed in range(5))
+        row["cpu_ms"][name], row["wall_ms"][name] = map(statistics.median, zip(*values, strict=True))
+    row["first_cpu_ms"] = statistics.median(_first_cpu_ms(path, draw(path, kind, seed)) for seed in range(5))
     for what in ("cpu_ms", "wall_ms"):
         others = {name: value for name, value in row[what].items() if name != "ours"}
         if others:
@@ -235,10 +225,9 @@ def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> di
     return row
 
 
-def _first(path: str, frames: list[int]) -> Cost:
-    index_cache.forget(path)
-    cost = timed(lambda: (video_info(path), load_video(path, frames, SHORT_SIDE)))
-    return cost
+def _first_cpu_ms(path: str, frames: list[int]) -> float:
+    cache.forget(path)
+    return milliseconds(lambda: (video_info(path), load_video(path, frames, SHORT_SIDE)))[0]
 
 
 class Clips(Dataset):
@@ -299,13 +288,12 @@ def table(rows: list[dict], names: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("videos", nargs="*", help="real videos")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only-given", action="store_true", help="write no videos")
     parser.add_argument("--no-loader", action="store_true", help="do not measure the loader")
     parser.add_argument("--soak", type=int, default=0, help="draws during which memory is watched")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     readers = available()
@@ -333,9 +321,7 @@ def main() -> None:
             print(
                 f"{args.soak} draws: {', '.join(f'{mb:.0f}' for mb in result['soak_mb'])} MB at start, middle and end"
             )
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(args.json, result)
 
 
 def _versions() -> str:

@@ -12,9 +12,7 @@ What a list costs is the difference from the same processes with a list of ten r
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import multiprocessing
 import os
 import statistics
@@ -24,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import machine
+from measure import benchmark_parser, machine, write_json
 from torch.utils.data import DataLoader, Dataset
 
 from sifa_zoo.datasets.reading import read_videos
@@ -120,9 +118,8 @@ def _send(sender: Any, call: Callable[[Path], Any], file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="default: 1,000,000")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -138,10 +135,9 @@ def main() -> None:
     costs = {who: {kind: long[who][kind] - short[who][kind] for kind in long[who]} for who in long}
     for who, cost in costs.items():
         print(f"{who:7} USS {long[who]['uss']:.0f} MB, of which the list {cost['uss']:.0f} MB (PSS {cost['pss']:.0f})")
-    if args.json:
-        figures = {"machine": machine("cpu"), "load_average": os.getloadavg()[0], "rows": args.rows}
-        figures |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "list_megabytes": costs}
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    figures = {"machine": machine("cpu"), "load_average": os.getloadavg()[0], "rows": args.rows}
+    figures |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "list_megabytes": costs}
+    write_json(args.json, figures)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ sha256 of the file, which loading from the Hub adds.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from measure import machine
+from measure import benchmark_parser, machine, write_json
 from safetensors.torch import load_file, save_file
 
 import sifa_zoo
@@ -34,10 +32,9 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--model", default="sifa_transformer_large", help="default: sifa_transformer_large")
     parser.add_argument("--rounds", type=int, default=15, help="default: 15")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -59,9 +56,8 @@ def main() -> None:
     for name, value in medians.items():
         print(f"  {name:32} {value:.3f} s")
     print(f"  loading / reading                {ratio:.2f}")
-    if args.json:
-        figures = {"machine": machine("cpu"), "model": args.model, "bytes": size, "seconds": medians, "ratio": ratio}
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    figures = {"machine": machine("cpu"), "model": args.model, "bytes": size, "seconds": medians, "ratio": ratio}
+    write_json(args.json, figures)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,16 @@ does not.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 import timm
 import torch
 import torchvision
-from measure import machine, peak_bytes, synchronize
+from measure import benchmark_parser, machine, peak_bytes, synchronize, write_json
 from torch import nn
 
 import sifa_zoo
@@ -147,7 +145,7 @@ def report(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--batch", type=int, default=1, help="clips")
@@ -155,7 +153,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--train", action="store_true", help="training steps too")
     parser.add_argument("--video-models", action=argparse.BooleanOptionalAction, default=True, help="torchvision's")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -170,9 +167,7 @@ def main() -> None:
     versions = f"PyTorch {torch.__version__}, timm {timm.__version__}"
     setting = f"{machine(args.device)}; {versions}; 16 frames of 224, batch {args.batch}"
     print(f"{setting}\n\n{report(rows)}")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"setting": setting, "rows": rows}, indent=2) + "\n")
+    write_json(args.json, {"setting": setting, "rows": rows})
 
 
 if __name__ == "__main__":

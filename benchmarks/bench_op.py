@@ -12,13 +12,11 @@ the bandwidth of a plain copy, measured in the same run, that reading inputs and
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from measure import machine, median_seconds, peak_bytes
+from measure import benchmark_parser, machine, median_seconds, peak_bytes, write_json
 from torch.nn import functional as F
 
 from sifa_zoo.ops import backends, inter_frame_attention
@@ -116,7 +114,7 @@ def table(rows: list[dict], device: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"])
     parser.add_argument("--batch", type=int, default=1)
@@ -124,7 +122,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--offset-scale", type=float, default=1.0, help="standard deviation of the offsets, pixels")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="time steps T'")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     inter_frame_attention(torch.zeros(1, 1, 2, 1, 1, device=args.device), torch.zeros(1, 18, 2, 1, 1).to(args.device))
@@ -139,9 +136,7 @@ def main() -> None:
     print(table(rows, args.device))
     print(f"\nmedian ratio: forward {statistics.median(row['forward_ratio'] for row in rows):.1f}", end=", ")
     print(f"forward + backward {statistics.median(row['both_ratio'] for row in rows):.1f}")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"setting": setting, "rows": rows}, indent=2) + "\n")
+    write_json(args.json, {"setting": setting, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import timm
 import torch
 import torchvision
 from bench_models import channels_last
-from measure import machine, synchronize
+from measure import benchmark_parser, machine, synchronize, write_json
 from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn import functional as F
@@ -37,8 +37,8 @@ from torch.nn.utils import clip_grad_norm_
 
 import sifa_zoo
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.clip_sampler import ClipSampler
+from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.reading import read_videos
 from sifa_zoo.datasets.transforms import train_transform
 from sifa_zoo.datasets.videos import VideoList
@@ -136,7 +136,7 @@ def report(rows: list[dict]) -> str:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     known = [*sifa_zoo.list_models(), *VIDEO_MODELS]
     parser.add_argument("--models", nargs="+", default=[*NANO, *VIDEO_MODELS], choices=["all", *known], metavar="NAME")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -148,7 +148,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="processes that decode")
     parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     parser.add_argument("--data", type=Path, help="videos with train/CLASS folders, or a list")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a model, dtype and whether compiled: of this process
     args = parser.parse_args()
     args.models = known if "all" in args.models else args.models
@@ -179,9 +178,7 @@ def main() -> None:
     versions = f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}"
     setting = f"{machine(args.device)}; {versions}; batch {args.batch}, {args.workers} decoding"
     print(f"{setting}\n\n{report(rows)}")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"setting": setting, "rows": rows}, indent=2) + "\n")
+    write_json(args.json, {"setting": setting, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from sifa_zoo.evaluation.evaluate import evaluate_run
 from sifa_zoo.files import write_files
 from sifa_zoo.publishing.publish import describe_weights
 from sifa_zoo.runtime.checkpoint import load_run, read_info
-from sifa_zoo.weights.finding import EMBEDDED, read_weights, weights_file
+from sifa_zoo.weights.contents import read_weights
+from sifa_zoo.weights.finding import EMBEDDED, weights_file
 from sifa_zoo.weights.info import METADATA_KEY
 from sifa_zoo.weights.manifest import manifest_path, manifest_with
 

@@ -1,7 +1,9 @@
-"""Times, peak memory, and the name of the machine, as all benchmarks here take them."""
+"""Flags, times, peak memory, the name of the machine and the file of figures, alike in all benchmarks here."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import statistics
@@ -12,6 +14,20 @@ from pathlib import Path
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is not to talk
 
 import torch
+
+
+def benchmark_parser(text: str | None) -> argparse.ArgumentParser:
+    """A parser with the help of a benchmark, and its flag `--json`."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    return parser
+
+
+def write_json(path: Path | None, figures: dict) -> None:
+    """Writes figures where `--json` says."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def synchronize(device: str) -> None:

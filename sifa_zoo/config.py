@@ -20,7 +20,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def _setting(default: Any, text: str, **metadata: Any) -> Any:
-    """A dataclass field with the help text of its command-line flag."""
+    """A dataclass field with the help text of its command-line flag; a `group` is that of the next flags too."""
     return field(default=default, metadata={"help": text, **metadata})
 
 
@@ -131,7 +131,9 @@ class AugmentConfig:
         ValueError: If a value is out of range; the message says what is allowed.
     """
 
-    crop_scale: float = _setting(0.5, "smallest share of the frame's area that a random resized crop keeps")
+    crop_scale: float = _setting(
+        0.5, "smallest share of the frame's area that a random resized crop keeps", group="augmentation"
+    )
     crop_ratio: float = _setting(4 / 3, "largest width / height of such a crop; the smallest is its inverse")
     hflip: bool = _setting(True, "mirror half of the clips; classes that differ only in left and right are exchanged")
     rand_augment: int = _setting(0, "RandAugment: operations per clip; 0 turns it off")
@@ -145,11 +147,17 @@ class AugmentConfig:
     blur_prob: float = _setting(0.0, "share of blurred clips")
     erase_prob: float = _setting(0.0, "share of clips in which a random rectangle is erased")
     mixup_alpha: float = _setting(
-        0.0, "MixUp of the clips of a batch, with shares from Beta(alpha, alpha); 0 turns it off"
+        0.0,
+        "MixUp of the clips of a batch, with shares from Beta(alpha, alpha); 0 turns it off",
+        group="mixing of clips",
     )
     cutmix_alpha: float = _setting(0.0, "CutMix, likewise; with both, each batch takes one of them")
     mix_prob: float = _setting(1.0, "share of batches that are mixed")
-    balance: float = _setting(0.0, "draw videos in proportion to class size ** -balance; 1 makes all classes equal")
+    balance: float = _setting(
+        0.0,
+        "draw videos in proportion to class size ** -balance; 1 makes all classes equal",
+        group="sampling of videos",
+    )
     repeats: int = _setting(1, "clips of each video in an epoch, one after another")
 
     def __post_init__(self) -> None:
@@ -180,13 +188,15 @@ class TrainConfig(AugmentConfig):
         ValueError: If a value is out of range; the message says what is allowed.
     """
 
-    epochs: int = _setting(20, "passes over the training videos")
+    epochs: int = _setting(20, "passes over the training videos", group="training")
     batch_size: int = _setting(8, "clips per step, in each process")
     accumulation_steps: int = _setting(1, "steps whose gradients are added up for an update")
     opt: str = _setting("adamw", "optimiser, by its timm name (sgd: with Nesterov momentum; momentum: without)")
     lr: float = _setting(5e-4, "peak learning rate")
     lr_batch: int = _setting(
-        0, "global batch that the learning rates are meant for; they are scaled by the actual one / this; 0: not scaled"
+        0,
+        "global batch that the learning rates are meant for; they are scaled by the actual one / this; 0: not scaled",
+        group="schedule of the learning rate",
     )
     min_lr: float = _setting(0.0, "learning rate at the end of the cosine")
     warmup_lr: float = _setting(0.0, "learning rate at which warm-up begins; 0: the first of equal increments up to lr")
@@ -194,7 +204,7 @@ class TrainConfig(AugmentConfig):
     layer_decay: float = _setting(
         1.0, "factor of the learning rate from each layer to the one before; 1: the same for all"
     )
-    momentum: float = _setting(0.9, "momentum, for optimisers that have it")
+    momentum: float = _setting(0.9, "momentum, for optimisers that have it", group="optimisation and regularisation")
     weight_decay: float = _setting(0.05, "weight decay")
     loss_weight: float = _setting(1.0, "factor on the loss, before gradients are computed and clipped")
     label_smoothing: float = _setting(0.1, "label smoothing in the loss")
@@ -203,17 +213,21 @@ class TrainConfig(AugmentConfig):
     ema_decay: float = _setting(
         0.0, "decay of a moving average of the weights, which is what is validated and kept; 0: none"
     )
-    freeze: str = _setting("", "do not train the stem and the first N stages, or the parameters that match a pattern")
+    freeze: str = _setting(
+        "",
+        "do not train the stem and the first N stages, or the parameters that match a pattern",
+        group="what is trained",
+    )
     linear_probe: bool = _setting(False, "train only the classifier")
-    patience: int = _setting(0, "stop after this many epochs without a better one; 0: never")
+    patience: int = _setting(0, "stop after this many epochs without a better one; 0: never", group="validation")
     num_clips: int = _setting(1, "clips per video when evaluating; the scores of all views are averaged")
     num_crops: int = _setting(1, "crops per clip when evaluating: 1 (centre) or 3 (along the longer side)")
-    precision: str = _setting("fp32", "fp32, or autocast to bf16 or fp16")
+    precision: str = _setting("fp32", "fp32, or autocast to bf16 or fp16", group="speed and memory")
     grad_checkpointing: bool = _setting(False, "recompute activations in the backward pass: less memory, more time")
     compile: bool = _setting(False, "torch.compile the model")
     sync_bn: bool = _setting(False, "batch norm over the batches of all processes")
     fsdp: bool = _setting(False, "divide weights, gradients and optimiser state among the processes")
-    skip_bad: bool = _setting(False, "leave out videos that cannot be decoded, and count them")
+    skip_bad: bool = _setting(False, "leave out videos that cannot be decoded, and count them", group="run")
     save_every: int = _setting(0, "updates between saves, besides the one after each epoch; 0: none")
     save_minutes: float = _setting(0.0, "minutes between such saves; 0: none")
     workers: int = _setting(2, "processes that decode videos, per process that trains")

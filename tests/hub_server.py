@@ -41,9 +41,6 @@ class Blob:
         stored = pointer if self.lfs else data
         self.git_oid = hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
         self.etag = self.sha256 if self.lfs else self.git_oid
-        self.entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": self.git_oid}
-        if self.lfs:
-            self.entry["lfs"] = {"oid": self.sha256, "size": len(data), "pointerSize": len(pointer)}
 
 
 @dataclass
@@ -68,10 +65,8 @@ class Fault:
     times: float = 1  # counted down; math.inf: for ever
     methods: tuple[str, ...] = ("GET", "HEAD")
     delay: float = 0.0  # seconds before anything else
-    drop: bool = False  # hang up without an answer
-    reset: bool = False  # hang up by resetting the connection rather than by closing it
+    reset: bool = False  # reset the connection without an answer
     status: int | None = None  # answer with this instead
-    retry_after: int = 1  # seconds, told with status 429
     cut_at: int | None = None  # announce all, send nothing from this byte of the file on, hang up
     shorten_to: int | None = None  # announce and send only so many bytes
     corrupt: bool = False  # alter the last byte
@@ -186,19 +181,17 @@ class _Handler(BaseHTTPRequestHandler):
             fits = (f for f in self.hub.faults if f.applies(self.command, self.route, on_content))
             fault = next(fits, Fault(""))
             fault.times -= 1
-        if self.hub.closing.wait(fault.delay) or fault.drop:
+        closing = self.hub.closing.wait(fault.delay)
+        if closing or fault.reset:
             self.log_request()
-            self._hang_up(fault)
+            if not closing:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())  # here and now: the orderly way would say goodbye first
+            raise ConnectionAbortedError
         if fault.status is not None:
-            headers = {"Retry-After": str(fault.retry_after)} if fault.status == 429 else {}
+            headers = {"Retry-After": "1"} if fault.status == 429 else {}
             raise _Error(fault.status, "A fault that the test switched on", **headers)
         return fault
-
-    def _hang_up(self, fault: Fault) -> None:
-        if fault.reset:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(self.connection.detach())  # here and now: the orderly way would say goodbye first
-        raise ConnectionAbortedError
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str], announced: int | None = None) -> None:
         self.send_response(status)
@@ -228,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         sent = body if fault.cut_at is None else body[: max(0, fault.cut_at - start)]
         self._answer(206 if asked else 200, sent, headers, announced=len(body))
         if len(sent) < len(body):
-            self._hang_up(fault)
+            raise ConnectionAbortedError
 
     def _authenticate(self, required: bool = False, code: str | None = None) -> bool:
         given = self.headers.get("Authorization")
@@ -277,15 +270,6 @@ class _Handler(BaseHTTPRequestHandler):
         repo, commit, files = self._find(repo_id, revision or "main")
         info = {"id": repo_id, "sha": commit, "private": repo.private, "gated": "manual" if repo.gated else False}
         self._answer_json(info | {"siblings": [{"rfilename": name} for name in files], "tags": []})
-
-    def _tree(self, repo_id: str, revision: str) -> None:
-        if self.query.get("recursive", [""])[0].lower() != "true":
-            raise _Error(400, "The test double lists trees only with recursive=true")
-        self._answer_json([blob.entry for blob in self._find(repo_id, revision)[2].values()])
-
-    def _whoami(self) -> None:
-        self._authenticate(required=True)
-        self._answer_json({"type": "user", "name": self.hub.user, "orgs": [], "auth": {"type": "access_token"}})
 
     def _create(self) -> None:
         self._authenticate(required=True)
@@ -339,9 +323,7 @@ _REPO = "([^/]+/[^/]+)"
 _ROUTES = (
     ("GET HEAD", f"/{_REPO}/resolve/([^/]+)/(.+)", _Handler._resolve),
     ("GET HEAD PUT", "/cdn/([0-9a-f]{64})/.+", _Handler._cdn),
-    ("GET", "/api/whoami-v2", _Handler._whoami),
     ("GET", f"/api/models/{_REPO}(?:/revision/([^/]+))?", _Handler._info),
-    ("GET", f"/api/models/{_REPO}/tree/([^/]+)", _Handler._tree),
     ("POST", "/api/repos/create", _Handler._create),
     ("POST", "/api/validate-yaml", _Handler._validate_yaml),
     ("POST", f"/api/models/{_REPO}/preupload/([^/]+)", _Handler._preupload),

@@ -2,9 +2,12 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+from sifa_zoo.video.load import load_video
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sifa_zoo"
@@ -79,11 +82,35 @@ def test_no_two_files_share_a_name():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("file, functions", re.findall(r"^\d+\. `sifa_zoo/([\w/]+\.py)`: (.+)$", PAGE, re.MULTILINE))
-def test_the_ways_lead_through_functions_that_exist(file, functions):
+def steps(text: str) -> list[tuple[str, str]]:
+    """File and function, as the numbered lines of a page name them."""
+    lines = re.findall(r"^\d+\. `sifa_zoo/([\w/]+\.py)`: (.+)$", text, re.MULTILINE)
+    return [(file, name) for file, text in lines for name in re.findall(r"`([\w.]+)`", text)]
+
+
+@pytest.mark.parametrize(("file", "name"), steps(PAGE))
+def test_the_ways_lead_through_functions_that_exist(file, name):
     tree = ast.parse((PACKAGE / file).read_text())
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    assert {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", functions)} <= defined
+    assert set(name.split(".")) <= defined
+
+
+def test_load_video_takes_the_steps_that_are_drawn(videos):
+    """All functions of ours that are called for a video that was read before, in the order in which they begin."""
+    load_video(videos["long_gop"], [3])
+    called = {}
+
+    def note(frame, event, _):
+        if event == "call" and (path := Path(frame.f_code.co_filename)).is_relative_to(PACKAGE):
+            called[path.relative_to(PACKAGE).as_posix(), frame.f_code.co_name] = None
+
+    sys.setprofile(note)
+    load_video(videos["long_gop"], [3, 30], short_side=32)
+    sys.setprofile(None)
+    (way,) = re.findall(r"^### .*`load_video.*?(?=^###)", PAGE, re.MULTILINE | re.DOTALL)
+    drawn = [(file, "__init__" if name == "Canvas" else name.rpartition(".")[2]) for file, name in steps(way)]
+    assert list(called) == drawn
+    assert len(drawn) <= 15
 
 
 FILES = [path for folder in ("sifa_zoo", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -80,7 +80,7 @@ def test_beside_packages_of_the_same_names_in_a_clone_that_is_not_installed(tmp_
 
 
 def test_dependencies_are_those_that_the_package_imports():
-    code = "import sys, sifa_zoo; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    code = "import sys, sifa_zoo.registry.create; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(HUBCONF["dependencies"]) <= set(done.stdout.split())
     assert {"torch", "torchvision", "timm", "safetensors", "huggingface_hub", "numpy"} <= set(HUBCONF["dependencies"])

@@ -1,4 +1,8 @@
-"""The command `sifa-zoo`. Flags come from the settings' dataclasses; torch is imported when a command runs."""
+"""The command `sifa-zoo`: one file per room, with its flags and what it prints.
+
+In: words of a command line. Out: calls of the rooms below, and an exit code. Uses all rooms, which are imported when a
+command runs, so that help needs no torch. Most flags come from the settings' dataclasses.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         something went wrong on the way (a full disk, a loss that is not finite, a video that cannot be read, data that
         are gone); 130 or 143 after Ctrl-C or SIGTERM.
     """
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         return args.command(args)
     except BrokenPipeError:  # `sifa-zoo list | head`
@@ -42,7 +46,8 @@ def _exit_code(error: BaseException) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="sifa-zoo", description="Video models with inter-frame attention.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -23,13 +23,13 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
     parser.add_argument("data", metavar="DATA", help="as for finetune; or a single list or class folder")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="split of DATA (default: val)")
-    add_settings(parser, ReadConfig)
-    add_settings(parser, EvalConfig)
     add_device(parser)
     output_help = (
         "folder for the result, tables of videos and classes, pictures and report.html; or a .json file for the result"
     )
     parser.add_argument("--output", metavar="FOLDER", help=output_help)
+    add_settings(parser, EvalConfig, "scoring (default views and precision: those of the weights)")
+    add_settings(parser, ReadConfig, "data")
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +43,8 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _eval(args: argparse.Namespace) -> int:
     from sifa_zoo.evaluation.evaluate import evaluate_run
+    from sifa_zoo.evaluation.figures import is_complete
     from sifa_zoo.evaluation.results import REPORT, result_json
-    from sifa_zoo.evaluation.scores import is_complete
     from sifa_zoo.files import write_files
     from sifa_zoo.runtime.processes import is_first_process
 
@@ -71,13 +71,12 @@ def _eval(args: argparse.Namespace) -> int:
 
 
 def _print_result(args: argparse.Namespace, result: dict[str, Any]) -> None:
-    from sifa_zoo.evaluation.report import FIGURES, figure_text
-    from sifa_zoo.evaluation.scores import is_complete
+    from sifa_zoo.evaluation.figures import figure_texts, is_complete
 
     shortfall = "" if is_complete(result) else " - INCOMPLETE"
     print(f"{args.weights} on {args.data}: {result['protocol']}")
     print(f"{result['videos']} of {result['expected']} videos evaluated{shortfall}")
-    print(", ".join(f"{name} {figure_text(key, result[key])}" for key, (name, _) in FIGURES.items() if key in result))
+    print(", ".join(f"{name} {text}" for name, text in figure_texts(result).items()))
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -7,38 +7,72 @@ import ast
 import dataclasses
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 WEIGHTS_HELP = "run folder, weights file, or name of weights"
+_METAVARS = {int: "N", float: "X", float | None: "X"}
 
 
 def add_settings(
-    group: argparse._ActionsContainer, config: type, *, show_defaults: bool = False, without: type | None = None
+    parser: argparse.ArgumentParser,
+    config: type,
+    title: str | None = None,
+    *,
+    show_defaults: bool = False,
+    without: type | None = None,
 ) -> None:
     """Adds a flag per field of a settings dataclass, except for the fields of the class `without`.
 
-    A flag that is not given is absent from the namespace.
+    They form a group of that title, up to a field that begins a group of its own. A flag that is not given is absent
+    from the namespace.
     """
     types = typing.get_type_hints(config)
     left_out = {field.name for field in dataclasses.fields(without)} if without else set()
+    group = parser.add_argument_group(title) if title else parser
     for field in dataclasses.fields(config):
         if field.name in left_out:
             continue
+        if "group" in field.metadata:
+            group = parser.add_argument_group(field.metadata["group"])
         default = f" (default: {setting_text(field.default) or 'nothing'})" if show_defaults else ""
         text = field.metadata["help"] + default
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
-        options |= {"metavar": field.metadata["metavar"]} if "metavar" in field.metadata else {}
         if types[field.name] is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(field.default, tuple):
-            options |= {"type": float, "nargs": len(field.default)}
+            options |= {"type": float, "nargs": len(field.default), "metavar": "X"}
         else:
-            options["type"] = _value_parser(types[field.name])
+            metavar = field.metadata.get("metavar") or _METAVARS.get(types[field.name], "NAME")
+            options |= {"type": _value_parser(types[field.name]), "metavar": metavar}
         group.add_argument(f"--{field.name.replace('_', '-')}", **options)
+
+
+def shorten_help(parser: argparse.ArgumentParser, *shown: str) -> None:
+    """Makes `--help` show these flags, by their names in the namespace; `--help-all` shows all. To be called last."""
+    hidden = {action: action.help for action in parser._actions if action.dest not in ("help", *shown)}
+    for action in hidden:
+        action.help = argparse.SUPPRESS
+    parser.add_argument("--help-all", action=_HelpAll, hidden=hidden, help="show all flags, in groups, and exit")
+
+
+class _HelpAll(argparse.Action):
+    """Prints the help with the flags that `--help` hides."""
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, *, hidden: Mapping[argparse.Action, str | None], help: str
+    ) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+        self.hidden = hidden
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        for action, text in self.hidden.items():
+            action.help = text
+        parser.print_help()
+        parser.exit()
 
 
 def given(args: argparse.Namespace, config: type) -> dict[str, Any]:

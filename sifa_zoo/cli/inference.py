@@ -40,11 +40,11 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_predict)
     parser.add_argument("videos", metavar="VIDEO", nargs="*", help="video files, folders of them, or patterns")
     _add_weights(parser)
-    add_settings(parser, EvalConfig)
     parser.add_argument("--topk", type=int, default=5, help="classes to print (default: 5)")
     parser.add_argument("--csv", metavar="FILE", help="also write a table; for a stream, of its segments")
     parser.add_argument("--json", metavar="FILE", help="also write JSON; for a stream, a line per window and segment")
     parser.add_argument("--picture", metavar="FILE", help="draw the clip's frames and the scores")
+    add_settings(parser, EvalConfig, "scoring of videos")
     group = parser.add_argument_group("stream")
     stream_help = "predict over time: a long video, a camera such as /dev/video0, a URL, or - for standard input"
     group.add_argument("--stream", metavar="SOURCE", help=stream_help)
@@ -92,8 +92,8 @@ def _predict(args: argparse.Namespace) -> int:
 def _predict_videos(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sifa_zoo.inference.picture import clip_frames, draw_prediction
-    from sifa_zoo.inference.predict import find_videos, predict_videos
+    from sifa_zoo.evaluation.charts import draw_prediction
+    from sifa_zoo.inference.predict import clip_frames, find_videos, predict_videos
     from sifa_zoo.runtime.checkpoint import clip_config, load_run
     from sifa_zoo.runtime.devices import pick_device
 
@@ -114,7 +114,7 @@ def _predict_videos(args: argparse.Namespace) -> int:
     finally:  # an interrupted prediction keeps what it has
         _write_tables(args, done)
     if args.picture and done[0].scores:
-        draw_prediction(clip_frames(videos[0], clip_config(model)), done[0].scores).save(args.picture)
+        draw_prediction(clip_frames(videos[0], clip_config(model)), done[0].scores).savefig(args.picture)
     bad = sum(prediction.error is not None for prediction in done)
     if bad and len(done) > 1:
         print(f"{bad} of {len(done)} videos could not be decoded", file=sys.stderr)

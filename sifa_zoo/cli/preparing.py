@@ -36,11 +36,13 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help=model_help)
     parser.add_argument("--quick", action="store_true", help="decode only the first frame of each video")
     parser.add_argument("--csv", metavar="FILE", help="write all findings to a table")
-    parser.add_argument("--workers", type=positive_int, help="videos at a time (default: one per core)")
-    parser.add_argument("--batch-size", type=positive_int, default=8, help="clips per step of training (default: 8)")
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="videos at a time (default: one per core)")
+    parser.add_argument(
+        "--batch-size", type=positive_int, metavar="N", default=8, help="clips per step of training (default: 8)"
+    )
     add_device(parser)
-    add_settings(parser, ReadConfig)
-    add_settings(parser.add_argument_group("clip (default: as the model says)"), ClipConfig)
+    add_settings(parser, ReadConfig, "data")
+    add_settings(parser, ClipConfig, "clip (default: as the model says)")
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -93,7 +95,7 @@ def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) 
         resize_command,
         training_rate,
     )
-    from sifa_zoo.registry import create_model
+    from sifa_zoo.registry.create import create_model
     from sifa_zoo.runtime.devices import pick_device
 
     loading = loading_rate(videos, clip)
@@ -117,9 +119,9 @@ def _add_resize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="as for finetune; the originals are only read")
     parser.add_argument("output", metavar="OUT", help="folder for the copies; an interrupted command continues there")
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has none")
-    parser.add_argument("--workers", type=positive_int, help="videos at a time (default: one per core)")
-    add_settings(parser, ReadConfig)
-    add_settings(parser.add_argument_group("copies"), ResizeConfig, show_defaults=True)
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="videos at a time (default: one per core)")
+    add_settings(parser, ReadConfig, "data")
+    add_settings(parser, ResizeConfig, "copies", show_defaults=True)
 
 
 def _resize(args: argparse.Namespace) -> int:
@@ -151,7 +153,7 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
         "--val-share", type=float, default=0.2, help="share of each class that is set aside (default: 0.2)"
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other videos (default: 0)")
-    add_settings(parser, ReadConfig)
+    add_settings(parser, ReadConfig, "data")
 
 
 def _split(args: argparse.Namespace) -> int:

@@ -7,21 +7,42 @@ import shlex
 import sys
 from pathlib import Path
 
-from sifa_zoo.cli.flags import Commands, add_device, add_model_args, add_settings, given, setting_text
+from sifa_zoo.cli.flags import Commands, add_device, add_model_args, add_settings, given, setting_text, shorten_help
 from sifa_zoo.config import AugmentConfig, ClipConfig, ReadConfig, TrainConfig
 from sifa_zoo.files import CONFIG, STATE
 from sifa_zoo.training.recipes import Recipe, find_recipe, recipes
 
 INTERRUPTED = 130  # the exit code that shells report after Ctrl-C
 
+_EXAMPLES = """\
+examples:
+  sifa-zoo finetune videos --model sifa_net_r50 --pretrained --recipe small --output runs/mine
+  sifa-zoo finetune videos --checkpoint runs/mine --epochs 5 --lr 1e-4 --output runs/longer
+  sifa-zoo finetune videos --resume --output runs/mine
+
+`sifa-zoo finetune --help-all` shows every flag; `sifa-zoo recipes` the settings of recipes.
+"""
+_SHOWN = (
+    *("data", "output", "model", "val", "pretrained", "checkpoint", "recipe", "resume"),
+    *("num_frames", "frame_stride", "epochs", "batch_size", "lr"),
+)
+
 
 def add_commands(commands: Commands) -> None:
     """Add this module's commands to the parser of `sifa-zoo`."""
-    _add_finetune(commands.add_parser("finetune", help="fine-tune a model on labelled videos"))
+    _add_finetune(commands, "fine-tune a model on labelled videos")
     _add_recipes(commands.add_parser("recipes", help="print the settings that --recipe stands for"))
 
 
-def _add_finetune(parser: argparse.ArgumentParser) -> None:
+def _add_finetune(commands: Commands, text: str) -> None:
+    parser = commands.add_parser(
+        "finetune",
+        help=text,
+        description=text.capitalize() + ".",
+        usage="%(prog)s DATA --output RUN [--model NAME] [more flags]",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(command=_finetune)
     forms = "with class folders in train/ and val/, with lists train.txt and val.txt, or in a format of docs/data.md"
     parser.add_argument("data", metavar="DATA", help=f"folder {forms}")
@@ -29,10 +50,13 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
     model_help = "name of a model, as `sifa-zoo list` prints it, or of weights; a checkpoint brings its own"
     parser.add_argument("--model", metavar="NAME", help=model_help)
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has no splits")
-    add_settings(parser, ReadConfig)
+    parser.add_argument("--pretrained", action="store_true", help="start from the model's default weights")
     checkpoint_help = "start from a run folder, weights file or hf-hub:OWNER/NAME"
     parser.add_argument("--checkpoint", metavar="WEIGHTS", help=checkpoint_help)
-    parser.add_argument("--pretrained", action="store_true", help="start from the model's default weights")
+    known = "; ".join(f"{name}: {recipe.text}" for name, recipe in recipes().items())
+    parser.add_argument(
+        "--recipe", metavar="NAME", help=f"take the settings of a recipe where no flag says otherwise. {known}"
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -41,17 +65,15 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="continue the run in --output with its settings; auto: start one if there is none",
     )
+    add_model_args(parser)
+    add_device(parser)
     log_help = "also log to tensorboard or wandb, which must be installed"
     parser.add_argument("--log", metavar="NAME", nargs="+", default=[], help=log_help)
-    add_device(parser)
-    known = "; ".join(f"{name}: {recipe.text}" for name, recipe in recipes().items())
-    parser.add_argument(
-        "--recipe", metavar="NAME", help=f"take the settings of a recipe where no flag says otherwise. {known}"
-    )
-    add_model_args(parser)
-    add_settings(parser.add_argument_group("clip (default: as the checkpoint or the model says)"), ClipConfig)
-    add_settings(parser.add_argument_group("training"), TrainConfig, show_defaults=True, without=AugmentConfig)
-    add_settings(parser.add_argument_group("augmentation and sampling"), AugmentConfig, show_defaults=True)
+    add_settings(parser, ReadConfig, "data")
+    add_settings(parser, ClipConfig, "clip (default: as the checkpoint or the model says)")
+    add_settings(parser, TrainConfig, show_defaults=True, without=AugmentConfig)
+    add_settings(parser, AugmentConfig, show_defaults=True)
+    shorten_help(parser, *_SHOWN)
 
 
 def _add_recipes(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from sifa_zoo.registry import list_models
+    from sifa_zoo.registry.names import list_models
 
     names = list_models(args.filter, pretrained=args.pretrained)
     if not names:

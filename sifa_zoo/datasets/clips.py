@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from sifa_zoo.datasets.frame_sampling import clip_indices
 from sifa_zoo.datasets.mirror import mirror_labels
 from sifa_zoo.datasets.transforms import torch_seeded
 from sifa_zoo.datasets.videos import VideoList
-from sifa_zoo.video.load import Video, VideoError, frame_times, load_video, video_info
+from sifa_zoo.video.load import VideoError
+from sifa_zoo.video.reader import FolderReader, Video, VideoReader, open_reader
 
 # Training decodes frames a little larger than the model's input, so that random crops differ.
 TRAIN_SHORT_SIDE = 1.15
@@ -114,10 +116,10 @@ class ClipCutter:
         Raises:
             VideoError: If the video cannot be decoded, or has no times where `clip.fps` needs them.
         """
-        info = video_info(video)
-        indices = clip_of(video, self.clip, generator=generator)
-        short_side = min(round(self.clip.img_size * TRAIN_SHORT_SIDE), info.height, info.width)  # never enlarged here
-        frames = _load(video, indices, short_side)
+        reader = open_reader(video)
+        indices = clip_of(reader, self.clip, generator=generator)
+        short_side = min(round(self.clip.img_size * TRAIN_SHORT_SIDE), *reader.size)  # never enlarged here
+        frames = _read(reader, indices, short_side)
         image_labels = mirror_labels(labels, self.mirrored)
         if generator.random() < 0.5 and image_labels is not None:
             frames, labels = frames.flip(-1), image_labels
@@ -131,9 +133,9 @@ class ClipCutter:
             ValueError: If the transform makes another number of crops.
             VideoError: As from `train`.
         """
-        clips = [clip_of(video, self.clip, number=i, num_clips=self.num_clips) for i in range(self.num_clips)]
-        indices = [frame for clip in clips for frame in clip]
-        frames = _load(video, indices, self.clip.short_side)
+        reader = open_reader(video)
+        clips = [clip_of(reader, self.clip, number=i, num_clips=self.num_clips) for i in range(self.num_clips)]
+        frames = _read(reader, list(chain.from_iterable(clips)), self.clip.short_side)
         views = torch.stack([self.transform(clip) for clip in frames.split(self.clip.num_frames)])
         num_crops = views.shape[1] if views.ndim == 6 else 1  # (num_clips, num_crops, C, T, H, W)
         if num_crops != self.num_crops:
@@ -142,15 +144,23 @@ class ClipCutter:
 
 
 def clip_of(
-    video: Video, clip: ClipConfig, *, number: int = 0, num_clips: int = 1, generator: random.Random | None = None
+    reader: VideoReader | FolderReader,
+    clip: ClipConfig,
+    *,
+    number: int = 0,
+    num_clips: int = 1,
+    generator: random.Random | None = None,
 ) -> list[int]:
     """The frames of a clip: clip `number` of `num_clips` evenly spaced ones, or, with a generator, a random clip.
 
     Raises:
         VideoError: If the video cannot be decoded, or has no times where `clip.fps` needs them.
     """
+    times = None if clip.fps is None else reader.times(complete=True)
+    if times is not None and np.isnan(times).any():
+        raise VideoError(f"{reader.name}: a folder of pictures has no rate, which fps needs; leave fps out")
     return clip_indices(
-        video_info(video).num_frames,
+        reader.num_frames,
         num_frames=clip.num_frames,
         frame_stride=clip.frame_stride,
         sampling=clip.sampling,
@@ -158,17 +168,9 @@ def clip_of(
         num_clips=num_clips,
         generator=generator,
         fps=clip.fps,
-        times=None if clip.fps is None else _times(video),
+        times=times,
     )
 
 
-def _times(video: Video) -> np.ndarray:
-    times = frame_times(video, complete=True)
-    if np.isnan(times).any():
-        name = getattr(video, "name", None) if isinstance(video, bytes) else video
-        raise VideoError(f"{name}: a folder of pictures has no rate, which fps needs; leave fps out")
-    return times
-
-
-def _load(video: Video, indices: list[int], short_side: int) -> Tensor:
-    return torch.from_numpy(load_video(video, indices, short_side)).permute(0, 3, 1, 2)  # (T, C, H, W)
+def _read(reader: VideoReader | FolderReader, indices: list[int], short_side: int) -> Tensor:
+    return torch.from_numpy(reader.images(indices, short_side)).permute(0, 3, 1, 2)  # (T, C, H, W)

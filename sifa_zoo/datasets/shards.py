@@ -27,7 +27,7 @@ _LABELS = ("cls", "txt", "json")
 Item: TypeAlias = tuple[Tensor, int | Tensor, int]
 
 
-class Reader(NamedTuple):
+class ShardReader(NamedTuple):
     """A loader worker of a process, which decides the shards that it reads: its share of those of the process."""
 
     rank: int = 0
@@ -78,13 +78,13 @@ class ShardDataset(IterableDataset[Item]):
     def __iter__(self) -> Iterator[Item]:
         from webdataset.utils import pytorch_worker_info
 
-        for _, item in self.named(Reader(*pytorch_worker_info())):
+        for _, item in self.named(ShardReader(*pytorch_worker_info())):
             if isinstance(item, VideoError):
                 raise item
             yield item
 
     def named(
-        self, reader: Reader, *, start: int = 0, stop: int | None = None
+        self, reader: ShardReader, *, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[str, Item | VideoError]]:
         """The samples of a reader with their names, `shard, sample key`; or the error in place of one without clips.
 
@@ -105,7 +105,7 @@ class ShardDataset(IterableDataset[Item]):
             except VideoError as error:
                 yield where, error
 
-    def _endless(self, reader: Reader) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def _endless(self, reader: ShardReader) -> Iterator[tuple[int, int, dict[str, Any]]]:
         for number in count():
             samples = self._samples(reader, number)
             first = next(samples, None)
@@ -114,7 +114,7 @@ class ShardDataset(IterableDataset[Item]):
             yield first
             yield from samples
 
-    def _samples(self, reader: Reader, number: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def _samples(self, reader: ShardReader, number: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """One pass over the shards of a reader: samples, undecoded, each with the number of the pass and its index."""
         import webdataset
 
@@ -128,7 +128,7 @@ class ShardDataset(IterableDataset[Item]):
         for index, sample in samples:
             yield number, index, sample
 
-    def _shards(self, reader: Reader) -> list[tuple[int, str]]:
+    def _shards(self, reader: ShardReader) -> list[tuple[int, str]]:
         """The shards of a reader with their numbers, in the order of this epoch."""
         shards = list(enumerate(self.videos.shards))
         if self.cutter.seed is not None:

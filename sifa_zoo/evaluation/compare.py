@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from statistics import fmean
+from typing import Any, TypeAlias
 
-from sifa_zoo.evaluation.page import folded, page, paragraph, section, table
-from sifa_zoo.evaluation.report import FIGURES, figure_text
-from sifa_zoo.evaluation.results import SEPARATOR, Results, VideoRow, read_results
-from sifa_zoo.evaluation.scores import is_complete
+from sifa_zoo.evaluation.figures import FIGURES, figure_text, is_complete
+from sifa_zoo.evaluation.outcomes import SEPARATOR, VideoRow
+from sifa_zoo.evaluation.pages import render
+from sifa_zoo.evaluation.results import Results, read_results
 
-_SHOWN = 20
+Pair: TypeAlias = tuple[VideoRow, VideoRow]  # the rows of a video in both evaluations
+ClassChange: TypeAlias = tuple[str, int, float, float]  # class, videos, accuracy in the first, and in the second
+
+_SHOWN = 20  # rows of a table on a terminal
 _FACTS = ("run", "arch", "weights_sha256", "data", "root", "format", "protocol", "videos", "expected")
 
 
@@ -22,19 +27,18 @@ _FACTS = ("run", "arch", "weights_sha256", "data", "root", "format", "protocol",
 class Comparison:
     """How two evaluations of the same videos differ.
 
-    `figures` has both values per key of `FIGURES`, over the `num_videos` that both evaluated; `classes` has rows
-    `(class, videos, accuracy in the first, accuracy in the second)`, largest change first; `gained` and `lost` hold
+    `figures` has both values per key of `FIGURES`, over the `num_videos` that both evaluated; `classes` is
+    sorted, the largest change first; `gained` and `lost` hold
     both rows of each video that only the second, or only the first, classified correctly.
     """
 
-    first: Results
-    second: Results
+    results: tuple[Results, Results]
     num_videos: int
     figures: dict[str, tuple[float, float]]
     settings: dict[str, tuple[Any, Any]]
-    classes: list[tuple[str, int, float, float]]
-    gained: list[tuple[VideoRow, VideoRow]]
-    lost: list[tuple[VideoRow, VideoRow]]
+    classes: list[ClassChange]
+    gained: list[Pair]
+    lost: list[Pair]
 
     @property
     def p_value(self) -> float:
@@ -63,30 +67,32 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str], *, co
         way_out = "compare those with --common" if shared else "evaluate both on the same data"
         raise ValueError(f"figures over different videos cannot be compared: {counts}; {way_out}")
     pairs = [(tables[0][path], tables[1][path]) for path in shared]
-    if clash := next((pair for pair in pairs if pair[0]["label"] != pair[1]["label"]), None):
+    if clash := next(((a, b) for a, b in pairs if a["label"] != b["label"]), None):
         labels = f"{clash[0]['label']} in {first}, {clash[1]['label']} in {second}"
         raise ValueError(f"the labels differ: {clash[0]['path']} is {labels}; evaluate both on the same data")
+    multi_label = results[0].result.get("multi_label", False)
+    classes = _classes(pairs, multi_label=multi_label)
     return Comparison(
-        *results,
+        results,
         num_videos=len(pairs),
-        figures=_figures(results, pairs, same=same),
+        figures=_own_figures(*results) if same else _common_figures(pairs, classes, multi_label=multi_label),
         settings=_differences(*results),
-        classes=_classes(results[0], pairs),
-        gained=[pair for pair in pairs if not _right(pair[0]) and _right(pair[1])],
-        lost=[pair for pair in pairs if _right(pair[0]) and not _right(pair[1])],
+        classes=classes,
+        gained=[(a, b) for a, b in pairs if not _is_right(a) and _is_right(b)],
+        lost=[(a, b) for a, b in pairs if _is_right(a) and not _is_right(b)],
     )
 
 
 def comparison_text(comparison: Comparison) -> str:
     """The comparison for a terminal."""
-    lines = [f"{name}: {_title(result)}" for name, result in zip("AB", _both(comparison), strict=True)]
+    videos, classes = _video_rows(comparison.gained + comparison.lost), _class_rows(comparison)
+    lines = [f"{name}: {_title(result)}" for name, result in zip("AB", comparison.results, strict=True)]
     lines += ["", f"{'over ' + _over(comparison):34} {'A':>10} {'B':>10} {'B - A':>10}"]
-    lines += [f"{row[0]:34} {row[1]:>10} {row[2]:>10} {row[3]:>10}" for row in _figure_rows(comparison)]
+    lines += [f"{name:34} {a:>10} {b:>10} {change:>10}" for name, a, b, change in _figure_rows(comparison)]
     lines += ["", _changed(comparison)]
-    lines += [f"  {_video_text(pair)}" for pair in _few(comparison.gained + comparison.lost)]
-    moved = [row for row in comparison.classes if row[2] != row[3]]
-    lines += ["", "classes that gained or lost" if moved else "no class gained or lost"]
-    lines += [f"  {name:32} {count:>6} {a:>9.2f} % {b:>9.2f} % {b - a:>+8.2f}" for name, count, a, b in _few(moved)]
+    lines += [f"  {path} ({label}): {a} -> {b}" for path, label, a, b in videos[:_SHOWN]]
+    lines += ["", "classes that gained or lost" if classes else "no class gained or lost"]
+    lines += [f"  {name:32} {count:>6} {a:>9} % {b:>9} % {change:>8}" for name, count, a, b, change in classes[:_SHOWN]]
     lines += ["", "settings that differ" if comparison.settings else "no setting differs"]
     lines += [f"  {name}: {a} | {b}" for name, (a, b) in comparison.settings.items()]
     return "\n".join(lines)
@@ -94,33 +100,17 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_html(comparison: Comparison) -> str:
     """The comparison as a self-contained page."""
-    a, b = _both(comparison)
-    moved = [(n, c, f"{x:.2f}", f"{y:.2f}", f"{y - x:+.2f}") for n, c, x, y in comparison.classes if x != y]
-    settings = [(name, *values) for name, values in comparison.settings.items()]
-    return page(
-        f"{a.folder.name} and {b.folder.name}",
-        paragraph(f"A: {_title(a)}"),
-        paragraph(f"B: {_title(b)}"),
-        section(
-            f"Figures over {_over(comparison)}",
-            table(["figure", "A", "B", "B - A"], _figure_rows(comparison), numbers=(1, 2, 3)),
-        ),
-        section(
-            "Videos that changed",
-            paragraph(_changed(comparison)),
-            _video_table("right only in B", comparison.gained),
-            _video_table("right only in A", comparison.lost),
-        ),
-        section(
-            "Classes that gained or lost",
-            table(["class", "videos", "A %", "B %", "B - A"], moved, numbers=(1, 2, 3, 4))
-            if moved
-            else paragraph("None."),
-        ),
-        section(
-            "Settings that differ",
-            table(["setting", "A", "B"], settings) if settings else paragraph("None."),
-        ),
+    a, b = comparison.results
+    return render(
+        "comparison.html",
+        title=f"{a.folder.name} and {b.folder.name}",
+        results={"A": _title(a), "B": _title(b)},
+        over=_over(comparison),
+        figures=_figure_rows(comparison),
+        changed=_changed(comparison),
+        videos={"right only in B": _video_rows(comparison.gained), "right only in A": _video_rows(comparison.lost)},
+        classes=_class_rows(comparison),
+        settings=[(name, *values) for name, values in comparison.settings.items()],
     )
 
 
@@ -135,12 +125,13 @@ def _evaluated(result: Results) -> dict[tuple[str, int], VideoRow]:
     return evaluated
 
 
-def _both(comparison: Comparison) -> tuple[Results, Results]:
-    return comparison.first, comparison.second
-
-
-def _right(row: VideoRow) -> bool:
+def _is_right(row: VideoRow) -> bool:
     return row["correct"] == "1"
+
+
+def _is_among_best(row: VideoRow, *, multi_label: bool) -> bool:
+    best = {value for name, value in row.items() if name[:3] == "top"}
+    return not best.isdisjoint(_labels(row, multi_label=multi_label))
 
 
 def _labels(row: VideoRow, *, multi_label: bool) -> list[str]:
@@ -149,48 +140,37 @@ def _labels(row: VideoRow, *, multi_label: bool) -> list[str]:
     return row["label"].split(SEPARATOR) if row["label"] else []
 
 
-def _figures(
-    results: tuple[Results, Results], pairs: Sequence[tuple[VideoRow, VideoRow]], *, same: bool
-) -> dict[str, tuple[float, float]]:
-    """Figures over the compared videos: the results' own if both are of exactly these, else from the rows."""
-    if same:
-        a, b = (result.result for result in results)
-        return {key: (a[key], b[key]) for key in FIGURES if None not in (a.get(key), b.get(key))}
-    multi_label = results[0].result.get("multi_label", False)
-    names = ["top1", "top5"] + ([] if multi_label else ["mean_class_accuracy"])
-    figures: dict[str, list[float]] = {name: [] for name in names}
-    for side in (0, 1):
-        rows = [pair[side] for pair in pairs]
-        figures["top1"].append(100 * sum(map(_right, rows)) / len(rows))
-        figures["top5"].append(100 * sum(_among_best(row, multi_label=multi_label) for row in rows) / len(rows))
-        if not multi_label:
-            accuracies = _class_accuracies(rows, multi_label=False).values()
-            figures["mean_class_accuracy"].append(sum(accuracies) / len(accuracies))
-    return {key: (a, b) for key, (a, b) in figures.items()}
-
-
-def _among_best(row: VideoRow, *, multi_label: bool) -> bool:
-    best = {value for name, value in row.items() if name[:3] == "top"}
-    return not best.isdisjoint(_labels(row, multi_label=multi_label))
-
-
-def _class_accuracies(rows: Sequence[VideoRow], *, multi_label: bool) -> dict[str, float]:
-    """Accuracy per class, in percent."""
-    right: Counter[str] = Counter()
-    total: Counter[str] = Counter()
-    for row in rows:
-        for label in _labels(row, multi_label=multi_label):
-            total[label] += 1
-            right[label] += _right(row)
-    return {label: 100 * right[label] / count for label, count in total.items()}
-
-
-def _classes(result: Results, pairs: Sequence[tuple[VideoRow, VideoRow]]) -> list[tuple[str, int, float, float]]:
-    multi_label = result.result.get("multi_label", False)
-    a, b = (_class_accuracies([pair[side] for pair in pairs], multi_label=multi_label) for side in (0, 1))
-    counts = Counter(label for row, _ in pairs for label in _labels(row, multi_label=multi_label))
-    rows = [(name, counts[name], a[name], b[name]) for name in a]
+def _classes(pairs: Sequence[Pair], *, multi_label: bool) -> list[ClassChange]:
+    """Name, videos and both accuracies, in percent, of each class; the largest change first."""
+    counts: Counter[str] = Counter()
+    right: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+    for pair in pairs:
+        for label in _labels(pair[0], multi_label=multi_label):
+            counts[label] += 1
+            for side in (0, 1):
+                right[side][label] += _is_right(pair[side])
+    rows = [(name, n, 100 * right[0][name] / n, 100 * right[1][name] / n) for name, n in counts.items()]
     return sorted(rows, key=lambda row: -abs(row[3] - row[2]))
+
+
+def _own_figures(first: Results, second: Results) -> dict[str, tuple[float, float]]:
+    """The figures of both results, which are over the same videos."""
+    a, b = first.result, second.result
+    return {key: (a[key], b[key]) for key in FIGURES if None not in (a.get(key), b.get(key))}
+
+
+def _common_figures(
+    pairs: Sequence[Pair], classes: Sequence[ClassChange], *, multi_label: bool
+) -> dict[str, tuple[float, float]]:
+    """The figures of both results over the videos that they have in common, as far as the rows give them."""
+
+    def shares(is_hit: Callable[[VideoRow], bool]) -> tuple[float, float]:
+        return 100 * fmean(is_hit(a) for a, _ in pairs), 100 * fmean(is_hit(b) for _, b in pairs)
+
+    figures = {"top1": shares(_is_right), "top5": shares(partial(_is_among_best, multi_label=multi_label))}
+    if not multi_label:
+        figures["mean_class_accuracy"] = fmean(a for _, _, a, _ in classes), fmean(b for _, _, _, b in classes)
+    return figures
 
 
 def _differences(first: Results, second: Results) -> dict[str, tuple[Any, Any]]:
@@ -209,17 +189,9 @@ def _title(result: Results) -> str:
 
 
 def _over(comparison: Comparison) -> str:
-    counts = [len([row for row in result.videos if not row["error"]]) for result in _both(comparison)]
+    counts = [len([row for row in result.videos if not row["error"]]) for result in comparison.results]
     common = "" if set(counts) == {comparison.num_videos} else f" common of {counts[0]} and {counts[1]}"
     return f"{comparison.num_videos}{common} videos"
-
-
-def _figure_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for key, (a, b) in comparison.figures.items():
-        difference = f"{b - a:+.2f}" if FIGURES[key][1] else f"{b - a:+.4f}"
-        rows.append((FIGURES[key][0], figure_text(key, a), figure_text(key, b), difference))
-    return rows
 
 
 def _changed(comparison: Comparison) -> str:
@@ -229,16 +201,17 @@ def _changed(comparison: Comparison) -> str:
     return f"{gained} videos are right only in B, {lost} only in A (exact sign test: p = {comparison.p_value:.2g})"
 
 
-def _video_text(pair: tuple[VideoRow, VideoRow]) -> str:
-    return f"{pair[0]['path']} ({pair[0]['label']}): {pair[0]['top1']} -> {pair[1]['top1']}"
+def _figure_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for key, (a, b) in comparison.figures.items():
+        name, unit = FIGURES[key]
+        rows.append((name, figure_text(key, a), figure_text(key, b), f"{b - a:+.2f}" if unit else f"{b - a:+.4f}"))
+    return rows
 
 
-def _video_table(title: str, pairs: Sequence[tuple[VideoRow, VideoRow]]) -> str:
-    if not pairs:
-        return ""
-    rows = [(a["path"], a["label"], a["top1"], b["top1"]) for a, b in pairs]
-    return folded(f"{len(rows)} {title}", table(["video", "label", "A", "B"], rows, caption=title))
+def _video_rows(pairs: Sequence[Pair]) -> list[tuple[str, str, str, str]]:
+    return [(a["path"], a["label"], a["top1"], b["top1"]) for a, b in pairs]
 
 
-def _few(rows: Sequence[Any]) -> Sequence[Any]:
-    return rows[:_SHOWN]
+def _class_rows(comparison: Comparison) -> list[tuple[str, int, str, str, str]]:
+    return [(name, n, f"{a:.2f}", f"{b:.2f}", f"{b - a:+.2f}") for name, n, a, b in comparison.classes if a != b]

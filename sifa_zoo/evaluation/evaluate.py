@@ -19,8 +19,9 @@ from sifa_zoo.datasets.reading import read_videos_or_shards
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.datasets.videos import DataError, VideoList
+from sifa_zoo.evaluation.figures import summarise
 from sifa_zoo.evaluation.results import describe, write_results
-from sifa_zoo.evaluation.scores import ScoreError, VideoScores, figures, gather_scores, scored_batches
+from sifa_zoo.evaluation.scores import ScoreError, VideoScores, gather_scores, scored_batches
 from sifa_zoo.runtime.batches import ClipLoader, clip_loader
 from sifa_zoo.runtime.checkpoint import clip_config, load_run, model_cfg
 from sifa_zoo.runtime.devices import spare_cores
@@ -49,7 +50,7 @@ def evaluate(
 
     Returns:
         `top1`, `top5`, `clip_top1`, `clip_top5`, `loss`, `mean_class_accuracy` or for multi-label `map`, as `figures`
-        in `scores` describes them; `videos` (evaluated) of `expected`; `failed`, a line for each that cannot be read.
+        describes them; `videos` (evaluated) of `expected`; `failed`, a line for each that cannot be read.
     """
     videos = loader.videos
     rows = score_videos(model, loader, device=device, precision=precision, max_clips=max_clips)
@@ -80,12 +81,6 @@ def score_videos(model: nn.Module, loader: ClipLoader, *, device: torch.device |
     return gather_scores(parts)
 
 
-def summarise(rows: VideoScores, videos: VideoList | ShardList) -> dict[str, Any]:
-    """The figures, and the number of videos behind them."""
-    counts = {"videos": len(rows), "expected": len(videos) + videos.num_missing, "failed": rows.failed}
-    return {**figures(rows, multi_label=videos.multi_label), **counts}
-
-
 def evaluate_run(
     run: str | os.PathLike[str],
     data: str | os.PathLike[str],
@@ -102,9 +97,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run on the videos of a data folder or list; transform, clip and classes are the run's own.
 
-    A run trained on several labels per video is scored that way (sigmoid, mAP), even if each video here has one.
-
-    Under `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
+    A run trained on several labels per video is scored that way (sigmoid, mAP), even if each video here has one. Under
+    `torchrun` every process calls this function, evaluates its share of the videos, and gets the same result.
 
     Args:
         run: A run folder, one of its weights files, or the name of a model with weights.
@@ -120,19 +114,16 @@ def evaluate_run(
         reading: Settings that differ from the defaults of `ReadConfig`.
 
     Returns:
-        The result of `evaluate`, its `protocol`, such as `16x4, 224, 10x3 views, softmax mean`, and the facts of
-        `describe`.
+        The result of `evaluate`, its `protocol` (`16x4, 224, 10x3 views, softmax mean`), and the facts of `describe`.
 
     Raises:
-        DataError: If the labels do not fit the run's classes, videos may have several but the run was trained on one,
-            or no video can be decoded.
+        DataError: If the labels are not of the kind and classes that the run was trained on, or no video can be read.
         ScoreError: If the model's scores are not finite.
         ValueError: If there is no such run, or a number is out of range.
     """
     asked: dict[str, Any] = {"num_clips": num_clips, "num_crops": num_crops, "precision": precision}
     given = {name: value for name, value in asked.items() if value is not None}
-    how = EvalConfig(**given, batch_size=batch_size, workers=workers)
-    read = ReadConfig(**(reading or {}))
+    how, read = EvalConfig(**given, batch_size=batch_size, workers=workers), ReadConfig(**(reading or {}))
     with process_group(device) as device:
         model = load_run(run, device)
         cfg, clip = model_cfg(model), clip_config(model)
@@ -144,9 +135,8 @@ def evaluate_run(
             rows = score_videos(model, loader, device=device, precision=how.precision, max_clips=batch_size)
         if not len(rows):
             raise DataError(f"none of the {len(videos)} videos of {data} can be decoded; the first: {rows.failed[0]}")
-        result = summarise(rows, videos)
-        result["protocol"] = how.protocol(clip, multi_label=videos.multi_label)
         settings = {**clip.to_dict(), **asdict(how), **asdict(read), "split": split, "device": str(device)}
+        result = summarise(rows, videos) | {"protocol": how.protocol(clip, multi_label=videos.multi_label)}
         result |= describe(run, data, videos=videos, arch=cfg["architecture"], settings=settings)
         if output is not None and is_writer():
             write_results(Path(output), result, rows=rows, videos=videos)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from sifa_zoo.datasets.videos import few
-from sifa_zoo.evaluation.metrics import (
-    among,
-    average_precision,
-    class_accuracy,
-    confusion_matrix,
-    mean_known,
-    percent,
-    topk_accuracy,
-)
 from sifa_zoo.runtime.devices import autocast
 from sifa_zoo.runtime.processes import gather_rows
 
@@ -140,39 +130,6 @@ def gather_scores(parts: Sequence[VideoScores]) -> VideoScores:
         names=tuple(names[place] for place in order),
         failed=failed,
     )
-
-
-def figures(rows: VideoScores, *, multi_label: bool = False) -> dict[str, float]:
-    """Accuracies in percent over videos and over views, and the loss of the averaged scores; NaN without rows.
-
-    Returns:
-        `top1`, `top5` (of all classes where there are fewer), `clip_top1`, `clip_top5`, `loss`, and
-        `mean_class_accuracy`, or for multi-label `map`. A video with several labels counts if one is.
-    """
-    names = ["top1", "top5", "clip_top1", "clip_top5", "map" if multi_label else "mean_class_accuracy", "loss"]
-    if not len(rows):
-        return dict.fromkeys(names, float("nan"))
-    labels, scores, views = rows.labels, rows.scores, rows.views.long()
-    tops = [topk_accuracy(scores, labels), topk_accuracy(scores, labels, k=TOP)]
-    tops += [percent(among(views[..., :1], labels)), percent(among(views, labels))]
-    if multi_label:
-        mean = mean_known(average_precision(scores, labels))
-        loss = F.binary_cross_entropy(scores, labels.float())
-    else:
-        mean = mean_known(class_accuracy(confusion(rows)))
-        loss = F.nll_loss(scores.clamp_min(1e-12).log(), labels)
-    return dict(zip(names, [*tops, mean, loss.item()], strict=True))
-
-
-def confusion(rows: VideoScores) -> Tensor:
-    """The confusion matrix of the best class of each video."""
-    best = rows.scores.argmax(1)
-    return confusion_matrix(best, rows.labels, num_classes=rows.scores.shape[1])
-
-
-def is_complete(result: Mapping[str, Any]) -> bool:
-    """Whether every video that the data names was evaluated."""
-    return result["videos"] == result["expected"]
 
 
 def refuse_infinite(finite: Tensor, model: nn.Module, *, names: Sequence[str] = (), precision: str = "fp32") -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sifa_zoo import __version__
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.evaluation.scores import refuse_infinite
-from sifa_zoo.inference.stream import Window, open_source, slide, to_input
+from sifa_zoo.inference.stream import Window, open_for, slide, to_input
 from sifa_zoo.inference.windows import model_windows
 from sifa_zoo.runtime.checkpoint import clip_config, model_cfg
 from sifa_zoo.weights.info import METADATA_KEY
@@ -86,7 +86,7 @@ def extract(
     clip = clip or clip_config(model)
     model = model.to(device).eval()
     values, times = [], []
-    with open_source(source, short_side=clip.short_side, fps=clip.fps) as opened:
+    with open_for(clip, source) as opened:
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=False)
         for batch in _batches(slide(opened, clip, windows), batch_size):
             clips = torch.stack([to_input(window.clip, clip) for window in batch])

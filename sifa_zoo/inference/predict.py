@@ -8,16 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig, EvalConfig
+from sifa_zoo.datasets.clips import clip_of
 from sifa_zoo.datasets.formats.video_files import VIDEO_SUFFIXES, holds_pictures, walk_videos
 from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.evaluation.evaluate import eval_loader
 from sifa_zoo.evaluation.scores import scored_batches
 from sifa_zoo.runtime.checkpoint import clip_config, model_cfg
 from sifa_zoo.video.load import VideoError
+from sifa_zoo.video.reader import open_reader
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,12 @@ def predict_videos(
                 yield Prediction(files[index], top_classes(known[index], names, topk=topk))
             else:
                 yield Prediction(files[index], [], next(failed))
+
+
+def clip_frames(path: str | os.PathLike[str], clip: ClipConfig) -> np.ndarray:
+    """The frames `(T, H, W, 3)`, uint8 RGB, of the clip that prediction cuts from the middle of a video."""
+    reader = open_reader(path)
+    return reader.images(clip_of(reader, clip), clip.short_side)
 
 
 def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[str]:

@@ -7,14 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
-from typing import TypeAlias
 
-import av
 import numpy as np
 import torch
-from av.error import FFmpegError
-from av.video.stream import VideoStream
 from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
@@ -24,25 +19,7 @@ from sifa_zoo.evaluation.scores import view_scores
 from sifa_zoo.inference.predict import class_names_of, is_multi_label, top_classes
 from sifa_zoo.inference.windows import Windows, model_windows, window_indices
 from sifa_zoo.runtime.checkpoint import clip_config
-from sifa_zoo.video import container
-from sifa_zoo.video.container import VideoError
-from sifa_zoo.video.index_building import TIMED_FORMATS
-from sifa_zoo.video.load import frame_times, video_info
-from sifa_zoo.video.scaling import Scaler, resized, turns, upright_size
-
-_CAMERAS = "/dev/video"
-Timed: TypeAlias = Iterator[tuple[float, av.VideoFrame]]  # pairs of seconds since the first frame, and frame
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video being read: frames per second, and its frames, each with its time in seconds since the first.
-
-    Frames are uint8 RGB `(H, W, 3)`, upright.
-    """
-
-    fps: float
-    frames: Iterator[tuple[float, np.ndarray]]
+from sifa_zoo.video.source import Source, open_source
 
 
 @dataclass(frozen=True)
@@ -79,19 +56,10 @@ class Segment:
 
 
 @contextmanager
-def open_source(source: str | os.PathLike[str], *, short_side: int, fps: float | None = None) -> Iterator[Source]:
-    """Open a video file, a camera (`/dev/video0`), a URL, or `-` for standard input.
-
-    Frames are those of `load_video`, in number, pixels and size; with `fps`, at that rate instead.
-
-    Raises:
-        VideoError: If it cannot be opened or has no video; on reading, if not one frame can be decoded.
-    """
-    name = os.fspath(source)
-    is_live = name == "-" or "://" in name or name.startswith(_CAMERAS)
-    with _open_live(name) if is_live else _open_file(name) as (own_fps, timed):
-        video = Source(own_fps, _upright(timed, name=name, short_side=short_side))
-        yield at_rate(video, fps) if fps else video
+def open_for(clip: ClipConfig, source: str | os.PathLike[str]) -> Iterator[Source]:
+    """A video, as `open_source` takes it, at the size and the rate at which clips are cut."""
+    with open_source(source, short_side=clip.short_side) as opened:
+        yield at_rate(opened, clip.fps) if clip.fps else opened
 
 
 def at_rate(source: Source, fps: float) -> Source:
@@ -168,7 +136,7 @@ def predict_stream(
         raise ValueError(f"topk must be at least 1, got {topk}")
     clip = clip or clip_config(model)
     model = model.to(device).eval()
-    with open_source(source, short_side=clip.short_side, fps=clip.fps) as opened:
+    with open_for(clip, source) as opened:
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=True)
         for cut in slide(opened, clip, windows):
             scores = view_scores(
@@ -210,80 +178,3 @@ def _cut(ring: Sequence[tuple[float, np.ndarray]], clip: ClipConfig, *, fps: flo
     end = ring[-1][0] + (1 / fps if fps else 0.0)
     frames, times = np.stack([frame for _, frame in chosen]), np.array([time for time, _ in chosen])
     return Window(frames, times, ring[0][0], end)
-
-
-@contextmanager
-def _open_file(name: str) -> Iterator[tuple[float, Timed]]:
-    """The rate of a file, and its frames at the times by which clips are sampled."""
-    if os.path.isdir(name):
-        raise VideoError(f"{name}: a folder; pictures have no times, so name a video file")
-    file = container.find_file(name)
-    with container.open_video(file) as video:
-        if video.container.format.name in TIMED_FORMATS:
-            fps = _rate(video.stream)
-            yield fps, _by_own_clock(video, interval=1 / (fps or 1))
-            return
-    times = np.maximum.accumulate(frame_times(name, complete=True))  # of packets without times of their own
-    frames = (frame for frame, _ in container.frames_in_order(file) if frame is not None)
-    yield video_info(name).fps, zip(map(float, times - times[0]), frames, strict=False)
-
-
-@contextmanager
-def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
-    """The rate of a camera, URL or standard input, and its frames at their own times."""
-    is_camera = name.startswith(_CAMERAS)
-    try:
-        if name == "-":
-            opened = av.open("pipe:0", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
-        else:
-            opened = av.open(name, format="v4l2" if is_camera else None, metadata_errors="replace")
-    except (FFmpegError, ValueError) as error:
-        raise VideoError(f"{name}: cannot be opened as a video ({error})") from error
-    with opened:
-        if not opened.streams.video:
-            raise VideoError(f"{name}: no video stream")
-        stream = opened.streams.video[0]
-        container.use_one_thread(stream.codec_context)
-        fps = _rate(stream)
-        yield fps, _by_own_clock(container.OpenVideo(opened, stream), interval=1 / (fps or 1))
-
-
-def _rate(stream: VideoStream) -> float:
-    """Frames per second; 0 if not known."""
-    return float(stream.average_rate or stream.guessed_rate or 0)
-
-
-def _by_own_clock(video: container.OpenVideo, *, interval: float) -> Timed:
-    """Frames with seconds since the first; `interval` is added where times stand still, go back or are missing."""
-    first = seconds = None
-    for frame in _decode(video):
-        base = frame.time_base or video.stream.time_base  # frames that the decoder held back have none
-        own = None if frame.pts is None or base is None else float(frame.pts * base)
-        if first is None or seconds is None:
-            first = seconds = own or 0.0
-        else:
-            seconds = own if own is not None and own > seconds else seconds + interval
-        yield seconds - first, frame
-
-
-def _upright(timed: Timed, *, name: str, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Upright frames as RGB; if the size changes, later frames are scaled to that of the first."""
-    scaler, size = Scaler(), None
-    for seconds, frame in timed:
-        quarter_turns = turns(frame.rotation)
-        if size is None:
-            size = resized(upright_size(frame, quarter_turns), short_side)
-        rgb = scaler.to_rgb(frame, size[::-1] if quarter_turns % 2 else size)
-        yield seconds, np.rot90(rgb, quarter_turns).copy()  # FFmpeg reuses its memory
-    if size is None:
-        hint = "; an MP4 can be piped if it was written for that (ffmpeg -movflags +faststart)" if name == "-" else ""
-        raise VideoError(f"{name}: not one frame can be decoded{hint}")
-
-
-def _decode(video: container.OpenVideo) -> Iterator[av.VideoFrame]:
-    """All frames; damaged packets are skipped."""
-    for packet in chain(container.packets(video), [None]):  # None flushes the decoder
-        try:
-            yield from video.codec.decode(packet)
-        except FFmpegError:
-            continue

@@ -1,4 +1,7 @@
-"""Operators of SIFA."""
+"""The operator of SIFA, registered with PyTorch: native kernels where they run, plain PyTorch elsewhere.
+
+In: features `(N, C, T, H, W)` and offsets `(N, 2 * K * K, T, H, W)`. Out: features. Uses no other room.
+"""
 
 from sifa_zoo.ops.compiler import BuildError
 from sifa_zoo.ops.functional import check_backend, inter_frame_attention

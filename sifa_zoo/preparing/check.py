@@ -15,8 +15,8 @@ from sifa_zoo.datasets.videos import DataError, VideoList, check_trainable
 from sifa_zoo.files import csv_bytes
 from sifa_zoo.preparing.digests import digests
 from sifa_zoo.preparing.parallel_map import parallel_dict, parallel_map, until_stopped
+from sifa_zoo.video.cache import is_cached
 from sifa_zoo.video.container import find_file, frames_in_order, open_video
-from sifa_zoo.video.index_cache import is_cached
 from sifa_zoo.video.load import VideoError, VideoInfo, load_video, video_info
 
 # Kind of finding -> whether it stops training.

@@ -28,11 +28,10 @@ from sifa_zoo.datasets.formats.table import write_table
 from sifa_zoo.datasets.videos import DataError, VideoList, few
 from sifa_zoo.files import is_temporary, write_files
 from sifa_zoo.preparing.parallel_map import parallel_dict, until_stopped
+from sifa_zoo.video.cache import find_index
 from sifa_zoo.video.container import find_file, frames_in_order
-from sifa_zoo.video.index_building import build_index
-from sifa_zoo.video.index_cache import find_index
 from sifa_zoo.video.load import VideoError, frame_times, video_info
-from sifa_zoo.video.scaling import turns
+from sifa_zoo.video.scan import build_index
 
 _SETTINGS = "resize.json"
 _TICK = Fraction(1, 90_000)  # seconds; frames last whole numbers of it at all usual rates but 23.976
@@ -125,7 +124,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         stream.codec_context.time_base = _TICK
         frames = ((frame, pts) for frame, pts in frames_in_order(find_file(source)) if frame is not None)
         for count, (frame, pts) in enumerate(until_stopped(frames, stop), 1):
-            upright = _reformat(frame, size, reformatter, quarter_turns=turns(info.rotation))
+            upright = _reformat(frame, size, reformatter, quarter_turns=round(info.rotation / 90) % 4)
             if count == 1:
                 for name in _COLORS:
                     setattr(stream.codec_context, name, getattr(upright, name))

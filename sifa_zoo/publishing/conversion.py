@@ -14,9 +14,9 @@ from torch import Tensor
 from sifa_zoo import __version__
 from sifa_zoo.files import write_files
 from sifa_zoo.models.convert import classifier_name, from_reference, inflate, without_prefix
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.checkpoint import clip_config, pack_weights
-from sifa_zoo.weights.finding import read_weights
+from sifa_zoo.weights.contents import read_weights
 from sifa_zoo.weights.info import WeightsInfo
 
 _WRAPPERS = ("state_dict", "model", "model_state")

@@ -14,11 +14,12 @@ from torch import nn
 
 from sifa_zoo import __version__
 from sifa_zoo.datasets.videos import few
+from sifa_zoo.evaluation.figures import is_complete
 from sifa_zoo.evaluation.results import RESULT
-from sifa_zoo.evaluation.scores import is_complete
 from sifa_zoo.publishing.fixed_clip import first_logits
 from sifa_zoo.runtime.checkpoint import load_run, model_cfg
-from sifa_zoo.weights.finding import file_info, weights_file
+from sifa_zoo.weights.contents import file_info
+from sifa_zoo.weights.finding import weights_file
 from sifa_zoo.weights.hub import CONFIG, WEIGHTS, file_sha256, split_repo, upload
 from sifa_zoo.weights.info import WeightsInfo
 from sifa_zoo.weights.manifest import Entry

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sifa_zoo.publishing.fixed_clip import first_logits
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.weights.finding import find_weights
 from sifa_zoo.weights.hub import CorruptError, file_sha256
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
 from sifa_zoo.datasets.clip_sampler import ClipSampler
+from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.shards import ShardDataset
 from sifa_zoo.datasets.videos import DataError, VideoList

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.weights.finding import find_entry, locate_weights
 from sifa_zoo.weights.info import METADATA_KEY, WeightsInfo
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from sifa_zoo.datasets.shard_list import ShardList
-from sifa_zoo.datasets.shards import Reader, ShardDataset
+from sifa_zoo.datasets.shards import ShardDataset, ShardReader
 from sifa_zoo.datasets.videos import DataError
 from sifa_zoo.runtime.processes import is_writer, rank, world_size
 
@@ -28,7 +28,7 @@ class ShardStream(IterableDataset):
     def __init__(self, dataset: ShardDataset, *, batch_size: int) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
-        self.reader = Reader(rank=rank(), num_replicas=world_size())
+        self.reader = ShardReader(rank=rank(), num_replicas=world_size())
         self.steps = len(dataset) // self.reader.num_replicas // batch_size
         if self.training and not self.steps:
             raise DataError(

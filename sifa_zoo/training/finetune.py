@@ -23,7 +23,7 @@ from sifa_zoo.datasets.videos import VideoList, few
 from sifa_zoo.evaluation.evaluate import eval_loader, evaluate
 from sifa_zoo.evaluation.scores import ScoreError
 from sifa_zoo.files import BEST, CONFIG, LAST, STATE
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.batches import ClipLoader
 from sifa_zoo.runtime.devices import spare_cores
 from sifa_zoo.runtime.processes import all_sum, gather, is_writer, on_writer, process_group, rank, say, world_size

@@ -15,7 +15,7 @@ from timm.optim import list_optimizers
 
 from sifa_zoo.config import ClipConfig, ReadConfig, TrainConfig
 from sifa_zoo.datasets.formats.labels import BY_INDEX
-from sifa_zoo.registry import is_model
+from sifa_zoo.registry.names import is_model
 from sifa_zoo.runtime.checkpoint import read_info, usual_clip
 from sifa_zoo.training.recipes import Recipe, find_recipe
 from sifa_zoo.weights.finding import SCHEMES

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from sifa_zoo.config import TrainConfig
+from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.formats.video_files import real_paths
 from sifa_zoo.datasets.mirror import mirrored_classes
-from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.reading import is_pattern, read_videos_or_shards
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.transforms import train_transform

@@ -24,6 +24,7 @@ from sifa_zoo import __version__
 from sifa_zoo.config import TrainConfig
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.videos import DataError, VideoList
+from sifa_zoo.evaluation.charts import draw_curve, png
 from sifa_zoo.files import BEST, CONFIG, CURVE, LAST, LOG, STATE, check_folder, csv_bytes, is_temporary, write_files
 from sifa_zoo.runtime.checkpoint import pack_weights, read_info
 from sifa_zoo.runtime.processes import gather, is_writer, rank, world_size
@@ -31,7 +32,6 @@ from sifa_zoo.runtime.provenance import data_fingerprint, git_commit, versions
 from sifa_zoo.runtime.shard_stream import usable_workers
 from sifa_zoo.training.epoch import EpochRow, Position
 from sifa_zoo.training.learner import Learner, effective_rates, global_batch
-from sifa_zoo.training.log import draw_curve
 from sifa_zoo.training.run_config import RunConfig
 from sifa_zoo.weights.info import WeightsInfo
 
@@ -187,7 +187,7 @@ def save_epoch(
     weights = pack_weights(tensors, info)
     files = {run / STATE: state}  # first: resuming reads nothing else
     files |= {run / BEST: weights} if best_row(rows) is rows[-1] else {}
-    files |= {run / LOG: csv_bytes(rows), run / CURVE: draw_curve(rows)}
+    files |= {run / LOG: csv_bytes(rows), run / CURVE: png(draw_curve(rows))}
     write_files({**files, run / LAST: weights})  # last: shows that all else is there
 
 

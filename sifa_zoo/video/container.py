@@ -1,8 +1,8 @@
 """Opens video files with FFmpeg (PyAV): their packets, their decoder, and why a file cannot be opened.
 
-Packets are numbered in decoding order. A packet is decoded with its number in place of its time, so each frame tells
-which packet it comes from. Decoders use one thread: this gives the most clips per second with several loader workers,
-and with frame threads damaged streams would decode differently.
+Packets are numbered in decoding order. Before it is decoded, a packet gets its number in place of its time, so that
+each frame tells which packet it comes from: see `packet_of`. Decoders use one thread: this gives the most clips per
+second with several loader workers, and with frame threads damaged streams would decode differently.
 
 No container stays open between calls, and none crosses a fork. FFmpeg's log stays off, as PyAV leaves it.
 """
@@ -14,6 +14,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -26,6 +28,7 @@ from av.video.stream import VideoStream
 
 # FFmpeg cuts the packets of these formats out of a stream of bytes; only seeking by byte finds the same ones again.
 SEEK_BY_BYTE = ("mpegts", "mpeg")
+ONE_THREAD = {"thread_type": "NONE", "thread_count": 1}  # attributes of decoders
 # AVFMT_FLAG_GENPTS, which PyAV sets: FFmpeg would make up missing times, and not as ffprobe does.
 _GENERATE_TIMES = 1
 _MP4_BOXES = (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip")  # with which an MP4 or MOV file may begin
@@ -57,32 +60,18 @@ class File:
     mtime_ns: int
     data: bytes | None = field(default=None, repr=False)
 
-    @contextmanager
-    def reading(self) -> Iterator[FileReader]:
+    def open(self) -> BinaryIO:
+        """Opens the file for reading its bytes from any place.
+
+        Raises:
+            VideoError: If it cannot be opened.
+        """
         if self.data is not None:
-            yield FileReader(self.data, -1)
-            return
+            return io.BytesIO(self.data)
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            return open(self.path, "rb", buffering=0)
         except OSError as error:
             raise VideoError(f"{self.path}: cannot be opened ({error})") from error
-        try:
-            yield FileReader(None, descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """Reads any part of a file."""
-
-    data: bytes | None
-    descriptor: int
-
-    def read(self, position: int, size: int) -> bytes:
-        if self.data is not None:
-            return self.data[position : position + size]
-        return os.pread(self.descriptor, size, position)
 
 
 @dataclass(frozen=True)
@@ -147,15 +136,15 @@ def open_video(file: File) -> Iterator[OpenVideo]:
 
 
 def use_one_thread(codec: VideoCodecContext) -> None:
-    codec.thread_type = "NONE"
-    codec.thread_count = 1
+    for name, value in ONE_THREAD.items():
+        setattr(codec, name, value)
 
 
 def _why_unreadable(file: File, error: FFmpegError) -> str:
     if isinstance(error, OSError):
         return f"cannot be opened ({error.strerror})"
-    with file.reading() as reader:
-        is_mp4 = reader.read(0, 8)[4:] in _MP4_BOXES
+    with file.open() as data:
+        is_mp4 = data.read(8)[4:] in _MP4_BOXES
     if is_mp4:
         return "MP4 without its index (moov atom), the file is truncated; copy or download it again"
     return "not a video that FFmpeg can open"
@@ -171,13 +160,8 @@ def packets(video: OpenVideo) -> Iterator[Packet]:
         pass  # whatever cannot be read ends the video, as the end of the file does
 
 
-def decode(codec: VideoCodecContext, packet: Packet | None, number: int = 0) -> list[VideoFrame] | None:
-    """Decodes packet `number`, or with no packet what the decoder still holds. None if the packet cannot be decoded.
-
-    Frames carry the number of their packet as their time: see `packet_of`.
-    """
-    if packet is not None:
-        packet.pts = number
+def decode(codec: VideoCodecContext, packet: Packet | None) -> list[VideoFrame] | None:
+    """Decodes a packet, or with None what the decoder still holds. None if the packet cannot be decoded."""
     try:
         return codec.decode(packet)
     except FFmpegError:
@@ -185,21 +169,21 @@ def decode(codec: VideoCodecContext, packet: Packet | None, number: int = 0) -> 
 
 
 def packet_of(frame: VideoFrame) -> int:
-    """The number of the packet that a frame decoded by `decode` comes from."""
+    """The number of the packet that a frame comes from."""
     assert frame.pts is not None
     return frame.pts
 
 
 def frames_in_order(file: File) -> Iterator[tuple[VideoFrame | None, int | None]]:
-    """All frames as the decoder puts them out, each with its packet's time; None for a packet it cannot decode."""
+    """All frames as the decoder puts them out, each with its packet's own time; None for a packet it cannot decode."""
     times: list[int | None] = []
     with open_video(file) as video:
-        for number, packet in enumerate(packets(video)):
-            times.append(packet.pts)
-            frames = decode(video.codec, packet, number)
-            if frames is None:
+        for packet in chain(packets(video), [None]):  # None gets what the decoder still holds
+            if packet is not None:
+                times.append(packet.pts)
+                packet.pts = len(times) - 1
+            frames = decode(video.codec, packet)
+            if frames is None and packet is not None:
                 yield None, None
             for frame in frames or []:
                 yield frame, times[packet_of(frame)]
-        for frame in decode(video.codec, None) or []:
-            yield frame, times[packet_of(frame)]

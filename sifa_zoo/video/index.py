@@ -1,23 +1,23 @@
 """What is known of a video file: its packets, which of them gives which frame, and where decoding may start.
 
-`index_building` makes an index from the packets of a file. For files whose times can be relied on, it then says which
-packet gives which frame; for all others, the index learns this when the whole file is decoded for the first time.
+`scan` makes an index from the packets of a file. For files whose times can be relied on, it then says which packet
+gives which frame; for all others, the index learns this when the whole file is decoded for the first time.
 
-Indices are kept in memory and on disk: see `index_cache`.
+Indices are kept in memory and on disk: see `cache`.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal
 
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from sifa_zoo.video.container import FileReader, packet_of
+from sifa_zoo.video.container import packet_of
 from sifa_zoo.video.decoder_settings import DecoderSettings
 
 NO_TIME = -(2**63)
@@ -29,14 +29,6 @@ Access = Literal["direct", "seek", "order"]
 
 class Disagreement(Exception):
     """The file does not behave as its index says, so its frames must be decoded in order."""
-
-
-class Run(NamedTuple):
-    """Packets to decode one after another, from a keyframe on, and the numbers of the frames wanted from them."""
-
-    first: int
-    last: int
-    wanted: list[int]
 
 
 @dataclass
@@ -85,37 +77,6 @@ class Index:
         steps = np.diff(self.frame_times)
         usual = int(np.median(steps))
         return bool(np.abs(steps - usual).max() > (max(1, usual // 10) if usual >= 4 else 0))
-
-    def runs(self, numbers: Sequence[int]) -> Iterator[Run]:
-        """Splits rising frame numbers into runs."""
-        wanted = np.asarray(numbers)
-        needed = self.frame_packets[wanted]
-        keys = np.minimum(
-            np.searchsorted(self.key_frames, wanted, side="right"), np.searchsorted(self.keys, needed, side="right")
-        )
-        start = 0
-        for stop in range(1, len(wanted) + 1):
-            last = int(needed[start:stop].max())
-            # The next key lies beyond all packets of this run: those in between need not be decoded.
-            if stop == len(wanted) or self.keys[keys[stop] - 1] > last + 1:
-                yield Run(int(self.keys[keys[start] - 1]), last, wanted[start:stop].tolist())
-                start = stop
-
-    def frames_by_packet(self) -> list[int]:
-        """The number of the frame that each packet gives, -1 if it gives none."""
-        frame_of = np.full(len(self.sizes), -1)
-        frame_of[self.frame_packets] = np.arange(self.num_frames)
-        return frame_of.tolist()
-
-    def read_packet(self, reader: FileReader, number: int) -> Packet:
-        """A packet from its place in the file; for "direct" access only.
-
-        Raises:
-            Disagreement: If other bytes are found there.
-        """
-        return read_packet(
-            reader, int(self.positions[number]), size=int(self.sizes[number]), checksum=int(self.checksums[number])
-        )
 
     def distrust(self) -> None:
         """Gives up random access: something in the file is not as it seemed."""
@@ -174,18 +135,26 @@ class Pass:
         return NO_TIME if dts is None else dts
 
 
-def read_packet(reader: FileReader, position: int, *, size: int, checksum: int) -> Packet:
-    """A packet from its place in the file.
+def read_packets(data: BinaryIO, table: Iterable[Sequence[int]], *, start: int = 0) -> Iterator[Packet]:
+    """Packets from their places in the file, numbered from `start`.
+
+    Args:
+        data: The open file.
+        table: Position, size and checksum of each packet.
+        start: Number of the first packet.
 
     Raises:
         Disagreement: If other bytes are found there.
     """
-    packet = Packet(size)  # in FFmpeg's own memory, since decoders read a little beyond the end
-    data = reader.read(position, size)
-    if zlib.crc32(data) != checksum:
-        raise Disagreement
-    packet.update(data)
-    return packet
+    for number, (position, size, checksum) in enumerate(table, start):
+        data.seek(position)
+        content = data.read(size)
+        if zlib.crc32(content) != checksum:
+            raise Disagreement
+        packet = Packet(size)  # in FFmpeg's own memory, since decoders read a little beyond the end
+        packet.update(content)
+        packet.pts = number
+        yield packet
 
 
 def average_rate(times: np.ndarray, time_base: tuple[int, int]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from PIL import Image, ImageOps
 
 from sifa_zoo.video.container import VideoError, decode, use_one_thread
-from sifa_zoo.video.scaling import Scaler, resized
+from sifa_zoo.video.scaling import Scaler, upright_size
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _COMMON_JPEG = ("yuvj420p", "yuvj422p", "yuvj444p", "gray")
@@ -36,33 +36,24 @@ class Folder:
     num_bytes: int  # of all pictures
 
 
-def find_folder(path: str | os.PathLike[str] | bytes) -> Folder | None:
-    """The folder of pictures at a path; None if it is not a folder.
+def list_folder(path: str) -> Folder:
+    """The pictures of a folder.
 
     Raises:
         VideoError: If it has no pictures in it, has anything else in it, or cannot be read.
     """
-    if isinstance(path, bytes):
-        return None
-    path = os.fspath(path)
     try:
-        if not os.path.isdir(path):
-            return None
         return _list_folder(path, os.stat(path).st_mtime_ns)
-    except ValueError as error:
-        if isinstance(error, VideoError):
-            raise
-        return None  # a null byte in the name
     except OSError as error:
         raise VideoError(f"{path}: the folder cannot be read ({error.strerror})") from error
 
 
-def read_pictures(folder: Folder, wanted: list[int] | None, short_side: int | None) -> np.ndarray:
+def read_pictures(folder: Folder, wanted: Sequence[int] | None, short_side: int | None) -> np.ndarray:
     """The pictures asked for, all in the size of the first of them: uint8 `(T, H, W, 3)`."""
     last = len(folder.names) - 1
     numbers = list(range(last + 1)) if wanted is None else [min(number, last) for number in wanted]
     if not numbers:
-        return np.empty((0, *resized(folder.size, short_side), 3), np.uint8)
+        return np.empty((0, *upright_size(*folder.size, short_side=short_side), 3), np.uint8)
     reader = _PictureReader(folder, short_side)
     first = reader.read(numbers[0])
     images = np.empty((len(numbers), *first.shape), np.uint8)
@@ -134,7 +125,7 @@ class _PictureReader:
             return np.asarray(upright)
 
     def _size(self, size: tuple[int, int]) -> tuple[int, int]:
-        self.size = self.size or resized(size, self.short_side)
+        self.size = self.size or upright_size(*size, short_side=self.short_side)
         return self.size
 
     def _decode_jpeg(self, data: bytes) -> VideoFrame | None:

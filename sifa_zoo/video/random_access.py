@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from sifa_zoo.video.container import SEEK_BY_BYTE, File, OpenVideo, decode, open_video, packet_of, packets
-from sifa_zoo.video.index import Disagreement, Index, Run
+from sifa_zoo.video.container import SEEK_BY_BYTE, File, OpenVideo, open_video, packets
+from sifa_zoo.video.index import Disagreement, Index, read_packets
 
 # Decoders that can leave out frames to which no other refers; dav1d (AV1) cannot do so packet by packet.
 _SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
@@ -19,37 +22,117 @@ _SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
 # The first packets after a seek may lack their beginning, or hold the end of another one.
 _RUN_UP = 4
 
-_Part = Literal["DEFAULT", "NONREF"]
+# What is decoded of a packet: all of it, only references, or nothing, which keeps it from the decoder.
+_Part = Literal["DEFAULT", "NONREF"] | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Packets to decode one after another, from a keyframe on.
+
+    Attributes:
+        first: Number of the first packet.
+        parts: What to decode of each packet.
+        frames: The number of the frame that each packet gives, -1 if it gives none.
+        first_frame: Frames shown before it may refer to frames before the keyframe, which are not decoded.
+        wanted: The numbers of the frames wanted, rising.
+    """
+
+    first: int
+    parts: list[_Part]
+    frames: list[int]
+    first_frame: int
+    wanted: list[int]
 
 
 def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
     """Yields the frames of rising numbers, each with its number.
 
     Raises:
-        Disagreement: If anything casts doubt on the frames, those already yielded included.
+        Disagreement: If anything casts doubt on the frames, those already yielded included, or the index does not
+            tell how to reach them.
     """
-    frame_of = index.frames_by_packet()
+    if not index.known or index.access == "order":
+        raise Disagreement
+    runs = plan(index, numbers)
     if index.access == "direct":
         codec = index.decoder.create()
-        with file.reading() as reader:
-            for run in index.runs(numbers):
-                read = ((number, index.read_packet(reader, number)) for number in range(run.first, run.last + 1))
-                yield from _decode_run(index, run, frame_of, codec=codec, numbered=read)
+        table = np.column_stack((index.positions, index.sizes, index.checksums))
+        with file.open() as data:
+            for run in runs:
+                rows = table[run.first : run.first + len(run.parts)].tolist()
+                yield from _decode(run, codec, read_packets(data, rows, start=run.first))
         return
     with open_video(file) as video:
-        for run in index.runs(numbers):
-            yield from _decode_run(index, run, frame_of, codec=video.codec, numbered=_seek(index, run, video))
+        for run in runs:
+            yield from _decode(run, video.codec, _seek(run, index, video))
 
 
-def _seek(index: Index, run: Run, video: OpenVideo) -> Iterator[tuple[int, Packet]]:
-    """Seeks the packets of a run; yields them with their numbers."""
+def plan(index: Index, numbers: Sequence[int]) -> Iterator[Run]:
+    """Splits rising frame numbers into runs."""
+    frame_of = np.full(len(index.sizes), -1)
+    frame_of[index.frame_packets] = np.arange(len(index.frame_packets))
+    wanted = np.asarray(numbers)
+    needed = index.frame_packets[wanted]
+    keys = np.minimum(
+        np.searchsorted(index.key_frames, wanted, side="right"), np.searchsorted(index.keys, needed, side="right")
+    )
+    start = 0
+    for stop in range(1, len(wanted) + 1):
+        last = int(needed[start:stop].max())
+        # Unless the next key lies beyond all packets of this run, those in between need not be left out.
+        if stop < len(wanted) and index.keys[keys[stop] - 1] <= last + 1:
+            continue
+        first, first_frame = int(index.keys[keys[start] - 1]), int(index.key_frames[keys[start] - 1])
+        frames = frame_of[first : last + 1].tolist()
+        chosen = set((needed[start:stop] - first).tolist())
+        if index.codec not in _SKIPPING_CODECS:
+            parts: list[_Part] = ["DEFAULT"] * len(frames)
+        elif index.packed:
+            parts = _packed_parts(frames, chosen)
+        else:
+            parts = ["NONREF"] * len(frames)
+            for packet in chosen:
+                parts[packet] = "DEFAULT"
+        yield Run(first, parts, frames, first_frame, wanted[start:stop].tolist())
+        start = stop
+
+
+def _packed_parts(frames: list[int], chosen: set[int]) -> list[_Part]:
+    """What to decode of packets as DivX packs them; `chosen` are those that give the frames wanted."""
+    parts: list[_Part] = ["DEFAULT"] * len(frames)
+    for row in _packed_rows(frames):
+        # A picture that lies in the packet before its own is passed on from packet to packet, so each of them must be
+        # decoded; the first that is not ends the row. Those after it must be kept from the decoder: the last packet of
+        # a row holds only a placeholder, which would be taken for a picture. Any other row is decoded as a whole.
+        if all(frames[packet] >= 0 for packet in row):
+            needed = max((place for place, packet in enumerate(row) if packet in chosen), default=0)
+            for place, packet in enumerate(row[needed + 1 :]):
+                parts[packet] = None if place else "NONREF"
+    return parts
+
+
+def _packed_rows(frames: list[int]) -> Iterator[list[int]]:
+    """Splits packets into rows: a reference, and what is shown before it."""
+    row: list[int] = []
+    highest = -1
+    for packet, frame in enumerate(frames):
+        if frame > highest:
+            highest = frame
+            yield row
+            row = []
+        row.append(packet)
+    yield row
+
+
+def _seek(run: Run, index: Index, video: OpenVideo) -> Iterator[Packet]:
+    """Seeks the packets of a run, and numbers them."""
     number = run.first
     if number and index.container in SEEK_BY_BYTE:
         place = int(index.positions[: max(1, number - _RUN_UP)].max())
         video.container.seek(place, stream=video.stream, unsupported_byte_offset=True)
     elif number:
-        key_frame = index.key_frames[np.searchsorted(index.keys, number)]
-        video.container.seek(int(index.frame_times[key_frame]), stream=video.stream)
+        video.container.seek(int(index.frame_times[run.first_frame]), stream=video.stream)
     landed = False
     for packet in packets(video):
         position = -1 if packet.pos is None else packet.pos
@@ -58,101 +141,46 @@ def _seek(index: Index, run: Run, video: OpenVideo) -> Iterator[tuple[int, Packe
         if landed and not same:
             raise Disagreement
         if landed:
-            yield number, packet
+            packet.pts = number
+            yield packet
             number += 1
-        if number > run.last:
+        if number == run.first + len(run.parts):
             return
         if not landed and position > index.positions[number]:
             raise Disagreement
     raise Disagreement
 
 
-def _decode_run(
-    index: Index,
-    run: Run,
-    frame_of: list[int],
-    *,
-    codec: VideoCodecContext,
-    numbered: Iterable[tuple[int, Packet]],
-) -> Iterator[tuple[int, VideoFrame]]:
-    """Decodes the packets of a run, each given with its number; yields the frames wanted."""
-    checker = _RunChecker(index, run, frame_of)
-    plan = _plan(index, run, frame_of)
-    for number, packet in numbered:
-        part = plan[number - run.first]
+def _decode(run: Run, codec: VideoCodecContext, numbered: Iterable[Packet]) -> Iterator[tuple[int, VideoFrame]]:
+    """Decodes the packets of a run; yields the frames wanted, with their numbers."""
+    missing, previous = set(run.wanted), run.first_frame - 1
+    parts, own_frames = [*run.parts, "DEFAULT"], [*run.frames, -1]
+    for packet, part, own_frame in zip(chain(numbered, [None]), parts, own_frames, strict=True):
         if part is None:
             continue
-        codec.skip_frame = part
-        frames = decode(codec, packet, number)
-        if frames is None and frame_of[number] >= checker.first:
-            raise Disagreement
-        yield from checker.accept(frames or [])
-    # What the decoder still holds may be what wanted frames refer to, so it is checked for damage as well.
-    yield from checker.accept(decode(codec, None) or [])
-    if checker.missing:
+        if packet is not None:
+            codec.skip_frame = part
+        try:
+            # None gets what the decoder still holds. Wanted frames may refer to it, so it is checked for damage, too.
+            frames = codec.decode(packet)
+        except FFmpegError as error:
+            if own_frame >= run.first_frame:
+                raise Disagreement from error
+            continue
+        for frame in frames:
+            assert frame.pts is not None  # the number of its packet
+            number = run.frames[frame.pts - run.first]
+            if number < run.first_frame:
+                continue
+            # Damage is concealed with whatever was decoded before, so only decoding everything gives the same pixels.
+            if frame.is_corrupt or number <= previous:
+                raise Disagreement
+            previous = number
+            if number in missing:
+                missing.remove(number)
+                yield number, frame
+    if missing:
         raise Disagreement
     depth = codec.reorder_depth
     codec.flush_buffers()
     codec.reorder_depth = depth
-
-
-class _RunChecker:
-    """Checks what the decoder puts out for a run, and picks out the frames wanted."""
-
-    def __init__(self, index: Index, run: Run, frame_of: list[int]) -> None:
-        self.missing = set(run.wanted)
-        # Frames shown before this one may refer to frames before the keyframe, which are not decoded.
-        self.first = int(index.key_frames[np.searchsorted(index.keys, run.first)])
-        self._previous = self.first - 1
-        self._frame_of = frame_of
-
-    def accept(self, frames: list[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        """Yields those of the frames that are wanted, with their numbers.
-
-        Raises:
-            Disagreement: If a frame is damaged or out of order.
-        """
-        for frame in frames:
-            number = self._frame_of[packet_of(frame)]
-            if number < self.first:
-                continue
-            # Damage is concealed with whatever was decoded before, so only decoding everything gives the same pixels.
-            if frame.is_corrupt or number <= self._previous:
-                raise Disagreement
-            self._previous = number
-            if number in self.missing:
-                self.missing.remove(number)
-                yield number, frame
-
-
-def _plan(index: Index, run: Run, frame_of: list[int]) -> list[_Part | None]:
-    """What to decode of each packet of a run: all of it, only references, or None to keep it from the decoder."""
-    num_packets = run.last + 1 - run.first
-    if index.codec not in _SKIPPING_CODECS:
-        return ["DEFAULT"] * num_packets
-    wanted = set(index.frame_packets[run.wanted].tolist())
-    if not index.packed:
-        return ["DEFAULT" if packet in wanted else "NONREF" for packet in range(run.first, run.last + 1)]
-    plan: list[_Part | None] = ["DEFAULT"] * num_packets
-    for row in _packed_rows(frame_of, run):
-        # A picture that lies in the packet before its own is passed on from packet to packet, so each of them must be
-        # decoded; the first that is not ends the row. Those after it must be kept from the decoder: the last packet of
-        # a row holds only a placeholder, which would be taken for a picture. Any other row is decoded as a whole.
-        if all(frame_of[packet] >= 0 for packet in row):
-            needed = max((place for place, packet in enumerate(row) if packet in wanted), default=0)
-            for place, packet in enumerate(row[needed + 1 :]):
-                plan[packet - run.first] = None if place else "NONREF"
-    return plan
-
-
-def _packed_rows(frame_of: list[int], run: Run) -> Iterator[list[int]]:
-    """Splits packets into rows: a reference, and what is shown before it."""
-    row: list[int] = []
-    highest = -1
-    for packet in range(run.first, run.last + 1):
-        if frame_of[packet] > highest:
-            highest = frame_of[packet]
-            yield row
-            row = []
-        row.append(packet)
-    yield row

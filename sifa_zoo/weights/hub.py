@@ -100,113 +100,6 @@ def download(
     return path
 
 
-def upload(repo: str, files: Mapping[str, bytes | Path], *, message: str, private: bool = False) -> str:
-    """Put files into a Hub repository in one commit; the repository is created where there is none.
-
-    Args:
-        repo: `owner/name`.
-        files: Contents, or files on this machine, by their path in the repository.
-        message: Of the commit.
-        private: Create it private; ignored for one that exists.
-
-    Returns:
-        The commit's hash.
-
-    Raises:
-        RepositoryError: If the Hub does not let this user write there.
-        HubError: If it cannot be reached, or fails.
-    """
-    from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HTTPError
-
-    api = HfApi()
-    try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-        return str(api.create_commit(repo, operations=operations, commit_message=message).oid)
-    except (OSError, HTTPError, RuntimeError) as error:  # the last where an upload of a large file fails
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        broken = HubError(f"{repo}: the upload broke off ({_first_line(error)}); nothing was published, call again")
-        raise _named(error, repo, repo=repo) or broken from error
-
-
-def check_file(path: Path, *, sha256: str | None = None, size: int | None = None) -> None:
-    """Raise CorruptError, with both values, unless the file has this size and hash; None is not compared."""
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise CorruptError(f"{path} has {found} bytes, expected {size}: it is truncated or another file")
-    if sha256 is not None and (digest := file_sha256(path)) != sha256:
-        raise CorruptError(f"{path} has the sha256 {digest}, expected {sha256}")
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def split_repo(name: str) -> tuple[str, str | None]:
-    """Repository and revision of `owner/name@revision`.
-
-    Raises:
-        WeightsError: If it is not of this form.
-    """
-    repo, _, revision = name.partition("@")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or ("@" in name and not revision):
-        raise WeightsError(f"expected hf-hub:owner/name or hf-hub:owner/name@revision, got {name!r}")
-    return repo, revision or None
-
-
-def _fetch(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> Path:
-    """Download into the cache, retrying broken connections, which not every version of the client does."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError
-
-    for attempt in range(_ATTEMPTS):
-        try:
-            return Path(hf_hub_download(repo, file, revision=revision, cache_dir=cache_dir))
-        except (OSError, HTTPError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # such as a full disk
-                raise
-            named = _named(error, what, repo=repo)
-            if named is None and not isinstance(error, OSError) and attempt + 1 < _ATTEMPTS:
-                continue
-            broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to retry")
-            raise named or broken from error
-    raise AssertionError("unreachable")
-
-
-def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
-    """The `WeightsError` for an error that the Hub answered with; None if there was no answer."""
-    from huggingface_hub import constants, errors
-
-    hub = constants.ENDPOINT
-    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # what went wrong behind "not found in the cache"
-    log_in = "log in with `hf auth login` or set HF_TOKEN"
-    if isinstance(error, errors.GatedRepoError):
-        return RepositoryError(f"{what}: the repository is gated; accept its conditions at {hub}/{repo}, then {log_in}")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return RepositoryError(f"{what}: no such repository at {hub}, or it is private; check the name, or {log_in}")
-    if isinstance(error, errors.RevisionNotFoundError):
-        return RepositoryError(f"{what}: the repository has no such revision")
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return RepositoryError(f"{what}: the repository has no such file")
-    cause = error.__cause__ if isinstance(error, RuntimeError) else error
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    if status in (401, 403):
-        return RepositoryError(f"{what}: {hub} refuses with status {status}; {log_in}")
-    return None if status is None else HubError(f"{what}: {hub} answers with status {status}; try again later")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> None:
     """Ask the Hub for the file's metadata, and raise OfflineError unless any answer comes within a few seconds.
 
@@ -242,3 +135,110 @@ def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_d
         "Go online; or copy the cache from a machine that has the file and set HF_HUB_OFFLINE=1; or load a file with "
         "checkpoint_path="
     ) from caught[0]
+
+
+def _fetch(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> Path:
+    """Download into the cache, retrying broken connections, which not every version of the client does."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            return Path(hf_hub_download(repo, file, revision=revision, cache_dir=cache_dir))
+        except (OSError, HTTPError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # such as a full disk
+                raise
+            named = _named(error, what, repo=repo)
+            if named is None and not isinstance(error, OSError) and attempt + 1 < _ATTEMPTS:
+                continue
+            broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to retry")
+            raise named or broken from error
+    raise AssertionError("unreachable")
+
+
+def check_file(path: Path, *, sha256: str | None = None, size: int | None = None) -> None:
+    """Raise CorruptError, with both values, unless the file has this size and hash; None is not compared."""
+    found = path.stat().st_size
+    if size is not None and found != size:
+        raise CorruptError(f"{path} has {found} bytes, expected {size}: it is truncated or another file")
+    if sha256 is not None and (digest := file_sha256(path)) != sha256:
+        raise CorruptError(f"{path} has the sha256 {digest}, expected {sha256}")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def upload(repo: str, files: Mapping[str, bytes | Path], *, message: str, private: bool = False) -> str:
+    """Put files into a Hub repository in one commit; the repository is created where there is none.
+
+    Args:
+        repo: `owner/name`.
+        files: Contents, or files on this machine, by their path in the repository.
+        message: Of the commit.
+        private: Create it private; ignored for one that exists.
+
+    Returns:
+        The commit's hash.
+
+    Raises:
+        RepositoryError: If the Hub does not let this user write there.
+        HubError: If it cannot be reached, or fails.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HTTPError
+
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+        return str(api.create_commit(repo, operations=operations, commit_message=message).oid)
+    except (OSError, HTTPError, RuntimeError) as error:  # the last where an upload of a large file fails
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        broken = HubError(f"{repo}: the upload broke off ({_first_line(error)}); nothing was published, call again")
+        raise _named(error, repo, repo=repo) or broken from error
+
+
+def split_repo(name: str) -> tuple[str, str | None]:
+    """Repository and revision of `owner/name@revision`.
+
+    Raises:
+        WeightsError: If it is not of this form.
+    """
+    repo, _, revision = name.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or ("@" in name and not revision):
+        raise WeightsError(f"expected hf-hub:owner/name or hf-hub:owner/name@revision, got {name!r}")
+    return repo, revision or None
+
+
+def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
+    """The `WeightsError` for an error that the Hub answered with; None if there was no answer."""
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # what went wrong behind "not found in the cache"
+    log_in = "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, errors.GatedRepoError):
+        return RepositoryError(f"{what}: the repository is gated; accept its conditions at {hub}/{repo}, then {log_in}")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return RepositoryError(f"{what}: no such repository at {hub}, or it is private; check the name, or {log_in}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return RepositoryError(f"{what}: the repository has no such revision")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return RepositoryError(f"{what}: the repository has no such file")
+    cause = error.__cause__ if isinstance(error, RuntimeError) else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status in (401, 403):
+        return RepositoryError(f"{what}: {hub} refuses with status {status}; {log_in}")
+    return None if status is None else HubError(f"{what}: {hub} answers with status {status}; try again later")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -146,3 +146,8 @@ def test_resize_names_bad_videos(data: Path, tmp_path: Path, capsys: pytest.Capt
     captured = capsys.readouterr()
     assert "broken.mp4: not a video" in captured.err
     assert "10 of 11 videos are in" in captured.out
+
+
+def test_motion_clips(tmp_path: Path) -> None:
+    assert main(["motion-clips", str(tmp_path / "motion"), "--num-train", "8", "--num-val", "8", "--seed", "3"]) == 0
+    assert len(list((tmp_path / "motion" / "train" / "left").iterdir())) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -16,8 +17,10 @@ from colour_model import Redness, loader_of
 from tiny_videos import write_video, write_videos
 
 from sifa_zoo.datasets.videos import VideoList
-from sifa_zoo.evaluation.evaluate import evaluate_run, score_videos, summarise
-from sifa_zoo.evaluation.results import describe, read_results, result_json, video_rows, write_results
+from sifa_zoo.evaluation.evaluate import evaluate_run, score_videos
+from sifa_zoo.evaluation.figures import summarise
+from sifa_zoo.evaluation.outcomes import confusion_csv, video_rows
+from sifa_zoo.evaluation.results import describe, read_results, result_json, write_results
 from sifa_zoo.evaluation.scores import VideoScores
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -61,6 +64,12 @@ def evaluated(run_folder: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     write_video(videos / "val" / "red" / "wrong.mp4", color=BLUE)
     options = {"num_clips": 2, "workers": 0, "device": "cpu", "output": tmp_path / "out"}
     return tmp_path / "out", evaluate_run(run_folder, videos, **options)
+
+
+def test_the_confusion_table_holds_the_counts() -> None:
+    names = ['a, "b"', "c\nd"]
+    rows = list(csv.reader(io.StringIO(confusion_csv(torch.tensor([[3, 1], [0, 2]]), names).decode())))
+    assert rows == [["true / predicted", *names], [names[0], "3", "1"], [names[1], "0", "2"]]
 
 
 def test_the_files(evaluated: tuple[Path, dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.inference.features import extract, features_files
 from sifa_zoo.inference.windows import Windows
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.video.load import load_video
 
 CLIP = ClipConfig(num_frames=8, frame_stride=1, img_size=32)

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sifa_zoo.config import EvalConfig
+from sifa_zoo.config import ClipConfig, EvalConfig
+from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.videos import DataError
-from sifa_zoo.inference.predict import find_below, find_videos, predict, predict_videos
-from sifa_zoo.registry import create_model
+from sifa_zoo.inference.predict import clip_frames, find_below, find_videos, predict, predict_videos
+from sifa_zoo.preparing.motion import write_motion_clips
+from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.checkpoint import load_run
 from sifa_zoo.video.load import VideoError
 
@@ -107,3 +110,14 @@ def test_find_videos(data: Path, tmp_path: Path) -> None:
         find_videos([tmp_path / "none"])
     with pytest.raises(DataError, match=r"no file matches .*\*\.avi"):
         find_videos([f"{tmp_path}/*.avi"])
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"fps": 10.0}, {"sampling": "uniform"}, {"crop_pct": 0.5}], ids=lambda settings: str(settings)
+)
+def test_clip_frames_are_those_of_prediction(tmp_path: Path, settings: dict) -> None:
+    write_motion_clips(tmp_path, num_train=8, num_val=8)
+    video = next(tmp_path.glob("val/*/*.mp4"))
+    clip = ClipConfig(num_frames=4, frame_stride=2, img_size=32, **settings)
+    (seen,) = ClipCutter(clip, lambda frames: frames).evaluate(str(video))
+    assert np.array_equal(clip_frames(video, clip), seen.permute(0, 2, 3, 1))

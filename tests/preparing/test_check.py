@@ -19,7 +19,7 @@ from sifa_zoo.preparing.check import (
     finding_table,
     findings_csv,
 )
-from sifa_zoo.video.index_cache import forget_memory
+from sifa_zoo.video.cache import forget_memory
 
 CLIP = ClipConfig(num_frames=4, frame_stride=4, img_size=32)  # spans 13 frames
 

@@ -18,7 +18,7 @@ from sifa_zoo.preparing.speed import (
     resize_command,
     training_rate,
 )
-from sifa_zoo.registry import create_model
+from sifa_zoo.registry.create import create_model
 
 CLIP = ClipConfig(num_frames=4, frame_stride=1, img_size=32)
 

@@ -10,8 +10,8 @@ import torch
 import webdataset
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.clip_sampler import ClipSampler
+from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.transforms import eval_transform, train_transform
 from sifa_zoo.datasets.videos import VideoList

@@ -6,7 +6,6 @@ import csv
 import errno
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from interrupts import interrupt_epoch
@@ -30,16 +29,6 @@ def test_resumed_run_equals_an_unbroken_one(run_folder, tmp_path, train, same_ru
     monkeypatch.undo()
     train(output, epochs=3, call=RESUME)
     same_run(output, run_folder)
-
-
-def test_a_run_of_an_earlier_version_goes_on(tmp_path, data):
-    """Its second epoch was interrupted; these are the figures that it had without that."""
-    run = shutil.copytree(Path(__file__).parent / "run_of_0.1.0", tmp_path / "run")
-    config = (run / "config.json").read_text()
-    (run / "config.json").write_text(config.replace("VIDEOS", str(data)))
-    finetune(data, output=run, resume=True, device="cpu")
-    losses = [(float(row["train_loss"]), float(row["val_loss"])) for row in csv.DictReader((run / "log.csv").open())]
-    assert losses == [pytest.approx((0.57870, 0.48842), rel=1e-3), pytest.approx((0.50388, 0.47149), rel=1e-3)]
 
 
 def test_resume_takes_the_saved_settings(run_folder, data, capsys):

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from sifa_zoo.datasets.frame_sampling import clip_indices
-from sifa_zoo.video import index_building, index_cache, load, random_access
+from sifa_zoo.video import cache, random_access, reader, scan
+from sifa_zoo.video.cache import find_index
 from sifa_zoo.video.container import find_file, frames_in_order
-from sifa_zoo.video.index_cache import find_index
 from sifa_zoo.video.load import NamedBytes, VideoError, frame_times, load_frames, load_video, video_info
-from sifa_zoo.video.scaling import Scaler, resized, turns
+from sifa_zoo.video.scaling import Scaler, upright_size
 
 NAMES = {  # name of a video -> frames in it, None: as many as decode
     **dict.fromkeys(("long_gop", "short_gop", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"), 40),
@@ -47,19 +47,17 @@ def decode_all(path: Path) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _forget_indices():
-    index_cache.forget_memory()
+    cache.forget_memory()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_of_another_size_equal_those_of_a_whole_pass(videos, name):
     """Scaling depends on what a frame says of its colours, so on how its decoder was made."""
     info = video_info(videos[name])
-    quarter_turns = turns(info.rotation)
-    size = resized((info.height, info.width), 32)
-    stored = size[::-1] if quarter_turns % 2 else size
+    size = upright_size(info.height, info.width, short_side=32)
     frames = [frame for frame, _ in frames_in_order(find_file(videos[name])) if frame is not None]
     scaler = Scaler()
-    truth = np.stack([np.rot90(scaler.to_rgb(frame, stored), quarter_turns) for frame in frames])
+    truth = np.stack([scaler.to_rgb(frame, size, info.rotation) for frame in frames])
     for numbers in ([len(frames) - 1], [len(frames) // 2, 0]):
         np.testing.assert_array_equal(load_video(videos[name], numbers, short_side=32), truth[numbers])
 
@@ -104,15 +102,16 @@ def test_other_files_are_read_at_random_after_a_whole_pass(videos, name, way):
 def test_few_packets_are_decoded_for_a_late_frame(videos, name, monkeypatch):
     video_info(videos[name])
     decoded = []
-    decode_packet = random_access.decode
-    monkeypatch.setattr(random_access, "decode", lambda *args: decoded.append(args) or decode_packet(*args))
+    decode = random_access._decode
+    noted = lambda packets: (decoded.append(packet) or packet for packet in packets)  # noqa: E731
+    monkeypatch.setattr(random_access, "_decode", lambda run, codec, packets: decode(run, codec, noted(packets)))
     load_video(videos[name], [36])
     assert 1 <= len(decoded) <= 20  # of 40
 
 
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_ffmpeg_seeks_where_packets_are_not_plain_in_the_file(videos, name, monkeypatch):
-    monkeypatch.setattr(index_building, "_matching_settings", lambda *args: None)
+    monkeypatch.setattr(scan, "_matching_settings", lambda *args: None)
     truth = decode_all(videos[name])
     for numbers in ([35], [38, 3], [39, 0, 12]):
         np.testing.assert_array_equal(load_video(videos[name], numbers), truth[numbers])
@@ -146,9 +145,9 @@ def test_damage_is_noticed_and_read_in_order(videos, capfd):
 
 def test_far_frames_are_reached_by_seeking(videos):
     found = find_index(find_file(videos["short_gop"]))
-    runs = list(found.runs([0, 4, 35]))
-    assert [numbers for *_, numbers in runs] == [[0, 4], [35]]
-    assert runs[0][0] == found.keys[0] < runs[1][0] == found.keys[3]
+    runs = list(random_access.plan(found, [0, 4, 35]))
+    assert [run.wanted for run in runs] == [[0, 4], [35]]
+    assert runs[0].first == found.keys[0] < runs[1].first == found.keys[3]
 
 
 @pytest.mark.parametrize("name", ["long_gop", "mpeg4_b_frames", "truncated"])
@@ -244,7 +243,7 @@ def test_times_where_packets_lack_them(videos):
     ],
 )
 def test_missing_times_follow_the_rate(times, expected):
-    np.testing.assert_allclose(load._complete(np.array(times), 10.0), expected)
+    np.testing.assert_allclose(reader._complete(np.array(times), 10.0), expected)
 
 
 def test_complete_times_allow_sampling_in_time(videos):
@@ -308,8 +307,8 @@ def test_video_info(videos):
 
 def test_index_is_built_once_for_a_file_and_again_when_it_changes(tmp_path, videos, monkeypatch):
     opened = []
-    build = index_cache.build_index
-    monkeypatch.setattr(index_cache, "build_index", lambda file: opened.append(file) or build(file))
+    build = cache.build_index
+    monkeypatch.setattr(cache, "build_index", lambda file: opened.append(file) or build(file))
     path = tmp_path / "video.mp4"
     path.write_bytes(videos["long_gop"].read_bytes())
     assert [video_info(path).num_frames for _ in range(3)] == [40] * 3

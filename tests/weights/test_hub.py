@@ -139,7 +139,7 @@ def test_a_cached_file_that_was_truncated_is_removed(published):
 
 
 def test_a_connection_that_is_reset_is_an_error_of_the_hub(published):
-    published.fail("/cdn/", drop=True, reset=True, times=math.inf)
+    published.fail("/cdn/", reset=True, times=math.inf)
     with pytest.raises(HubError, match="the download broke off"):
         download(REPO, FILE)
 

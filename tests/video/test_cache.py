@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sifa_zoo.video import index_cache
+from sifa_zoo.video import cache
 from sifa_zoo.video.container import find_file
 from sifa_zoo.video.load import VideoError, frame_times, load_video, video_info
 
@@ -28,10 +28,10 @@ def folder(tmp_path, monkeypatch):
     """An empty cache that is switched on."""
     monkeypatch.setenv("SIFA_ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SIFA_ZOO_INDEX", raising=False)
-    index_cache.forget_memory()
-    index_cache._warn_unwritable.cache_clear()
+    cache.forget_memory()
+    cache._warn_unwritable.cache_clear()
     yield tmp_path / "cache" / "index"
-    index_cache.forget_memory()
+    cache.forget_memory()
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def video(tmp_path, videos):
 def built(monkeypatch):
     """The files of which an index was built from scratch."""
     files = []
-    build = index_cache.build_index
-    monkeypatch.setattr(index_cache, "build_index", lambda file: files.append(file) or build(file))
+    build = cache.build_index
+    monkeypatch.setattr(cache, "build_index", lambda file: files.append(file) or build(file))
     return files
 
 
@@ -53,8 +53,8 @@ def test_what_was_learnt_comes_back_from_disk(videos, built, name):
     video_info(videos[name])
     frames = load_video(videos[name])  # damage comes to light here
     info, times = video_info(videos[name]), frame_times(videos[name])
-    index_cache.forget_memory()
-    assert index_cache.is_cached(videos[name])
+    cache.forget_memory()
+    assert cache.is_cached(videos[name])
     assert video_info(videos[name]) == info
     np.testing.assert_array_equal(frame_times(videos[name]), times)
     np.testing.assert_array_equal(load_video(videos[name], [30, 2]), frames[[30, 2]])
@@ -64,9 +64,9 @@ def test_what_was_learnt_comes_back_from_disk(videos, built, name):
 def test_another_process_decodes_nothing_to_count(video):
     num_frames = video_info(video).num_frames
     code = (
-        "from sifa_zoo.video import index_cache, load\n"
-        "index_cache.build_index = None\n"
-        "load.frames_in_order = None\n"
+        "from sifa_zoo.video import cache, load, reader\n"
+        "cache.build_index = None\n"
+        "reader.frames_in_order = None\n"
         f"print(load.video_info({os.fspath(video)!r}).num_frames)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -77,11 +77,11 @@ def test_a_changed_file_is_read_anew(video, videos, built):
     assert video_info(video).num_frames == 40
     shutil.copy(videos["one_frame"], video)
     os.utime(video, ns=(1, 1))
-    assert not index_cache.is_cached(video)
+    assert not cache.is_cached(video)
     assert video_info(video).num_frames == 1
     assert len(built) == 2
     os.utime(video, ns=(2, 2))
-    assert not index_cache.is_cached(video)
+    assert not cache.is_cached(video)
 
 
 def test_contents_changed_in_secret_are_found_out(tmp_path, videos):
@@ -90,7 +90,7 @@ def test_contents_changed_in_secret_are_found_out(tmp_path, videos):
     os.utime(path, ns=(1, 1))
     frames = load_video(path)
     data = bytearray(path.read_bytes())
-    index = index_cache.find_index(find_file(path))
+    index = cache.find_index(find_file(path))
     data[index.positions[index.keys[3]] + 60] ^= 0xFF
     path.write_bytes(data)
     os.utime(path, ns=(1, 1))
@@ -104,17 +104,17 @@ def test_a_damaged_index_is_not_used(video, folder, built, change):
     video_info(video)
     (path,) = (file for file in folder.rglob("*") if file.is_file())
     path.write_bytes(change(path.read_bytes()))
-    index_cache.forget_memory()
-    assert not index_cache.is_cached(video)
+    cache.forget_memory()
+    assert not cache.is_cached(video)
     assert video_info(video).num_frames == 40
     assert len(built) == 2
-    assert index_cache.is_cached(video)
+    assert cache.is_cached(video)
 
 
 def test_an_index_of_another_file_is_not_used(video, videos, folder):
     video_info(videos["one_frame"])
     (other,) = (file for file in folder.rglob("*") if file.is_file())
-    path = index_cache._path(find_file(video))
+    path = cache._path(find_file(video))
     path.parent.mkdir(parents=True)
     shutil.copy(other, path)
     assert video_info(video).num_frames == 40
@@ -142,19 +142,19 @@ def test_an_index_of_another_form_is_not_used(video, folder, built, change):
     video_info(video)
     (path,) = (file for file in folder.rglob("*") if file.is_file())
     rewrite_head(path, lambda head: None)
-    assert index_cache.is_cached(video)
+    assert cache.is_cached(video)
     rewrite_head(path, change)
-    index_cache.forget_memory()
-    assert not index_cache.is_cached(video)
+    cache.forget_memory()
+    assert not cache.is_cached(video)
     assert video_info(video).num_frames == 40
     assert len(built) == 2
 
 
 def test_what_comes_back_from_disk_is_what_was_kept(video, folder):
     video_info(video)
-    kept = index_cache.find_index(find_file(video))
-    index_cache.forget_memory()
-    found = index_cache.find_index(find_file(video))
+    kept = cache.find_index(find_file(video))
+    cache.forget_memory()
+    found = cache.find_index(find_file(video))
     assert found is not kept
     for name, value in vars(kept).items():
         np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
@@ -174,20 +174,20 @@ def test_switched_off(video, folder, monkeypatch):
     monkeypatch.setenv("SIFA_ZOO_INDEX", "off")
     assert video_info(video).num_frames == 40
     assert not folder.exists()
-    assert not index_cache.is_cached(video)
+    assert not cache.is_cached(video)
 
 
 def test_forget(video, built):
     video_info(video)
-    index_cache.forget(video)
-    assert not index_cache.is_cached(video)
-    index_cache.forget(video)
+    cache.forget(video)
+    assert not cache.is_cached(video)
+    cache.forget(video)
     video_info(video)
     assert len(built) == 2
 
 
 def test_a_missing_file_is_an_error(tmp_path):
-    for ask in (index_cache.is_cached, index_cache.forget):
+    for ask in (cache.is_cached, cache.forget):
         with pytest.raises(VideoError, match="no such file"):
             ask(tmp_path / "missing.mp4")
 
@@ -202,15 +202,15 @@ def test_files_that_fail_are_not_kept(not_videos, folder):
 def test_many_writers_at_once(video, folder):
     code = (
         "import sys\n"
-        "from sifa_zoo.video import index_cache, load\n"
+        "from sifa_zoo.video import cache, load\n"
         "for _ in range(30):\n"
         f"    load.video_info({os.fspath(video)!r})\n"
-        "    index_cache.forget_memory()\n"
-        f"    index_cache.save_index(index_cache.find_file({os.fspath(video)!r}), "
-        f"index_cache.find_index(index_cache.find_file({os.fspath(video)!r})))\n"
+        "    cache.forget_memory()\n"
+        f"    cache.save_index(cache.find_file({os.fspath(video)!r}), "
+        f"cache.find_index(cache.find_file({os.fspath(video)!r})))\n"
     )
     with ThreadPoolExecutor(3) as pool:
         runs = list(pool.map(lambda _: subprocess.run([sys.executable, "-c", code], check=False), range(3)))
     assert [run.returncode for run in runs] == [0, 0, 0]
     assert [file.name.startswith(".") for file in folder.rglob("*") if file.is_file()] == [False]
-    assert index_cache.is_cached(video)
+    assert cache.is_cached(video)

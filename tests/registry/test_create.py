@@ -1,62 +1,13 @@
-"""Models by name, from this package, timm and torch.hub."""
+"""Models by name, without weights and with those of a file."""
 
 import logging
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 
 import sifa_zoo
 from sifa_zoo.weights.hub import WeightsError
-
-ROOT = Path(__file__).parents[1]
-NAMES = [f"sifa_net_{size}" for size in ("nano", "r101", "r50")] + [
-    f"sifa_transformer_{size}" for size in ("base", "large", "nano", "small", "tiny")
-]
-
-
-def test_names():
-    assert sifa_zoo.list_models() == NAMES
-    assert sifa_zoo.list_models("*nano") == ["sifa_net_nano", "sifa_transformer_nano"]
-    assert all(sifa_zoo.is_model(name) for name in NAMES)
-    assert not sifa_zoo.is_model("resnet50")
-
-
-@pytest.mark.parametrize(
-    ("name", "match"),
-    [
-        ("sifa_net_r5", "did you mean sifa_net_r50"),
-        ("sifa_transformer_bas", "did you mean sifa_transformer_base"),
-        ("zzz", "sifa_net_nano, .*sifa_transformer_tiny"),
-    ],
-)
-def test_unknown_names(name, match):
-    with pytest.raises(ValueError, match=match):
-        sifa_zoo.create_model(name)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_timm_builds_the_same(name):
-    model = timm.create_model(name, num_classes=7, num_frames=8, device="meta")
-    assert type(model) is type(sifa_zoo.create_model(name, device="meta"))
-    assert (model.num_classes, model.num_frames) == (7, 8)
-    assert model.default_cfg["architecture"] == name
-
-
-def test_timm_features_only():
-    features = timm.create_model("sifa_transformer_nano", features_only=True, out_indices=(0, -1), img_size=64)
-    assert [tuple(m.shape) for m in features(torch.randn(1, 3, 8, 64, 64))] == [(1, 24, 2, 16, 16), (1, 192, 2, 2, 2)]
-
-
-def test_import_is_cheap():
-    heavy = ("av", "matplotlib", "sifa_zoo.video", "sifa_zoo.runtime")
-    code = f"import sys, sifa_zoo; print([name for name in {heavy} if name in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
 
 
 @pytest.fixture

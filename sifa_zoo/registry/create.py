@@ -1,45 +1,29 @@
-"""Models by name: `create_model`, the lists of names, and the same names in timm's registry."""
+"""`create_model`: from a name to a model, with its weights."""
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
+import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models import generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
 from sifa_zoo.config import IMAGENET_MEAN, IMAGENET_STD
-from sifa_zoo.models import sifa_net, sifa_transformer
 from sifa_zoo.models.clip_model import ClipModel
 from sifa_zoo.models.convert import without_head
-from sifa_zoo.weights.finding import SCHEMES, Weights, count_classes, find_file, find_weights, read_weights
+from sifa_zoo.registry.names import ARCHITECTURES, check_name
+from sifa_zoo.weights.contents import count_classes, read_weights
+from sifa_zoo.weights.finding import SCHEMES, Weights, find_file, find_weights
 from sifa_zoo.weights.hub import MismatchError, WeightsError
 from sifa_zoo.weights.info import WeightsInfo
 from sifa_zoo.weights.loading import SkipInit, load_planar_weights, load_weights
-from sifa_zoo.weights.manifest import Entry, read_manifest
 
 _logger = logging.getLogger(__name__)
-
-_ARCHITECTURES: dict[str, Callable[..., ClipModel]] = {
-    build.__name__: build
-    for build in (
-        sifa_net.sifa_net_nano,
-        sifa_net.sifa_net_r50,
-        sifa_net.sifa_net_r101,
-        sifa_transformer.sifa_transformer_nano,
-        sifa_transformer.sifa_transformer_tiny,
-        sifa_transformer.sifa_transformer_small,
-        sifa_transformer.sifa_transformer_base,
-        sifa_transformer.sifa_transformer_large,
-    )
-}
 
 
 def create_model(
@@ -88,7 +72,7 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ValueError("out_indices chooses feature maps: pass features_only=True with it")
     if not name.startswith(SCHEMES):
-        _check_name(name.partition(".")[0])
+        check_name(name.partition(".")[0])
     names_weights = pretrained or "." in name or name.startswith(SCHEMES)
     if names_weights and checkpoint_path is not None:
         raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two sets of weights: leave one out")
@@ -99,38 +83,16 @@ def create_model(
     elif checkpoint_path is not None:
         model = _build_loaded(name, find_file(checkpoint_path), arguments)
     else:
-        model = _ARCHITECTURES[name](**arguments)
-        model.pretrained_cfg = _pretrained_cfg(name, model)
+        model = _build(name, arguments)
     return _feature_maps(model, out_indices) if features_only else model
 
 
-def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
-    """Names that `create_model` takes.
-
-    Args:
-        filter: A pattern with `*` and `?`, such as `"sifa_net*"`; empty for all.
-        pretrained: Only names with weights that load today.
-    """
-    names = list_pretrained() if pretrained else sorted(_ARCHITECTURES)
-    return fnmatch.filter(names, filter) if filter else names
-
-
-def is_model(name: str) -> bool:
-    """Whether `create_model` takes this name."""
-    return name in _ARCHITECTURES
-
-
-def list_pretrained() -> list[str]:
-    """Names `architecture.tag` of weights that load today; an architecture's first one is its default."""
-    return [name for name, entry in read_manifest().items() if entry.loads]
-
-
-def _check_name(architecture: str) -> None:
-    if architecture not in _ARCHITECTURES:
-        nearest = difflib.get_close_matches(architecture, _ARCHITECTURES, n=3, cutoff=0.4) or sorted(_ARCHITECTURES)
-        raise ValueError(
-            f"unknown model {architecture!r}; did you mean {', '.join(nearest)}? list_models() lists all names"
-        )
+def _build(architecture: str, arguments: dict[str, Any]) -> ClipModel:
+    """The model with weights as they are drawn."""
+    family = importlib.import_module(ARCHITECTURES[architecture])
+    model: ClipModel = getattr(family, architecture)(**arguments)
+    model.pretrained_cfg = _pretrained_cfg(architecture, model)
+    return model
 
 
 def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> ClipModel:
@@ -139,7 +101,7 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
     named = name.partition(".")[0]
     stored = info.arch if info else named
     architecture = stored if name.startswith(SCHEMES) else named
-    if architecture not in _ARCHITECTURES or stored != architecture:
+    if architecture not in ARCHITECTURES or stored != architecture:
         raise MismatchError(f"{weights.source} holds weights of {stored}, not of {_wanted(architecture)}")
     device = torch.device(arguments.pop("device", None) or torch.get_default_device())
     if device.type == "meta":
@@ -156,13 +118,13 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
     with ThreadPoolExecutor(1) as reader:
         reading = reader.submit(read_weights, weights.path)  # while the model is being built
         with SkipInit():
-            model = _ARCHITECTURES[architecture](device="meta", **arguments)
+            model = _build(architecture, {"device": "meta", **arguments})
         tensors = reading.result()
     if head_is_new:
         tensors = without_head(tensors)
     load = load_planar_weights if weights.format == "timm" else load_weights
     load(model, tensors, source=weights.source, device=device)
-    model.pretrained_cfg = _pretrained_cfg(architecture, model) | weights.cfg
+    model.pretrained_cfg |= weights.cfg
     if info:
         model.pretrained_cfg |= _described(info, labels=not head_is_new)
     if head_is_new and num_classes:
@@ -174,7 +136,7 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
 
 
 def _wanted(architecture: str) -> str:
-    return architecture if architecture in _ARCHITECTURES else f"this project ({', '.join(sorted(_ARCHITECTURES))})"
+    return architecture if architecture in ARCHITECTURES else f"this project ({', '.join(sorted(ARCHITECTURES))})"
 
 
 def _described(info: WeightsInfo, *, labels: bool) -> dict[str, Any]:
@@ -214,48 +176,3 @@ def _pretrained_cfg(architecture: str, model: ClipModel) -> dict[str, Any]:
 
 def _first_conv(model: ClipModel) -> str:
     return next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-
-
-# The same names in timm's registry. `register_model` looks for `default_cfgs` in this module and adds the names to its
-# `__all__`, so each entry point must be a function of this module too.
-
-
-def _timm_cfg(entry: Entry) -> dict[str, Any]:
-    source = {"file": entry.file} if entry.status == "embedded" else {"hf_hub_id": entry.repo}
-    size = entry.clip_config.img_size
-    return {**source, "input_size": (3, size, size), "num_classes": entry.num_classes, "license": entry.licence}
-
-
-default_cfgs = generate_default_cfgs({name: _timm_cfg(entry) for name, entry in read_manifest().items() if entry.loads})
-
-
-def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
-    def entrypoint(
-        pretrained: bool = False, pretrained_cfg: Any = None, pretrained_cfg_overlay: Any = None, **kwargs: Any
-    ) -> nn.Module:
-        if pretrained_cfg_overlay is not None:
-            raise ValueError("pretrained_cfg_overlay is not supported; pass num_classes, img_size or num_frames")
-        kwargs.pop("pretrained_model_args", None)  # of timm's config.json; the weights bring their own
-        return create_model(_weights_name(name, pretrained_cfg), pretrained, **kwargs)
-
-    entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__doc__ = _ARCHITECTURES[name].__doc__
-    return entrypoint
-
-
-def _weights_name(architecture: str, pretrained_cfg: Any) -> str:
-    """What `create_model` calls the weights that timm hands over as a tag or as a parsed `config.json`."""
-    if not pretrained_cfg:
-        return architecture
-    if isinstance(pretrained_cfg, str):
-        return f"{architecture}.{pretrained_cfg}"
-    cfg = pretrained_cfg if isinstance(pretrained_cfg, dict) else vars(pretrained_cfg)
-    if cfg.get("source") == "hf-hub":
-        return f"hf-hub:{cfg['hf_hub_id']}"
-    if cfg.get("source") == "local-dir":
-        return f"local-dir:{cfg['file']}"
-    raise ValueError("pretrained_cfg must be the tag of weights; load weights of your own with sifa_zoo.create_model")
-
-
-__all__ = ["WeightsError", "create_model", "is_model", "list_models", "list_pretrained"]
-globals().update({name: register_model(_timm_entrypoint(name)) for name in _ARCHITECTURES})

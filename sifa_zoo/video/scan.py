@@ -10,6 +10,8 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
+from typing import BinaryIO
 
 import numpy as np
 from av.error import FFmpegError
@@ -19,7 +21,6 @@ from av.video.frame import VideoFrame
 from sifa_zoo.video.container import (
     SEEK_BY_BYTE,
     File,
-    FileReader,
     OpenVideo,
     VideoError,
     decode,
@@ -27,8 +28,8 @@ from sifa_zoo.video.container import (
     packets,
 )
 from sifa_zoo.video.decoder_settings import CHROMA_SITINGS, DecoderSettings
-from sifa_zoo.video.index import NO_TIME, Access, Disagreement, Index, average_rate, read_packet
-from sifa_zoo.video.scaling import Scaler, turns, upright_size
+from sifa_zoo.video.index import NO_TIME, Access, Disagreement, Index, average_rate, read_packets
+from sifa_zoo.video.scaling import Scaler, upright_size
 
 # Containers in which packets have the times of their frames, as long as no two are the same.
 TIMED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
@@ -46,23 +47,24 @@ def build_index(file: File) -> Index:
     Raises:
         VideoError: If the file cannot be opened as a video, or no frame can be decoded.
     """
-    with open_video(file) as video, file.reading() as reader:
+    with open_video(file) as video, file.open() as data:
         settings = DecoderSettings.of(video.codec)
-        table = _read_packets(video, reader)
+        table = _read_packets(video, data)
         container, codec = video.container.format.name, video.codec.codec.canonical_name
         if not table.first_frames:
             raise VideoError(f"{file.path}: not one frame of its {codec} stream can be decoded, the file is damaged")
         rate = video.stream.average_rate or video.stream.guessed_rate or 0
         time_base = (video.stream.time_base or Fraction(1)).as_integer_ratio()
         in_place = table.plain and min(table.places) >= 0
-        own_settings = _matching_settings(settings, table, reader) if in_place else None
+        own_settings = _matching_settings(settings, table, data) if in_place else None
     timed = container in TIMED_FORMATS and codec in _ONE_FRAME_PER_PACKET
-    frames = _frames_by_times(table) if timed else _Frames()
-    known = len(frames.packets) > 0
+    frames = _frames_by_times(table) if timed else None
+    known = frames is not None
+    frame_packets, frame_times, key_frames = frames or 3 * [np.zeros(0, np.int64)]
     seekable = known or (table.plain and container in SEEK_BY_BYTE)
     access: Access = "direct" if own_settings else "seek" if seekable else "order"
     positions = np.array(table.positions if access == "seek" else table.places, np.int64)
-    keys, key_frames = np.array(table.keys, np.int64), frames.of_keys
+    keys = np.array(table.keys, np.int64)
     if access == "seek":
         placed = (positions[keys] >= 0) | (keys == 0)  # a keyframe is found by its position, the first without it
         keys, key_frames = keys[placed], key_frames[placed[: len(key_frames)]]
@@ -71,9 +73,9 @@ def build_index(file: File) -> Index:
         container=container,
         codec=codec,
         decoder=own_settings or settings,
-        size=upright_size(first, turns(first.rotation)),
+        size=upright_size(first.height, first.width, rotation=first.rotation),
         rotation=first.rotation,
-        fps=average_rate(frames.times, time_base) or float(rate),
+        fps=average_rate(frame_times, time_base) or float(rate),
         time_base=time_base,
         access=access,
         known=known,
@@ -84,8 +86,8 @@ def build_index(file: File) -> Index:
         checksums=np.array(table.checksums, np.int64),
         keys=keys,
         key_frames=key_frames,
-        frame_packets=frames.packets,
-        frame_times=frames.times,
+        frame_packets=frame_packets,
+        frame_times=frame_times,
     )
 
 
@@ -106,11 +108,14 @@ class _Packets:
     first_frames: list[VideoFrame] = field(default_factory=list)
     num_fed: int = 0  # packets decoded to get the first frames
 
-    def add(self, packet: Packet, reader: FileReader, mpeg4_extradata: bytes | None) -> None:
+    def add(self, packet: Packet, file: BinaryIO, mpeg4_extradata: bytes | None) -> None:
         data = bytes(packet)
         position = -1 if packet.pos is None else packet.pos
         # The position may be that of a short header before the data.
-        found = reader.read(position, packet.size + 64).find(data) if position >= 0 else -1
+        found = -1
+        if position >= 0:
+            file.seek(position)
+            found = file.read(packet.size + 64).find(data)
         if packet.is_keyframe:
             self.keys.append(len(self.times))
         self.times.append(NO_TIME if packet.pts is None else packet.pts)
@@ -128,14 +133,15 @@ class _Packets:
             self.packed |= data.count(_VOP) > 1
 
 
-def _read_packets(video: OpenVideo, reader: FileReader) -> _Packets:
+def _read_packets(video: OpenVideo, data: BinaryIO) -> _Packets:
     table = _Packets()
     is_mpeg4 = video.codec.codec.canonical_name == "mpeg4"
     mpeg4_extradata = (video.codec.extradata or b"") if is_mpeg4 else None
     for number, packet in enumerate(packets(video)):
-        table.add(packet, reader, mpeg4_extradata)
+        table.add(packet, data, mpeg4_extradata)
         if len(table.first_frames) < _NUM_COMPARED:
-            table.first_frames += decode(video.codec, packet, number) or []
+            packet.pts = number
+            table.first_frames += decode(video.codec, packet) or []
             table.num_fed += 1
     if not table.first_frames:
         table.first_frames += decode(video.codec, None) or []
@@ -152,17 +158,8 @@ def _encoder_name(data: bytes) -> bytes:
     return head[start : stop if stop > 0 else len(head)]
 
 
-@dataclass(frozen=True)
-class _Frames:
-    """Packets and times of the frames, and the frame of each keyframe packet; empty where they are not known."""
-
-    packets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    times: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    of_keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-
-def _frames_by_times(table: _Packets) -> _Frames:
-    """Assigns packets to frames by their times, where these can be relied on."""
+def _frames_by_times(table: _Packets) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Packets and times of the frames, and the frame of each keyframe, by times; None where these are not reliable."""
     times = np.array(table.times, np.int64)
     shown = np.flatnonzero(table.shown)
     order = shown[np.argsort(times[shown], kind="stable")]
@@ -178,10 +175,10 @@ def _frames_by_times(table: _Packets) -> _Frames:
         and times[0] <= frame_times[0]
         and (np.diff(key_frames) >= 0).all()
     )
-    return _Frames(order, frame_times, key_frames) if reliable else _Frames()
+    return (order, frame_times, key_frames) if reliable else None
 
 
-def _matching_settings(settings: DecoderSettings, table: _Packets, reader: FileReader) -> DecoderSettings | None:
+def _matching_settings(settings: DecoderSettings, table: _Packets, data: BinaryIO) -> DecoderSettings | None:
     """Settings with which our own decoder, fed from the file, gives the same first frames as FFmpeg's, if any do.
 
     Scaling depends on where the colours are sited within a frame. Only some containers say so, and PyAV does not pass
@@ -189,7 +186,7 @@ def _matching_settings(settings: DecoderSettings, table: _Packets, reader: FileR
     """
     for siting in CHROMA_SITINGS:
         settings = replace(settings, chroma_siting=siting)
-        own = _decode_first(settings, table, reader)
+        own = _decode_first(settings, table, data)
         if len(own) != len(table.first_frames) or not all(map(_same, own, table.first_frames)):
             return None
         if all(map(_same_scaled, own, table.first_frames)):
@@ -197,14 +194,11 @@ def _matching_settings(settings: DecoderSettings, table: _Packets, reader: FileR
     return None
 
 
-def _decode_first(settings: DecoderSettings, table: _Packets, reader: FileReader) -> list[VideoFrame]:
+def _decode_first(settings: DecoderSettings, table: _Packets, data: BinaryIO) -> list[VideoFrame]:
     try:
         codec = settings.create()
-        own: list[VideoFrame] = []
-        for number in range(table.num_fed):
-            size, checksum = table.sizes[number], table.checksums[number]
-            packet = read_packet(reader, table.places[number], size=size, checksum=checksum)
-            own += decode(codec, packet, number) or []
+        fed = islice(zip(table.places, table.sizes, table.checksums, strict=True), table.num_fed)
+        own = [frame for packet in read_packets(data, fed) for frame in decode(codec, packet) or []]
         return own or decode(codec, None) or []
     except (FFmpegError, ValueError, Disagreement):
         return []

@@ -27,7 +27,7 @@ import numpy as np
 from sifa_zoo.video.container import File, find_file
 from sifa_zoo.video.decoder_settings import DecoderSettings
 from sifa_zoo.video.index import Index
-from sifa_zoo.video.index_building import build_index
+from sifa_zoo.video.scan import build_index
 
 _VERSION = 3  # of what is stored; indices of other versions are not read
 _ARRAYS = ("positions", "sizes", "checksums", "keys", "key_frames", "frame_packets", "frame_times")

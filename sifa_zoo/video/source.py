@@ -1,0 +1,133 @@
+"""A video read once, in order, in constant memory: a file of any length, a camera, a URL, standard input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+
+from sifa_zoo.video.container import (
+    OpenVideo,
+    VideoError,
+    find_file,
+    frames_in_order,
+    open_video,
+    packets,
+    use_one_thread,
+)
+from sifa_zoo.video.reader import open_reader
+from sifa_zoo.video.scaling import Scaler, upright_size
+from sifa_zoo.video.scan import TIMED_FORMATS
+
+_CAMERAS = "/dev/video"
+Timed: TypeAlias = Iterator[tuple[float, av.VideoFrame]]  # pairs of seconds since the first frame, and frame
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video being read: frames per second, and its frames, each with its time in seconds since the first.
+
+    Frames are uint8 RGB `(H, W, 3)`, upright.
+    """
+
+    fps: float
+    frames: Iterator[tuple[float, np.ndarray]]
+
+
+@contextmanager
+def open_source(source: str | os.PathLike[str], *, short_side: int) -> Iterator[Source]:
+    """Open a video file, a camera (`/dev/video0`), a URL, or `-` for standard input.
+
+    Frames are those of `load_video`, in number, pixels and size.
+
+    Raises:
+        VideoError: If it cannot be opened or has no video; on reading, if not one frame can be decoded.
+    """
+    name = os.fspath(source)
+    is_live = name == "-" or "://" in name or name.startswith(_CAMERAS)
+    with _open_live(name) if is_live else _open_file(name) as (fps, timed):
+        yield Source(fps, _upright(timed, name=name, short_side=short_side))
+
+
+@contextmanager
+def _open_file(name: str) -> Iterator[tuple[float, Timed]]:
+    """The rate of a file, and its frames at the times by which clips are sampled."""
+    if os.path.isdir(name):
+        raise VideoError(f"{name}: a folder; pictures have no times, so name a video file")
+    file = find_file(name)
+    with open_video(file) as video:
+        if video.container.format.name in TIMED_FORMATS:
+            fps = _rate(video.stream)
+            yield fps, _by_own_clock(video, interval=1 / (fps or 1))
+            return
+    reader = open_reader(name)
+    times = np.maximum.accumulate(reader.times(complete=True))  # of packets without times of their own
+    frames = (frame for frame, _ in frames_in_order(file) if frame is not None)
+    yield reader.info.fps, zip(map(float, times - times[0]), frames, strict=False)
+
+
+@contextmanager
+def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
+    """The rate of a camera, URL or standard input, and its frames at their own times."""
+    is_camera = name.startswith(_CAMERAS)
+    try:
+        if name == "-":
+            opened = av.open("pipe:0", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
+        else:
+            opened = av.open(name, format="v4l2" if is_camera else None, metadata_errors="replace")
+    except (FFmpegError, ValueError) as error:
+        raise VideoError(f"{name}: cannot be opened as a video ({error})") from error
+    with opened:
+        if not opened.streams.video:
+            raise VideoError(f"{name}: no video stream")
+        stream = opened.streams.video[0]
+        use_one_thread(stream.codec_context)
+        fps = _rate(stream)
+        yield fps, _by_own_clock(OpenVideo(opened, stream), interval=1 / (fps or 1))
+
+
+def _rate(stream: VideoStream) -> float:
+    """Frames per second; 0 if not known."""
+    return float(stream.average_rate or stream.guessed_rate or 0)
+
+
+def _by_own_clock(video: OpenVideo, *, interval: float) -> Timed:
+    """Frames with seconds since the first; `interval` is added where times stand still, go back or are missing."""
+    first = seconds = None
+    for frame in _decode(video):
+        base = frame.time_base or video.stream.time_base  # frames that the decoder held back have none
+        own = None if frame.pts is None or base is None else float(frame.pts * base)
+        if first is None or seconds is None:
+            first = seconds = own or 0.0
+        else:
+            seconds = own if own is not None and own > seconds else seconds + interval
+        yield seconds - first, frame
+
+
+def _upright(timed: Timed, *, name: str, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Upright frames as RGB; if the size changes, later frames are scaled to that of the first."""
+    scaler, size = Scaler(), None
+    for seconds, frame in timed:
+        if size is None:
+            size = upright_size(frame.height, frame.width, rotation=frame.rotation, short_side=short_side)
+        yield seconds, scaler.to_rgb(frame, size, frame.rotation).copy()  # FFmpeg reuses its memory
+    if size is None:
+        hint = "; an MP4 can be piped if it was written for that (ffmpeg -movflags +faststart)" if name == "-" else ""
+        raise VideoError(f"{name}: not one frame can be decoded{hint}")
+
+
+def _decode(video: OpenVideo) -> Iterator[av.VideoFrame]:
+    """All frames; damaged packets are skipped."""
+    for packet in chain(packets(video), [None]):  # None flushes the decoder
+        try:
+            yield from video.codec.decode(packet)
+        except FFmpegError:
+            continue
