@@ -130,9 +130,6 @@ class Failsafe(Dataset):
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[str, Any]:
         name = str(self.dataset.videos.paths[key[0]])
         try:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from sifa_zoo.config import ReadConfig
+from sifa_zoo.datasets.reading import read_videos
+from sifa_zoo.datasets.videos import DataError
 
 
 class Disk:
@@ -25,6 +30,14 @@ class Disk:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode(encoding))
         return path
+
+    def refuses(self, messages: str | Sequence[str], data, split=None, class_names=None, **how) -> str:
+        """Asserts that reading the data is refused with each of these messages; returns all of the text."""
+        with pytest.raises(DataError) as error:
+            read_videos(data, split, class_names, ReadConfig(**how))
+        for message in [messages] if isinstance(messages, str) else messages:
+            error.match(message)
+        return str(error.value)
 
 
 @pytest.fixture

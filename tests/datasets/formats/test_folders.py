@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from sifa_zoo.datasets.reading import read_videos
-from sifa_zoo.datasets.videos import DataError
 
 
 def test_folders(disk, rows):
@@ -66,8 +65,7 @@ def test_folders_called_by_numbers_are_classes_like_others(disk, rows, class_nam
     ],
 )
 def test_unusable_folders_are_refused(disk, names, class_names, message):
-    with pytest.raises(DataError, match=message):
-        read_videos(disk.touch(*names), class_names=class_names)
+    disk.refuses(message, disk.touch(*names), class_names=class_names)
 
 
 @pytest.mark.parametrize("val", ["val", "validation", "test"])
@@ -88,15 +86,12 @@ def test_val_comes_before_test(disk, rows):
 
 def test_videos_without_class_folders_are_named(disk):
     disk.touch("train/a.mp4", "val/a.mp4")
-    with pytest.raises(DataError, match="train holds no class folders"):
-        read_videos(disk.root, "train")
+    disk.refuses("train holds no class folders", disk.root, "train")
     (disk.root / "train" / "wave").mkdir()
-    with pytest.raises(DataError, match="val holds no class folders"):
-        read_videos(disk.root, "val")
+    disk.refuses("val holds no class folders", disk.root, "val")
 
 
 def test_names_in_another_encoding_are_refused(disk):
     disk.touch("run/a.mp4", "jump/b.mp4")
     (disk.root / "run" / "\udce9.mp4").touch()
-    with pytest.raises(DataError, match="a name that is not in UTF-8: .*; rename the file"):
-        read_videos(disk.root)
+    disk.refuses("a name that is not in UTF-8: .*; rename the file", disk.root)

@@ -4,7 +4,6 @@ import pytest
 
 from sifa_zoo.config import ReadConfig
 from sifa_zoo.datasets.reading import read_videos
-from sifa_zoo.datasets.videos import DataError
 
 
 @pytest.fixture
@@ -25,18 +24,13 @@ def test_folds(hmdb51, rows):
 
 
 def test_what_cannot_be_used(hmdb51):
-    with pytest.raises(DataError, match="has splits, name train or val"):
-        read_videos(hmdb51.root)
-    with pytest.raises(DataError, match="has no files CLASS_test_split3.txt"):
-        read_videos(hmdb51.root, "val", how=ReadConfig(fold=3))
+    hmdb51.refuses("has splits, name train or val", hmdb51.root)
+    hmdb51.refuses("has no files CLASS_test_split3.txt", hmdb51.root, "val", fold=3)
     hmdb51.write("splits/wave_test_split1.txt", "a #1.avi 1\ngone.avi 1\n")
-    with pytest.raises(DataError, match="1 of 3 videos in .*splits do not exist: video 3: wave/gone.avi"):
-        read_videos(hmdb51.root, "train")
+    hmdb51.refuses("1 of 3 videos in .*splits do not exist: video 3: wave/gone.avi", hmdb51.root, "train")
     hmdb51.write("splits/wave_test_split1.txt", "a.avi 3\nc.avi\n")
-    with pytest.raises(
-        DataError, match=r"(?s)2 faulty lines.*line 1: expected `NAME.avi` and 0, 1 or 2, got 'a.avi 3'"
-    ):
-        read_videos(hmdb51.root, "train")
+    message = "(?s)2 faulty lines.*line 1: expected `NAME.avi` and 0, 1 or 2, got 'a.avi 3'"
+    hmdb51.refuses(message, hmdb51.root, "train")
 
 
 def test_classes_called_by_numbers(disk):

@@ -6,7 +6,6 @@ import pytest
 
 from sifa_zoo.config import ReadConfig
 from sifa_zoo.datasets.reading import read_videos
-from sifa_zoo.datasets.videos import DataError
 
 CLASSES = ("walk", "run", "jump")
 
@@ -37,11 +36,9 @@ def test_numbers_may_be_names(listed):
     assert videos.labels.tolist() == [0, 2]
 
 
-def test_numbers_are_not_taken_for_names(listed):
-    with pytest.raises(DataError) as error:
-        read_videos(listed("2", "0"), class_names=CLASSES)
-    for words in ("are numbers (0, 2), but the classes are names (walk, run, jump)", "--remap index", "--remap FILE"):
-        assert words in str(error.value)
+def test_numbers_are_not_taken_for_names(disk, listed):
+    message = r"are numbers \(0, 2\), but the classes are names \(walk, run, jump\)"
+    disk.refuses([message, "--remap index", "--remap FILE"], listed("2", "0"), class_names=CLASSES)
     assert labels(read_videos(listed("2", "0"), class_names=CLASSES, how=ReadConfig(remap="index"))) == ["jump", "walk"]
 
 
@@ -74,17 +71,12 @@ def test_class_lists_name_the_numbers(disk, listed, name, text, numbers):
 )
 def test_class_lists_that_do_not_fit_are_refused(disk, listed, name, text, message):
     disk.write(name, text)
-    with pytest.raises(DataError, match=message):
-        read_videos(listed("0", "2"))
+    disk.refuses(message, listed("0", "2"))
 
 
-def test_classes_that_weights_lack_are_listed(listed):
-    names = [f"class {i:02d}" for i in range(25)]
-    with pytest.raises(
-        DataError,
-        match=r"not among the 3 classes \(walk, run, jump\): class 00 .line 1., .*class 19 .line 20. and 5 more",
-    ):
-        read_videos(listed(*names), class_names=CLASSES)
+def test_classes_that_weights_lack_are_listed(disk, listed):
+    message = r"not among the 3 classes \(walk, run, jump\): class 00 .line 1., .*class 19 .line 20. and 5 more"
+    disk.refuses(message, listed(*(f"class {i:02d}" for i in range(25))), class_names=CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -115,16 +107,19 @@ def test_remap_by_file(disk, listed, name, text):
 )
 def test_remaps_that_do_not_fit_are_refused(disk, listed, given, remap, message):
     remap = remap if remap == "index" else disk.write("map.csv", remap)
-    with pytest.raises(DataError, match=message):
-        read_videos(listed(*given), class_names=CLASSES, how=ReadConfig(remap=remap))
+    disk.refuses(message, listed(*given), class_names=CLASSES, remap=remap)
 
 
-def test_remap_needs_what_it_names(disk, listed):
-    with pytest.raises(DataError, match="--remap index needs weights with class names"):
-        read_videos(listed("0", "1"), how=ReadConfig(remap="index"))
-    with pytest.raises(DataError, match="cannot read .*nowhere.csv: No such file"):
-        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.root / "nowhere.csv")))
-    with pytest.raises(DataError, match="expected a JSON object of label and class"):
-        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.write("map.json", "[1]"))))
-    with pytest.raises(DataError, match="cannot read .*map.json as JSON"):
-        read_videos(listed("0", "1"), how=ReadConfig(remap=str(disk.write("map.json", "{"))))
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("index", None, "--remap index needs weights with class names"),
+        ("nowhere.csv", None, "cannot read .*nowhere.csv: No such file"),
+        ("map.json", "[1]", "expected a JSON object of label and class"),
+        ("map.json", "{", "cannot read .*map.json as JSON"),
+    ],
+)
+def test_remap_needs_what_it_names(disk, listed, name, text, message):
+    if text:
+        disk.write(name, text)
+    disk.refuses(message, listed("0", "1"), remap=name if name == "index" else str(disk.root / name))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,6 @@ import pytest
 from sifa_zoo.config import ReadConfig
 from sifa_zoo.datasets.formats import FORMATS
 from sifa_zoo.datasets.reading import read_splits, read_videos
-from sifa_zoo.datasets.videos import DataError
 
 
 @pytest.mark.parametrize("split", ["train", "val", None])
@@ -21,14 +21,10 @@ def test_data_without_splits_serve_any(disk, split):
 
 def test_missing_split_says_what_to_do(disk):
     disk.touch("data/train/run/a.mp4", "only_val/val/run/a.mp4")
-    with pytest.raises(DataError, match="has no val folder or list beside train; give validation videos with --val"):
-        read_videos(disk.root / "data", "val")
-    with pytest.raises(DataError, match="has no train folder or list beside val; name the training videos"):
-        read_videos(disk.root / "only_val", "train")
-    with pytest.raises(DataError, match="has splits, name one of them: .*train"):
-        read_videos(disk.root / "data")
-    with pytest.raises(DataError, match="no such file or folder: .*nowhere"):
-        read_videos(disk.root / "nowhere", "train")
+    disk.refuses("has no val folder or list beside train; give validation videos with --val", disk.root / "data", "val")
+    disk.refuses("has no train folder or list beside val; name the training videos", disk.root / "only_val", "train")
+    disk.refuses("has splits, name one of them: .*train", disk.root / "data")
+    disk.refuses("no such file or folder: .*nowhere", disk.root / "nowhere", "train")
 
 
 @pytest.mark.parametrize(
@@ -46,8 +42,7 @@ def test_arguments_out_of_range_are_refused(disk, arguments, message):
 def test_two_formats_that_fit_are_both_named(disk, rows):
     disk.touch("train/run/a.mp4", "train/run/b.mp4")
     disk.write("train.txt", "train/run/a.mp4 run\n")
-    with pytest.raises(DataError, match=r"class folders \(--format folders\) and list of videos \(--format list\)"):
-        read_videos(disk.root, "train")
+    disk.refuses(r"class folders \(--format folders\) and list of videos \(--format list\)", disk.root, "train")
     assert len(read_videos(disk.root, "train", how=ReadConfig(format="folders"))) == 2
     assert len(read_videos(disk.root, "train", how=ReadConfig(format="list"))) == 1
 
@@ -55,8 +50,7 @@ def test_two_formats_that_fit_are_both_named(disk, rows):
 def test_data_without_permission_are_named_as_the_user_names_them(disk, monkeypatch):
     disk.touch("run/a.mp4")
     monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == disk.root and mode & os.X_OK))
-    with pytest.raises(DataError, match=f"no permission to read {disk.root}$"):
-        read_videos(disk.root)
+    disk.refuses(f"no permission to read {disk.root}$", disk.root)
 
 
 def test_validation_videos_may_be_of_another_format(disk, rows):
@@ -68,12 +62,9 @@ def test_validation_videos_may_be_of_another_format(disk, rows):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_named_format_that_does_not_fit_says_what_it_expected(disk, name):
-    file = disk.write("notes.pdf", "nothing")
-    with pytest.raises(DataError) as error:
-        read_videos(file, how=ReadConfig(format=name))
-    assert f"does not look like {FORMATS[name].title}; expected {FORMATS[name].expected}" in str(error.value)
+    message = f"does not look like {FORMATS[name].title}; expected {FORMATS[name].expected}"
+    disk.refuses(re.escape(message), disk.write("notes.pdf", "nothing"), format=name)
 
 
 def test_files_of_no_format_list_the_known_ones(disk):
-    with pytest.raises(DataError, match="none of the known formats: class folders .*; Kinetics CSV "):
-        read_videos(disk.write("notes.pdf", "nothing"))
+    disk.refuses("none of the known formats: class folders .*; Kinetics CSV ", disk.write("notes.pdf", "nothing"))

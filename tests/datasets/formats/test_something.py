@@ -5,7 +5,6 @@ import json
 import pytest
 
 from sifa_zoo.datasets.reading import read_videos
-from sifa_zoo.datasets.videos import DataError
 
 V1 = "something-something-v1"
 V2 = "something-something-v2"
@@ -38,8 +37,7 @@ def test_v1_that_cannot_be_used(disk, text, message):
     disk.touch("v/1/")
     disk.write(f"{V1}-train.csv", text)
     disk.write(f"{V1}-labels.csv", "Poking\nTurning\n")
-    with pytest.raises(DataError, match=message):
-        read_videos(disk.root, "train")
+    disk.refuses(message, disk.root, "train")
 
 
 def test_other_files_that_are_called_v1_are_not_taken_for_it(disk, rows):
@@ -94,5 +92,4 @@ def test_v2_that_cannot_be_used(disk, text, labels, message):
     if labels:
         disk.write(f"{V2}-labels.json", json.dumps(labels))
     file = disk.root / f"{V2}-train.json"
-    with pytest.raises(DataError, match=message):
-        read_videos(file, "train")
+    disk.refuses(message, file, "train")

@@ -4,7 +4,6 @@ import pytest
 
 from sifa_zoo.config import ReadConfig
 from sifa_zoo.datasets.reading import read_videos
-from sifa_zoo.datasets.videos import DataError
 
 
 @pytest.fixture
@@ -43,15 +42,12 @@ def test_folds(ucf101, rows):
 )
 def test_lists_that_cannot_be_used(ucf101, text, message):
     ucf101.write("ucfTrainTestlist/trainlist01.txt", text)
-    with pytest.raises(DataError, match=message):
-        read_videos(ucf101.root, "train")
+    ucf101.refuses(message, ucf101.root, "train")
 
 
 def test_split_and_fold_must_be_there(ucf101):
-    with pytest.raises(DataError, match="has splits, name train or val"):
-        read_videos(ucf101.root)
-    with pytest.raises(DataError, match=r"cannot read .*testlist03.txt: No such file"):
-        read_videos(ucf101.root, "val", how=ReadConfig(fold=3))
+    ucf101.refuses("has splits, name train or val", ucf101.root)
+    ucf101.refuses(r"cannot read .*testlist03.txt: No such file", ucf101.root, "val", fold=3)
 
 
 def test_classes_called_by_numbers(disk):
