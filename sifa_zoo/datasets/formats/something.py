@@ -130,18 +130,12 @@ def _labels_json(folder: Path) -> ClassList | None:
     return ClassList(file, tuple(order[number] for number in sorted(order)), order)
 
 
-def _load(file: Path) -> Any:
-    with open_text(file) as opened:
-        return json.load(opened)
-
-
 def _read_json(file: Path, kind: type) -> Any:
-    try:
-        content = _load(file)
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"cannot read {file} as JSON: {error}") from error
+    with open_text(file) as opened:
+        try:
+            content = json.load(opened)
+        except json.JSONDecodeError as error:
+            raise DataError(f"cannot read {file} as JSON: {error}") from error
     if not isinstance(content, kind):
         raise DataError(f"expected a JSON {'list' if kind is list else 'object'} in {file}")
     return content
