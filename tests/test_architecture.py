@@ -67,7 +67,7 @@ def test_every_arrow_is_used(room):
 
 
 def test_sampling_is_arithmetic():
-    assert imports_of_ours(PACKAGE / "datasets" / "frame_sampling.py") == set()
+    assert imports_of_ours(PACKAGE / "datasets" / "sampling.py") == set()
 
 
 @pytest.mark.parametrize("room", sorted(reach("cli")))
