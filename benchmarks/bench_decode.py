@@ -31,7 +31,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV is not to talk
 import av
 import numpy as np
 import torch
-from measure import benchmark_parser, machine, write_json
+from measure import benchmark_parser, machine, markdown_table, write_json
 from torch.utils.data import DataLoader, Dataset
 
 from sifa_zoo.datasets.frame_sampling import clip_indices
@@ -276,15 +276,15 @@ def _resident() -> float:
 
 def table(rows: list[dict], names: list[str]) -> str:
     head = ["file", "draw", "ours, CPU ms", "first", *names[1:], "best / ours, CPU", "wall", "wrong frames"]
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    lines = []
     for row in rows:
         cells = [row["file"], row["draw"], f"{row['cpu_ms']['ours']:.1f}", f"{row['first_cpu_ms']:.1f}"]
         cells += [f"{row['cpu_ms'][name]:.1f}" if name in row["cpu_ms"] else "-" for name in names[1:]]
         cells += [f"{row.get('ratio_cpu_ms', math.nan):.2f}", f"{row.get('ratio_wall_ms', math.nan):.2f}"]
         wrong = [f"{name} {count}" for name, count in row["wrong"].items() if count]
         cells += [", ".join(wrong) + f" of {row['asked']}" if wrong else "none"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def main() -> None:

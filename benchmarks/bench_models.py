@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable
 from random import Random
@@ -21,7 +20,7 @@ from random import Random
 import timm
 import torch
 import torchvision
-from measure import benchmark_parser, machine, peak_bytes, synchronize, write_json
+from measure import benchmark_parser, machine, markdown_table, peak_bytes, time_call, write_json
 from torch import nn
 
 import sifa_zoo
@@ -93,11 +92,7 @@ def rounds_of(calls: dict[str, Callable[[], object]], device: str, rounds: int) 
         random.shuffle(order)
         for name, call in order:
             call()
-            synchronize(device)
-            start = time.perf_counter()
-            call()
-            synchronize(device)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time_call(call, device))
     return seconds
 
 
@@ -130,11 +125,11 @@ def measure(found: dict, args: argparse.Namespace, dtype: torch.dtype, *, train:
 
 
 def report(rows: list[dict]) -> str:
-    lines = ["| model | dtype | pass | ms | times its 2D trunk | peak MB |", "| --- | --- | --- | --- | --- | --- |"]
+    cells = []
     for row in rows:
         ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-        cells = (row["model"], row["dtype"], row["pass"], f"{row['ms']:.0f}", ratio, f"{row['peak_mb']:.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
+        cells.append((row["model"], row["dtype"], row["pass"], f"{row['ms']:.0f}", ratio, f"{row['peak_mb']:.0f}"))
+    lines = [markdown_table(("model", "dtype", "pass", "ms", "times its 2D trunk", "peak MB"), cells)]
     for row in rows:
         if "ratio" not in row:
             continue
@@ -145,11 +140,9 @@ def report(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser = benchmark_parser(__doc__, devices=True)
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--batch", type=int, default=1, help="clips")
-    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--train", action="store_true", help="training steps too")
     parser.add_argument("--video-models", action=argparse.BooleanOptionalAction, default=True, help="torchvision's")

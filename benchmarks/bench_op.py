@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from measure import benchmark_parser, machine, median_seconds, peak_bytes, write_json
+from measure import benchmark_parser, machine, markdown_table, median_seconds, peak_bytes, write_json
 from torch.nn import functional as F
 
 from sifa_zoo.ops import backends, inter_frame_attention
@@ -99,7 +99,7 @@ def table(rows: list[dict], device: str) -> str:
         head += [f"{kind}: native ms", "best PyTorch ms", "ratio", "peak / output", "PyTorch's"]
     if device == "cuda":
         head += ["forward: share of copy bandwidth", "forward + backward: share"]
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    lines = []
     for row in rows:
         cells = [str(row["channels"]), str(row["side"]), str(row["steps"])]
         for kind in ("forward", "both"):
@@ -109,16 +109,14 @@ def table(rows: list[dict], device: str) -> str:
             cells += [f"{row[f'{kind}_peak_{best}']:.1f}"]
         if device == "cuda":
             cells += [f"{row['forward_share']:.0%}", f"{row['both_share']:.0%}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser = benchmark_parser(__doc__, devices=True)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16", "float16"])
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--offset-scale", type=float, default=1.0, help="standard deviation of the offsets, pixels")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="time steps T'")

@@ -29,7 +29,7 @@ import timm
 import torch
 import torchvision
 from bench_models import channels_last
-from measure import benchmark_parser, machine, synchronize, write_json
+from measure import benchmark_parser, machine, markdown_table, synchronize, write_json
 from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn import functional as F
@@ -123,7 +123,7 @@ def measure(name: str, dtype: str, compiled: bool, args: argparse.Namespace) -> 
 
 def report(rows: list[dict]) -> str:
     head = ("model", "input", "dtype", "compiled", "clips/s", "waiting for data", "ms per step", "peak MB")
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
+    lines = []
     for row in rows:
         if "error" in row:
             cells = (row["model"], "", row["dtype"], "yes" if row["compiled"] else "", row["error"], "", "", "")
@@ -131,22 +131,20 @@ def report(rows: list[dict]) -> str:
             figures = (f"{row['clips_per_second']:.3g}", f"{row['data_wait']:.0%}", f"{row['ms']:.0f}")
             compiled = "yes" if row["compiled"] else ""
             cells = (row["model"], row["input"], row["dtype"], compiled, *figures, f"{row['peak_mb']:.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def parse() -> argparse.Namespace:
-    parser = benchmark_parser(__doc__)
+    parser = benchmark_parser(__doc__, devices=True)
     known = [*sifa_zoo.list_models(), *VIDEO_MODELS]
     parser.add_argument("--models", nargs="+", default=[*NANO, *VIDEO_MODELS], choices=["all", *known], metavar="NAME")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--compile", action="store_true", help="compiled, too")
     parser.add_argument("--batch", type=int, default=1, help="clips")
     parser.add_argument("--steps", type=int, default=3, help="that are timed")
     parser.add_argument("--warm-up", type=int, default=1, help="steps before them")
     parser.add_argument("--workers", type=int, default=1, help="processes that decode")
-    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     parser.add_argument("--data", type=Path, help="videos with train/CLASS folders, or a list")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a model, dtype and whether compiled: of this process
     args = parser.parse_args()

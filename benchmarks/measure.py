@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is not to talk
@@ -16,11 +16,18 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is not to talk
 import torch
 
 
-def benchmark_parser(text: str | None) -> argparse.ArgumentParser:
-    """A parser with the help of a benchmark, and its flag `--json`."""
+def benchmark_parser(text: str | None, *, devices: bool = False) -> argparse.ArgumentParser:
+    """A parser with the help of a benchmark, and its flag `--json`; with `devices` also those that choose one."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here, too")
+    if devices:
+        parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+        parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     return parser
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def write_json(path: Path | None, figures: dict) -> None:
@@ -35,25 +42,26 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def time_call(call: Callable[[], object], device: str, repeats: int = 1) -> float:
+    """Seconds of a call."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    synchronize(device)
+    return (time.perf_counter() - start) / repeats
+
+
 def median_seconds(calls: dict[str, Callable[[], object]], device: str, rounds: int) -> dict[str, float]:
     """The median time of each call; short ones are repeated within a round, so that the clock can tell."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     repeats = {}
     for name, call in calls.items():
         call()
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        repeats[name] = max(1, int(0.01 / (time.perf_counter() - start)))
+        repeats[name] = max(1, int(0.01 / time_call(call, device)))
     for _ in range(rounds):
         for name, call in calls.items():
-            synchronize(device)
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            synchronize(device)
-            seconds[name].append((time.perf_counter() - start) / repeats[name])
+            seconds[name].append(time_call(call, device, repeats[name]))
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
