@@ -34,7 +34,7 @@ import torch
 from measure import benchmark_parser, machine, markdown_table, write_json
 from torch.utils.data import DataLoader, Dataset
 
-from sifa_zoo.datasets.frame_sampling import clip_indices
+from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.video import cache
 from sifa_zoo.video.load import load_video, video_info
 from sifa_zoo.video.scaling import upright_size

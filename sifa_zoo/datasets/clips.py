@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.frame_sampling import clip_indices
 from sifa_zoo.datasets.mirror import mirror_labels
+from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.datasets.transforms import torch_seeded
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.video.load import VideoError

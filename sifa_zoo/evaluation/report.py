@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sifa_zoo.datasets.frame_sampling import clip_indices
+from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.evaluation.figures import figure_texts, is_complete
 from sifa_zoo.evaluation.outcomes import ClassRow, VideoRow
 from sifa_zoo.evaluation.pages import render

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.frame_sampling import ROUNDING_SECONDS
+from sifa_zoo.datasets.sampling import ROUNDING_SECONDS
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.evaluation.scores import view_scores
 from sifa_zoo.inference.predict import class_names_of, is_multi_label, top_classes

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.frame_sampling import clip_indices
+from sifa_zoo.datasets.sampling import clip_indices
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from sifa_zoo.config import AugmentConfig, ClipConfig
 from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
-from sifa_zoo.datasets.frame_sampling import clip_indices
 from sifa_zoo.datasets.mirror import mirrored_classes
+from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.datasets.transforms import eval_transform, train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.video.load import VideoError, frame_times, load_video

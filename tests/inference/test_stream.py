@@ -11,7 +11,7 @@ import torch
 from tiny_videos import write_two_colours, write_video
 
 from sifa_zoo.config import ClipConfig
-from sifa_zoo.datasets.frame_sampling import clip_indices
+from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.inference.predict import predict
 from sifa_zoo.inference.stream import WindowScores, at_rate, merge, predict_stream, slide

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from sifa_zoo.datasets.frame_sampling import clip_indices
+from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.video import cache, random_access, reader, scan
 from sifa_zoo.video.cache import find_index
 from sifa_zoo.video.container import find_file, frames_in_order

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_videos import write_video
 
-from sifa_zoo.datasets.frame_sampling import clip_indices
+from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.inference.stream import at_rate
 from sifa_zoo.video.load import VideoError, load_video
 from sifa_zoo.video.reader import VideoReader

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from sifa_zoo.datasets.frame_sampling import clip_indices
+from sifa_zoo.datasets.sampling import clip_indices
 
 
 @pytest.mark.parametrize(
