@@ -30,6 +30,9 @@ def _write(path: Path, codec: str, **settings) -> Path:
     with av.open(str(path), "w", options=settings.get("container_options", {})) as container:
         stream = container.add_stream(codec, rate=25, options=settings.get("options", {}))
         stream.height, stream.width, stream.pix_fmt = height, width, settings.get("pix_fmt", "yuv420p")
+        stream.codec_context.thread_count = (
+            1  # with more, busy machines get other bytes, to which damage does otherwise
+        )
         for i, picture in enumerate(_pictures(num_frames, height, width)):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = settings.get("pts", lambda i: i)(i), Fraction(1, 25)
