@@ -47,22 +47,23 @@ _HOMES = {
     "load_video": "video.load",
     "predict": "inference.predict",
 }
-_MODULES = {"convert": "models.convert"} | {m: m for m in ("config", "files", "models", "ops", "registry", "weights")}
-_BUILDING = ("registry.create", "models.sifa_net", "models.sifa_transformer")  # these import all of those rooms
+_FILES = {"config": "config", "convert": "models.convert", "files": "files"}
+_ROOMS = {room: room for room in ("models", "ops", "registry", "weights")}
+_BUILDING = ("registry.create", "models.sifa_net", "models.sifa_transformer")  # these import all files of those rooms
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    if name in _MODULES:
-        for module in (*_BUILDING, _MODULES[name]):
-            found = importlib.import_module(f"{__name__}.{module}")
-        return found
+    for module in _BUILDING if name in _ROOMS else ():
+        importlib.import_module(f"{__name__}.{module}")
+    if home := (_FILES | _ROOMS).get(name):
+        return importlib.import_module(f"{__name__}.{home}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted({*globals(), *__all__, *_FILES, *_ROOMS})
 
 
 after_import("torch", "sifa_zoo.ops")

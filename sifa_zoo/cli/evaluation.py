@@ -42,6 +42,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
+    from sifa_zoo.evaluation.charts import need_matplotlib
     from sifa_zoo.evaluation.evaluate import evaluate_run
     from sifa_zoo.evaluation.figures import is_complete
     from sifa_zoo.evaluation.results import REPORT, result_json
@@ -53,6 +54,7 @@ def _eval(args: argparse.Namespace) -> int:
         check_writable(args.output)
     elif args.output:
         check_folder(args.output)
+        need_matplotlib()
     options = {"split": args.split, "device": args.device, "output": None if as_file else args.output}
     result = evaluate_run(
         args.weights, args.data, reading=given(args, ReadConfig), **options, **given(args, EvalConfig)

@@ -92,12 +92,14 @@ def _predict(args: argparse.Namespace) -> int:
 def _predict_videos(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sifa_zoo.evaluation.charts import draw_prediction
+    from sifa_zoo.evaluation.charts import draw_prediction, need_matplotlib, write_picture
     from sifa_zoo.inference.predict import clip_frames, find_videos, predict_videos
     from sifa_zoo.runtime.checkpoint import clip_config, load_run
     from sifa_zoo.runtime.devices import pick_device
 
     check_writable(args.picture, suffixes=_PICTURES)
+    if args.picture:
+        need_matplotlib()
     how = EvalConfig(**given(args, EvalConfig))
     videos = find_videos(args.videos)
     if args.picture and len(videos) > 1:
@@ -114,7 +116,7 @@ def _predict_videos(args: argparse.Namespace) -> int:
     finally:  # an interrupted prediction keeps what it has
         _write_tables(args, done)
     if args.picture and done[0].scores:
-        draw_prediction(clip_frames(videos[0], clip_config(model)), done[0].scores).savefig(args.picture)
+        write_picture(draw_prediction(clip_frames(videos[0], clip_config(model)), done[0].scores), args.picture)
     bad = sum(prediction.error is not None for prediction in done)
     if bad and len(done) > 1:
         print(f"{bad} of {len(done)} videos could not be decoded", file=sys.stderr)

@@ -1,14 +1,19 @@
 """Charts: the curve of a training, a confusion matrix, the bars of a prediction.
 
-They are figures of matplotlib, which is imported when something is drawn, and used through its objects alone: no
-pyplot, no backend, no state, so threads may draw. Save them with `png`, or with their `savefig`.
+They are figures of matplotlib, which is imported when something is drawn. It is used through its objects alone, without
+pyplot or a backend, and with its own defaults: settings of a user could spoil a picture, or need LaTeX for it. So save
+figures with `png` or `write_picture`.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
+import threading
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +22,7 @@ from PIL import Image, ImageOps
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_DRAWING = threading.RLock()  # since matplotlib's settings are those of the process
 _DPI = 100
 _LONGEST = 32  # letters of a name
 _MANY_EPOCHS = 40  # with more, the points would hide the line
@@ -32,6 +38,25 @@ _INK, _FAINT, _GRID, _COLOURS = "#333333", "#eeeeee", "#e3e8ee", ("#1f77b4", "#d
 _LIGHT, _DARK = np.array([247, 250, 253]), np.array([8, 64, 129])
 
 
+@contextmanager
+def _defaults() -> Iterator[None]:
+    """Draws as matplotlib does out of the box."""
+    import matplotlib.style
+
+    with _DRAWING, matplotlib.style.context("default"):
+        yield
+
+
+def need_matplotlib() -> None:
+    """Imports matplotlib, which refuses some settings of the environment: before long work, not after it.
+
+    Raises:
+        ValueError: If it does, for example because of `MPLBACKEND`.
+    """
+    importlib.import_module("matplotlib.style")
+
+
+@_defaults()
 def draw_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Losses, from 0, and validation accuracies, from 0 to 100 %, over the epochs of `log.csv`."""
     accuracies = {"val top-1 (%)": "val_top1", "val top-5 (%)": "val_top5"}
@@ -56,6 +81,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+@_defaults()
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Counts `(C, C)`; the larger a cell's share of its row, the true class, the darker it is.
 
@@ -88,6 +114,7 @@ def draw_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     return figure
 
 
+@_defaults()
 def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> Figure:
     """The frames row by row, and below them the scores as bars.
 
@@ -121,12 +148,19 @@ def draw_prediction(frames: np.ndarray, scores: Sequence[tuple[str, float]]) -> 
     return figure
 
 
+@_defaults()
 def png(figure: Figure, **options: Any) -> bytes:
     """A figure as PNG, with a palette, which makes it a fifth as large; options as for `savefig`."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=_DPI, **options)
     Image.open(drawn).convert("RGB").quantize().save(small, "PNG", optimize=True)
     return small.getvalue()
+
+
+@_defaults()
+def write_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure to a file in the format that its suffix names."""
+    figure.savefig(path, dpi=_DPI)
 
 
 def lettering(names: Iterable[str]) -> tuple[list[str], dict[str, Any]]:

@@ -27,9 +27,9 @@ _FACTS = ("run", "arch", "weights_sha256", "data", "root", "format", "protocol",
 class Comparison:
     """How two evaluations of the same videos differ.
 
-    `figures` has both values per key of `FIGURES`, over the `num_videos` that both evaluated; `classes` is
-    sorted, the largest change first; `gained` and `lost` hold
-    both rows of each video that only the second, or only the first, classified correctly.
+    `figures` has both values per key of `FIGURES`, over the `num_videos` that both evaluated; `classes` is sorted, the
+    largest change first; `gained` and `lost` hold both rows of each video that only the second, or only the first,
+    classified correctly.
     """
 
     results: tuple[Results, Results]

@@ -20,6 +20,7 @@ from sifa_zoo.config import ClipConfig, ReadConfig, TrainConfig
 from sifa_zoo.datasets.mirror import describe_mirroring
 from sifa_zoo.datasets.transforms import BatchMixer
 from sifa_zoo.datasets.videos import VideoList, few
+from sifa_zoo.evaluation.charts import need_matplotlib
 from sifa_zoo.evaluation.evaluate import eval_loader, evaluate
 from sifa_zoo.evaluation.scores import ScoreError
 from sifa_zoo.files import BEST, CONFIG, LAST, STATE
@@ -137,6 +138,7 @@ def _finetune(
 ) -> EpochRow:
     """A run; its settings and data are what the writer makes of them, on every process."""
     on_writer(check_trackers, trackers)
+    on_writer(need_matplotlib)
     if resume == "auto":
         resume = on_writer((run / CONFIG).is_file)
     config = on_writer(settle, given, saved=on_writer(open_run, run, resume=resume))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from PIL import Image
 
-from sifa_zoo.evaluation.charts import draw_confusion, draw_curve, draw_prediction, lettering, png
+from sifa_zoo.evaluation.charts import draw_confusion, draw_curve, draw_prediction, lettering, png, write_picture
 
 BLUE, ORANGE = (31, 119, 180), (217, 95, 2)  # of the first and the second curve of a panel
 HOSTILE = [
@@ -209,6 +210,27 @@ def test_threads_draw_the_same() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(draw, range(8)))) == 1
+
+
+def test_settings_of_the_user_change_nothing(tmp_path: Path) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    scores = [("wave", 0.5), ("clap", 0.5)]
+
+    def draw() -> tuple[bytes, bytes]:
+        write_picture(draw_prediction(np.zeros((1, 8, 8, 3), np.uint8), scores), tmp_path / "p.png")
+        return png(draw_confusion(np.eye(2, dtype=np.int64), ["a", "b"])), (tmp_path / "p.png").read_bytes()
+
+    usual = draw()
+    with matplotlib.rc_context({"savefig.dpi": 300, "savefig.facecolor": "black", "text.usetex": True}):
+        assert draw() == usual
+        assert matplotlib.rcParams["savefig.dpi"] == 300
+
+
+def test_an_environment_that_matplotlib_refuses_stops_before_the_work(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sifa_zoo.cli", "finetune", tmp_path, "--output", tmp_path / "run"]
+    done = subprocess.run(command, env={**os.environ, "MPLBACKEND": "none"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "backend" in done.stderr
 
 
 LAZY = """

@@ -117,7 +117,11 @@ def test_many_videos_of_one_folder(disk, rows):
         ("a.mp4 0\na.mp4 -1\n", None, "l.txt, line 2: labels count from 0, got -1"),
         ("a.mp4 99999999", None, "line 1: labels count from 0 without large gaps, got 99999999"),
         ("a.mp4\n\nb\na.mp4 0\n", None, ["l.txt has 2 faulty lines:", "line 1: expected .*'a.mp4'", "line 3: .*'b'"]),
-        ("a.mp4 run\na.mp4 jump", ["run", "walk"], r"the 2 classes \(run, walk\): jump \(line 2\); leave them out"),
+        (
+            "a.mp4 run\na.mp4 jump",
+            ["run", "walk"],
+            r"not among the 2 classes \(run, walk\): jump \(line 2\); leave them out",
+        ),
         ("a.mp4 0\nb.mp4 1", None, "1 of 2 videos in .*l.txt do not exist: line 2: b.mp4; --allow-missing"),
         ("a.mp4 run\n./a.mp4 jump", None, "1 videos in .*l.txt come twice, with different labels: .*a.mp4"),
     ],
