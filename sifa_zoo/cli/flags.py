@@ -96,12 +96,12 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     """Adds `--device`."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
 
 
-def add_model_args(parser: argparse.ArgumentParser) -> None:
+def add_model_args(parser: argparse._ActionsContainer) -> None:
     """Adds `--model-args`."""
     text = "arguments of the model's constructor, such as dilation=2"
     parser.add_argument("--model-args", metavar="KEY=VALUE", nargs="+", type=_key_value, default=[], help=text)

@@ -65,10 +65,11 @@ def _add_finetune(commands: Commands, text: str) -> None:
         default=False,
         help="continue the run in --output with its settings; auto: start one if there is none",
     )
-    add_model_args(parser)
-    add_device(parser)
+    other = parser.add_argument_group("model, device, trackers")
+    add_model_args(other)
+    add_device(other)
     log_help = "also log to tensorboard or wandb, which must be installed"
-    parser.add_argument("--log", metavar="NAME", nargs="+", default=[], help=log_help)
+    other.add_argument("--log", metavar="NAME", nargs="+", default=[], help=log_help)
     add_settings(parser, ReadConfig, "data")
     add_settings(parser, ClipConfig, "clip (default: as the checkpoint or the model says)")
     add_settings(parser, TrainConfig, show_defaults=True, without=AugmentConfig)
