@@ -7,7 +7,6 @@ figures with `png` or `write_picture`.
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import threading
@@ -53,7 +52,7 @@ def need_matplotlib() -> None:
     Raises:
         ValueError: If it does, for example because of `MPLBACKEND`.
     """
-    importlib.import_module("matplotlib.style")
+    import matplotlib.style  # noqa: F401
 
 
 @_defaults()

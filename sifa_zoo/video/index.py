@@ -9,13 +9,14 @@ Indices are kept in memory and on disk: see `cache`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from numpy.typing import ArrayLike
 
 from sifa_zoo.video.container import packet_of
 from sifa_zoo.video.decoder_settings import DecoderSettings
@@ -135,19 +136,17 @@ class Pass:
         return NO_TIME if dts is None else dts
 
 
-def read_packets(data: BinaryIO, table: Iterable[Sequence[int]], *, start: int = 0) -> Iterator[Packet]:
+def read_packets(
+    data: BinaryIO, places: ArrayLike, sizes: ArrayLike, checksums: ArrayLike, *, start: int = 0
+) -> Iterator[Packet]:
     """Packets from their places in the file, numbered from `start`.
-
-    Args:
-        data: The open file.
-        table: Position, size and checksum of each packet.
-        start: Number of the first packet.
 
     Raises:
         Disagreement: If other bytes are found there.
     """
-    for number, (position, size, checksum) in enumerate(table, start):
-        data.seek(position)
+    table = np.stack((places, sizes, checksums), axis=1).tolist()
+    for number, (place, size, checksum) in enumerate(table, start):
+        data.seek(place)
         content = data.read(size)
         if zlib.crc32(content) != checksum:
             raise Disagreement

@@ -57,11 +57,12 @@ def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterat
     runs = plan(index, numbers)
     if index.access == "direct":
         codec = index.decoder.create()
-        table = np.column_stack((index.positions, index.sizes, index.checksums))
+        places, sizes, checksums = index.positions, index.sizes, index.checksums
         with file.open() as data:
             for run in runs:
-                rows = table[run.first : run.first + len(run.parts)].tolist()
-                yield from _decode(run, codec, read_packets(data, rows, start=run.first))
+                of_run = slice(run.first, run.first + len(run.parts))
+                found = read_packets(data, places[of_run], sizes[of_run], checksums[of_run], start=run.first)
+                yield from _decode(run, codec, found)
         return
     with open_video(file) as video:
         for run in runs:
@@ -80,7 +81,7 @@ def plan(index: Index, numbers: Sequence[int]) -> Iterator[Run]:
     start = 0
     for stop in range(1, len(wanted) + 1):
         last = int(needed[start:stop].max())
-        # Unless the next key lies beyond all packets of this run, those in between need not be left out.
+        # A run ends where the next key lies beyond all packets of this one: those in between need not be decoded.
         if stop < len(wanted) and index.keys[keys[stop] - 1] <= last + 1:
             continue
         first, first_frame = int(index.keys[keys[start] - 1]), int(index.key_frames[keys[start] - 1])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import islice
 from typing import BinaryIO
 
 import numpy as np
@@ -197,8 +196,8 @@ def _matching_settings(settings: DecoderSettings, table: _Packets, data: BinaryI
 def _decode_first(settings: DecoderSettings, table: _Packets, data: BinaryIO) -> list[VideoFrame]:
     try:
         codec = settings.create()
-        fed = islice(zip(table.places, table.sizes, table.checksums, strict=True), table.num_fed)
-        own = [frame for packet in read_packets(data, fed) for frame in decode(codec, packet) or []]
+        columns = (column[: table.num_fed] for column in (table.places, table.sizes, table.checksums))
+        own = [frame for packet in read_packets(data, *columns) for frame in decode(codec, packet) or []]
         return own or decode(codec, None) or []
     except (FFmpegError, ValueError, Disagreement):
         return []
