@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote is read: a run interrupted in its second epoch, its weights, the index of a video."""
+"""What version 0.1.0 wrote is read: a run interrupted in its second epoch, its weights; the index of a video is left alone."""
 
 import csv
 import hashlib
@@ -67,15 +67,13 @@ def test_the_weights_give_the_same_logits(run, name):
         torch.testing.assert_close(model(clip)[0], torch.tensor(LOGITS), rtol=1e-4, atol=1e-4)
 
 
-def test_the_index_is_used(run, monkeypatch, tmp_path):
+def test_the_index_is_made_anew(run, monkeypatch, tmp_path):
     video = run.parent / "videos/train/red/1.mp4"
-    copy = shutil.copy(video, tmp_path / "copy.mp4")
     head, _, arrays = zlib.decompress((MADE / "index").read_bytes()).partition(b"\n")
     head = json.loads(head)
     version, *_, size, _ = head["identity"]
     libraries = [list(av.library_versions[name]) for name in ("libavformat", "libavcodec")]
     assert size == video.stat().st_size
-    assert head["index"]["fps"] == video_info(copy).fps
     head["identity"] = [version, libraries, str(video), size, video.stat().st_mtime_ns]
     head["index"]["fps"] = 77.0  # tells it from an index that is made anew
     place = hashlib.sha256(os.fsencode(video)).hexdigest()[:40]
@@ -84,5 +82,4 @@ def test_the_index_is_used(run, monkeypatch, tmp_path):
     stored.write_bytes(zlib.compress(json.dumps(head).encode() + b"\n" + arrays))
     monkeypatch.setenv("SIFA_ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIFA_ZOO_INDEX", "on")
-    assert video_info(video).fps == 77.0
-    assert (sifa_zoo.load_video(video) == sifa_zoo.load_video(copy)).all()
+    assert video_info(video).fps == 10.0  # 0.1.0 took files for whole that may not be

@@ -30,8 +30,9 @@ from sifa_zoo.files import is_temporary, write_files
 from sifa_zoo.preparing.parallel_map import parallel_dict, until_stopped
 from sifa_zoo.video.cache import find_index
 from sifa_zoo.video.container import find_file, frames_in_order
-from sifa_zoo.video.load import VideoError, frame_times, video_info
-from sifa_zoo.video.scan import build_index
+from sifa_zoo.video.load import VideoError, VideoInfo, frame_times, video_info
+from sifa_zoo.video.scaling import Display
+from sifa_zoo.video.scan import TIMED_FORMATS, build_index
 
 _SETTINGS = "resize.json"
 _TICK = Fraction(1, 90_000)  # seconds; frames last whole numbers of it at all usual rates but 23.976
@@ -114,7 +115,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
     """Writes all frames of a video; returns how many there were."""
     info = video_info(source)
     size = _copied_size(info.height, info.width, config.short_side)
-    clock = _Clock(source, info.fps or _NO_RATE)
+    clock = _Clock(source, info)
     reformatter = VideoReformatter()
     count = 0
     with av.open(str(target), "w", options={"movflags": "faststart"}) as container:
@@ -124,35 +125,38 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         stream.codec_context.time_base = _TICK
         frames = ((frame, pts) for frame, pts in frames_in_order(find_file(source)) if frame is not None)
         for count, (frame, pts) in enumerate(until_stopped(frames, stop), 1):
-            upright = _reformat(frame, size, reformatter, quarter_turns=round(info.rotation / 90) % 4)
+            upright = _reformat(frame, size, reformatter, Display(info.rotation, info.mirrored))
             if count == 1:
                 for name in _COLORS:
                     setattr(stream.codec_context, name, getattr(upright, name))
-            upright.pts, upright.time_base = round(clock.seconds(count - 1, pts) / _TICK), _TICK
+            upright.pts, upright.time_base = round(clock.seconds(count - 1, pts) * _TICK.denominator), _TICK
             container.mux(stream.encode(upright))
         container.mux(stream.encode())
     return count
 
 
 class _Clock:
-    """When frames are shown: at the times of their packets if these rise from frame to frame, or else by the rate."""
+    """When frames are shown: at their times if these rise from frame to frame, or else by the rate."""
 
-    def __init__(self, source: Path, fps: float) -> None:
-        times = frame_times(source)
-        self.by_packets = bool(np.isfinite(times).all() and (np.diff(times) > 0).all())  # not so in AVI with B-frames
-        self.time_base = Fraction(*find_index(find_file(source)).time_base)
-        self.fps = fps
+    def __init__(self, source: Path, info: VideoInfo) -> None:
+        self.times = frame_times(source)
+        self.rises = bool(np.isfinite(self.times).all() and (np.diff(self.times) > 0).all())
+        # There the clock is that of the packets, which holds even if damage takes a frame away.
+        self.time_base = Fraction(*find_index(find_file(source)).time_base) if info.container in TIMED_FORMATS else None
+        self.fps = info.fps or _NO_RATE
 
-    def seconds(self, number: int, pts: int | None) -> float | Fraction:
+    def seconds(self, number: int, pts: int | None) -> float:
         """The time of frame `number`, whose packet has the time `pts`."""
-        return pts * self.time_base if self.by_packets and pts is not None else number / self.fps
+        if not self.rises:  # as in AVI with B-frames
+            return number / self.fps
+        return float(self.times[number] if self.time_base is None or pts is None else pts * self.time_base)
 
 
 def _reformat(
-    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter, *, quarter_turns: int
+    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter, display: Display
 ) -> av.VideoFrame:
-    """The frame upright, with height and width `size`, in the encoder's pixel format; its colours mean the same."""
-    height, width = size[::-1] if quarter_turns % 2 else size
+    """The frame as players show it, in that size and the encoder's pixel format; its colours mean the same."""
+    height, width = size[::-1] if display.rotation % 180 else size
     resized = reformatter.reformat(
         frame,
         width,
@@ -162,13 +166,11 @@ def _reformat(
         interpolation=Interpolation.BILINEAR,
         threads=1,
     )
-    if not quarter_turns:
+    if display == Display():
         return resized
     planes = np.split(resized.to_ndarray().ravel(), [height * width, height * width * 5 // 4])
     shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
-    turned = [
-        np.rot90(plane.reshape(shape), quarter_turns).ravel() for plane, shape in zip(planes, shapes, strict=True)
-    ]
+    turned = [display.turn(plane.reshape(shape)).ravel() for plane, shape in zip(planes, shapes, strict=True)]
     upright = av.VideoFrame.from_ndarray(np.concatenate(turned).reshape(-1, size[1]), format="yuv420p")
     for name in _COLORS:
         setattr(upright, name, getattr(resized, name))

@@ -27,9 +27,10 @@ import numpy as np
 from sifa_zoo.video.container import File, find_file
 from sifa_zoo.video.decoder_settings import DecoderSettings
 from sifa_zoo.video.index import Index
+from sifa_zoo.video.scaling import Display
 from sifa_zoo.video.scan import build_index
 
-_VERSION = 3  # of what is stored; indices of other versions are not read
+_VERSION = 4  # of what is stored; indices of other versions are not read
 _ARRAYS = ("positions", "sizes", "checksums", "keys", "key_frames", "frame_packets", "frame_times")
 _MEMORY_SIZE = 8192  # about 10 KB each for clips of ten seconds
 
@@ -131,7 +132,7 @@ def _pack(file: File, index: Index) -> bytes:
     """A line of JSON, then the arrays as differences between neighbours; zlib compresses it all and notices damage."""
     arrays = [getattr(index, name) for name in _ARRAYS]
     plain = {name: value for name, value in vars(index).items() if name not in _ARRAYS}
-    plain["decoder"] = dataclasses.asdict(index.decoder)
+    plain |= {name: dataclasses.asdict(plain[name]) for name in ("decoder", "display")}
     head = {"identity": _identity(file), "lengths": [len(array) for array in arrays], "index": plain}
     steps = [np.diff(array, prepend=0) for array in arrays]
     return zlib.compress(json.dumps(head).encode() + b"\n" + np.concatenate(steps).astype("<i8").tobytes(), 1)
@@ -145,8 +146,9 @@ def _unpack(data: bytes, file: File) -> Index | None:
     steps = np.split(np.frombuffer(body, "<i8"), np.cumsum(head["lengths"])[:-1])
     arrays = {name: np.cumsum(step, dtype=np.int64) for name, step in zip(_ARRAYS, steps, strict=True)}
     plain = head["index"]
-    plain |= {name: tuple(plain[name]) for name in ("size", "time_base")}
+    plain |= {name: tuple(plain[name]) for name in ("stored_size", "time_base")}
     plain["decoder"] = DecoderSettings(**plain["decoder"])
+    plain["display"] = Display(**plain["display"])
     return Index(**(plain | arrays))
 
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -28,7 +29,10 @@ from av.video.stream import VideoStream
 
 # FFmpeg cuts the packets of these formats out of a stream of bytes; only seeking by byte finds the same ones again.
 SEEK_BY_BYTE = ("mpegts", "mpeg")
-ONE_THREAD = {"thread_type": "NONE", "thread_count": 1}  # attributes of decoders
+# Attributes of decoders: one thread, and cropping to the pixel.
+ATTRIBUTES: dict[str, Any] = {"thread_type": "NONE", "thread_count": 1, "flags": Flags.unaligned}
+REPORT_DAMAGE = {"err_detect": "explode"}  # option of decoders: raise where they would conceal
+_DEFAULT_BONUS = 5_000_000  # pixels by which a stream may be smaller than others and be chosen as the default
 # AVFMT_FLAG_GENPTS, which PyAV sets: FFmpeg would make up missing times, and not as ffprobe does.
 _GENERATE_TIMES = 1
 _MP4_BOXES = (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip")  # with which an MP4 or MOV file may begin
@@ -76,10 +80,11 @@ class File:
 
 @dataclass(frozen=True)
 class OpenVideo:
-    """An open container and its video stream."""
+    """An open container, the video stream that was chosen, and how many there are."""
 
     container: InputContainer
     stream: VideoStream
+    num_streams: int
 
     @property
     def codec(self) -> VideoCodecContext:
@@ -106,7 +111,11 @@ def find_file(path: str | os.PathLike[str] | bytes) -> File:
 
 @contextmanager
 def open_video(file: File) -> Iterator[OpenVideo]:
-    """Opens a file and chooses its first video stream that is not a cover picture."""
+    """Opens a file and chooses the video stream that FFmpeg would.
+
+    Raises:
+        VideoError: If it cannot be opened, or has no video.
+    """
     path = file.path
     try:
         # `file:` keeps FFmpeg from taking a name with a colon for a protocol; the whitelist keeps playlists offline.
@@ -123,7 +132,7 @@ def open_video(file: File) -> Iterator[OpenVideo]:
         # FFmpeg also "plays" text files, as a terminal would show them.
         if container.format.name == "tty":
             raise VideoError(f"{path}: not a video, but text")
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        streams = video_streams(container)
         if not streams:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             kinds = kinds.replace("video", "a cover picture")
@@ -131,12 +140,24 @@ def open_video(file: File) -> Iterator[OpenVideo]:
         stream = streams[0]
         if stream.codec_context is None:
             raise VideoError(f"{path}: this build of FFmpeg has no decoder for its video stream")
-        use_one_thread(stream.codec_context)
-        yield OpenVideo(container, stream)
+        prepare(stream.codec_context)
+        yield OpenVideo(container, stream, len(streams))
 
 
-def use_one_thread(codec: VideoCodecContext) -> None:
-    for name, value in ONE_THREAD.items():
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams, without cover pictures, beginning with FFmpeg's choice: the default, or else the largest."""
+
+    def score(stream: VideoStream) -> int:
+        size = 0 if stream.codec_context is None else stream.height * stream.width
+        return size + bool(stream.disposition & Disposition.default) * _DEFAULT_BONUS
+
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    return sorted(streams, key=score, reverse=True)
+
+
+def prepare(codec: VideoCodecContext) -> None:
+    """Sets what all decoders have in common."""
+    for name, value in ATTRIBUTES.items():
         setattr(codec, name, value)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from av.codec import CodecContext
 from av.video.codeccontext import VideoCodecContext
 
-from sifa_zoo.video.container import ONE_THREAD
+from sifa_zoo.video.container import ATTRIBUTES, REPORT_DAMAGE
 
 # Values of `chroma_siting`, likely ones first.
 CHROMA_SITINGS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
@@ -61,10 +61,10 @@ class DecoderSettings:
         """A decoder with these settings."""
         codec = CodecContext.create(self.name, "r")
         assert isinstance(codec, VideoCodecContext)
-        for name, value in {**vars(self), **ONE_THREAD}.items():
+        for name, value in {**vars(self), **ATTRIBUTES}.items():
             if name not in _SET_OTHERWISE and value is not None:
                 setattr(codec, name, value)
-        codec.options = {"chroma_sample_location": self.chroma_siting}
+        codec.options = {"chroma_sample_location": self.chroma_siting, **REPORT_DAMAGE}
         if self.extradata:
             codec.extradata = bytes.fromhex(self.extradata)
         return codec

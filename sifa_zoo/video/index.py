@@ -18,10 +18,13 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from numpy.typing import ArrayLike
 
-from sifa_zoo.video.container import packet_of
+from sifa_zoo.video.container import SEEK_BY_BYTE, packet_of
 from sifa_zoo.video.decoder_settings import DecoderSettings
+from sifa_zoo.video.scaling import Display
 
 NO_TIME = -(2**63)
+# Steps of a clock, in seconds, that no video takes: it was set anew. FFmpeg allows as much ahead.
+MOST_BACK, _MOST_AHEAD = 0.5, 10
 
 # How packets are reached: "direct" reads them at their places in the file, "seek" lets FFmpeg seek, by byte or by time,
 # "order" decodes from the start.
@@ -39,12 +42,16 @@ class Index:
     container: str
     codec: str
     decoder: DecoderSettings
-    size: tuple[int, int]  # height and width of the first frame, upright
-    rotation: int  # degrees, counter-clockwise, that make a stored frame upright
+    num_streams: int  # of video, without cover pictures
+    stored_size: tuple[int, int]  # height and width of the first frame
+    display: Display  # of the first frame, and so of all
+    transfer: str  # of brightness to values, if it is that of HDR: PQ or HLG
     fps: float
     time_base: tuple[int, int]
     access: Access
     known: bool  # `frame_packets` and `frame_times` are those of the frames that the decoder puts out
+    whole: bool  # no packet is missing, as far as headers tell
+    skips: bool  # frames to which no other refers can be left out
     packed: bool  # MPEG-4 as DivX packs it into AVI: a packet may hold two pictures, the second shown by a later packet
     num_corrupt: int  # packets that are marked as damaged or cannot be decoded
     positions: np.ndarray = field(repr=False)  # of packets in the file, int64
@@ -58,6 +65,11 @@ class Index:
     @property
     def num_frames(self) -> int:
         return len(self.frame_packets)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of all frames, as they are shown."""
+        return self.display.size(*self.stored_size)
 
     @property
     def random_access(self) -> bool:
@@ -88,14 +100,15 @@ class Index:
         """Takes over what decoding the whole file showed."""
         self.num_corrupt = decoded.num_corrupt
         self.frame_packets = np.array(decoded.packets, np.int64)
-        self.frame_times = np.array(decoded.times, np.int64)
+        self.frame_times = _continued(np.array(decoded.times, np.int64), self.time_base, self.container)
         frame_of = dict(zip(decoded.packets, range(len(decoded.packets)), strict=True))
         marked = set(self.keys.tolist())
         keys = [(packet, frame_of[packet]) for packet in decoded.keys if packet in marked and packet]
         # The pictures packed around a keyframe can only be told apart if every packet gives a frame.
         keys = [(0, 0), *(sorted(keys) if not self.packed or len(frame_of) == len(self.sizes) else [])]
         self.keys, self.key_frames = np.array(keys, np.int64).T
-        if len(frame_of) < self.num_frames or decoded.num_corrupt or (np.diff(self.key_frames) < 0).any():
+        rising = (np.diff(self.key_frames) >= 0).all()
+        if len(frame_of) < self.num_frames or decoded.num_corrupt or not rising or not self.whole:
             self.access = "order"
         self.fps = average_rate(self.frame_times, self.time_base) or self.fps
         self.known = True
@@ -154,6 +167,24 @@ def read_packets(
         packet.update(content)
         packet.pts = number
         yield packet
+
+
+def _continued(times: np.ndarray, time_base: tuple[int, int], container: str) -> np.ndarray:
+    """Times that do not fall: where the clock is set back, as in files joined byte for byte, it continues instead.
+
+    Formats for broadcast may set it ahead, too. Small falls are rounding, or mistakes of whoever wrote the file.
+    """
+    known = np.flatnonzero(times != NO_TIME)
+    steps = np.diff(times[known])
+    seconds = steps * time_base[0] / time_base[1]
+    broken = seconds < -MOST_BACK
+    if container in SEEK_BY_BYTE:
+        broken |= seconds > _MOST_AHEAD
+    steps[broken] = np.median(steps[steps > 0]) if (steps > 0).any() else 0
+    continued = times.copy()
+    continued[known[1:]] = times[known[:1]] + np.cumsum(steps)
+    continued[known] = np.maximum.accumulate(continued[known])
+    return continued
 
 
 def average_rate(times: np.ndarray, time_base: tuple[int, int]) -> float:

@@ -16,8 +16,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from PIL import Image, ImageOps
 
-from sifa_zoo.video.container import VideoError, decode, use_one_thread
-from sifa_zoo.video.scaling import Scaler, upright_size
+from sifa_zoo.video.container import VideoError, decode, prepare
+from sifa_zoo.video.scaling import Display, Scaler
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _COMMON_JPEG = ("yuvj420p", "yuvj422p", "yuvj444p", "gray")
@@ -49,20 +49,18 @@ def list_folder(path: str) -> Folder:
 
 
 def read_pictures(folder: Folder, wanted: Sequence[int] | None, short_side: int | None) -> np.ndarray:
-    """The pictures asked for, all in the size of the first of them: uint8 `(T, H, W, 3)`."""
+    """The pictures asked for, all in the size of the folder's first one: uint8 `(T, H, W, 3)`."""
     last = len(folder.names) - 1
     numbers = list(range(last + 1)) if wanted is None else [min(number, last) for number in wanted]
-    if not numbers:
-        return np.empty((0, *upright_size(*folder.size, short_side=short_side), 3), np.uint8)
-    reader = _PictureReader(folder, short_side)
-    first = reader.read(numbers[0])
-    images = np.empty((len(numbers), *first.shape), np.uint8)
+    size = Display().size(*folder.size, short_side=short_side)
+    reader = _PictureReader(folder, size)
+    images = np.empty((len(numbers), *size, 3), np.uint8)
     read: dict[int, int] = {}  # number -> its first place in `images`
     for place, number in enumerate(numbers):
         if number in read:
             images[place] = images[read[number]]
         else:
-            images[place] = reader.read(number) if place else first
+            images[place] = reader.read(number)
             read[number] = place
     return images
 
@@ -101,13 +99,12 @@ def _last_number(name: str) -> tuple[int, str]:
 class _PictureReader:
     """Reads pictures of a folder. FFmpeg decodes the usual JPEG files, in a quarter of Pillow's time."""
 
-    def __init__(self, folder: Folder, short_side: int | None) -> None:
+    def __init__(self, folder: Folder, size: tuple[int, int]) -> None:
         self.folder = folder
-        self.short_side = short_side
-        self.size: tuple[int, int] | None = None  # height and width, those of the first picture read
+        self.size = size
         self._scaler = Scaler()
         self._jpeg = VideoCodecContext.create("mjpeg", "r")
-        use_one_thread(self._jpeg)
+        prepare(self._jpeg)
 
     def read(self, number: int) -> np.ndarray:
         name = self.folder.names[number]
@@ -116,17 +113,12 @@ class _PictureReader:
                 data = file.read()
             frame = self._decode_jpeg(data)
             if frame is not None:
-                return self._scaler.to_rgb(frame, self._size((frame.height, frame.width)))
+                return self._scaler.to_rgb(frame, self.size, Display())
             with Image.open(io.BytesIO(data)) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
-            size = self._size((upright.height, upright.width))
-            if (upright.height, upright.width) != size:
-                upright = upright.resize(size[::-1], Image.Resampling.BILINEAR)
+            if (upright.height, upright.width) != self.size:
+                upright = upright.resize(self.size[::-1], Image.Resampling.BILINEAR)
             return np.asarray(upright)
-
-    def _size(self, size: tuple[int, int]) -> tuple[int, int]:
-        self.size = self.size or upright_size(*size, short_side=self.short_side)
-        return self.size
 
     def _decode_jpeg(self, data: bytes) -> VideoFrame | None:
         # FFmpeg would show a truncated picture as far as it goes, and it does not mirror where Exif says so.

@@ -13,11 +13,8 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from sifa_zoo.video.container import SEEK_BY_BYTE, File, OpenVideo, open_video, packets
+from sifa_zoo.video.container import REPORT_DAMAGE, SEEK_BY_BYTE, File, OpenVideo, open_video, packets
 from sifa_zoo.video.index import Disagreement, Index, read_packets
-
-# Decoders that can leave out frames to which no other refers; dav1d (AV1) cannot do so packet by packet.
-_SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp8", "vp9")
 
 # The first packets after a seek may lack their beginning, or hold the end of another one.
 _RUN_UP = 4
@@ -45,8 +42,13 @@ class Run:
     wanted: list[int]
 
 
-def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+def frames_at_random(
+    file: File, index: Index, numbers: Sequence[int], *, lead: int = 0
+) -> Iterator[tuple[int, VideoFrame]]:
     """Yields the frames of rising numbers, each with its number.
+
+    With a `lead`, decoding starts so many keyframes earlier than it need: a stream may release references from before
+    the keyframe, which a decoder that has not seen them takes for damage.
 
     Raises:
         Disagreement: If anything casts doubt on the frames, those already yielded included, or the index does not
@@ -54,7 +56,7 @@ def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterat
     """
     if not index.known or index.access == "order":
         raise Disagreement
-    runs = plan(index, numbers)
+    runs = plan(index, numbers, lead=lead)
     if index.access == "direct":
         codec = index.decoder.create()
         places, sizes, checksums = index.positions, index.sizes, index.checksums
@@ -65,29 +67,31 @@ def frames_at_random(file: File, index: Index, numbers: Sequence[int]) -> Iterat
                 yield from _decode(run, codec, found)
         return
     with open_video(file) as video:
+        video.codec.options = REPORT_DAMAGE
         for run in runs:
             yield from _decode(run, video.codec, _seek(run, index, video))
 
 
-def plan(index: Index, numbers: Sequence[int]) -> Iterator[Run]:
+def plan(index: Index, numbers: Sequence[int], *, lead: int = 0) -> Iterator[Run]:
     """Splits rising frame numbers into runs."""
     frame_of = np.full(len(index.sizes), -1)
     frame_of[index.frame_packets] = np.arange(len(index.frame_packets))
-    wanted = np.asarray(numbers)
+    wanted = np.asarray(numbers, np.int64)
     needed = index.frame_packets[wanted]
     keys = np.minimum(
         np.searchsorted(index.key_frames, wanted, side="right"), np.searchsorted(index.keys, needed, side="right")
     )
+    starts = index.keys[np.maximum(0, keys - 1 - lead)]
     start = 0
     for stop in range(1, len(wanted) + 1):
         last = int(needed[start:stop].max())
-        # A run ends where the next key lies beyond all packets of this one: those in between need not be decoded.
-        if stop < len(wanted) and index.keys[keys[stop] - 1] <= last + 1:
+        # A run ends where the next one would start beyond all its packets: those in between need not be decoded.
+        if stop < len(wanted) and starts[stop] <= last + 1:
             continue
-        first, first_frame = int(index.keys[keys[start] - 1]), int(index.key_frames[keys[start] - 1])
+        first, first_frame = int(starts[start]), int(index.key_frames[keys[start] - 1])
         frames = frame_of[first : last + 1].tolist()
         chosen = set((needed[start:stop] - first).tolist())
-        if index.codec not in _SKIPPING_CODECS:
+        if not index.skips:
             parts: list[_Part] = ["DEFAULT"] * len(frames)
         elif index.packed:
             parts = _packed_parts(frames, chosen)
@@ -133,7 +137,8 @@ def _seek(run: Run, index: Index, video: OpenVideo) -> Iterator[Packet]:
         place = int(index.positions[: max(1, number - _RUN_UP)].max())
         video.container.seek(place, stream=video.stream, unsupported_byte_offset=True)
     elif number:
-        video.container.seek(int(index.frame_times[run.first_frame]), stream=video.stream)
+        shown = run.frames[0] if run.frames[0] >= 0 else run.first_frame
+        video.container.seek(int(index.frame_times[shown]), stream=video.stream)
     landed = False
     for packet in packets(video):
         position = -1 if packet.pos is None else packet.pos

@@ -26,7 +26,9 @@ from sifa_zoo.video.container import File, VideoError, find_file, frames_in_orde
 from sifa_zoo.video.index import Disagreement, Index, Pass
 from sifa_zoo.video.picture_folder import Folder, list_folder, read_pictures
 from sifa_zoo.video.random_access import frames_at_random
-from sifa_zoo.video.scaling import Canvas, upright_size
+from sifa_zoo.video.scaling import Canvas
+
+_LEADS = (0, 1)  # keyframes by which decoding starts earlier than it need, one attempt after another
 
 Video: TypeAlias = str | os.PathLike[str] | bytes
 
@@ -38,16 +40,20 @@ class VideoInfo:
     Attributes:
         num_frames: How many frames can be decoded.
         fps: Average rate in frames per second; 0 for a folder of pictures.
-        height: Pixels, upright.
-        width: Pixels, upright.
+        height: Pixels, as frames are read.
+        width: Pixels, as frames are read.
         duration_seconds: `num_frames / fps`.
         codec: FFmpeg's name, such as h264; for a folder of pictures the format of the first one.
         container: FFmpeg's name, such as avi; `folder` for a folder of pictures.
-        rotation: Degrees, counter-clockwise, by which stored frames are turned to be upright.
+        rotation: Degrees, counter-clockwise, by which stored frames are turned to be upright: -90, 0, 90 or 180.
         variable_rate: Whether distances between frames differ by more than rounding of their times explains.
         num_bytes: Size of the file, or of all pictures.
         num_corrupt: Packets that are marked as damaged or cannot be decoded, as far as the file was read.
         random_access: Whether frames are reached without decoding from the start.
+        mirrored: Whether left and right of stored frames are exchanged before they are turned.
+        sample_aspect_ratio: Width of a stored pixel, if its height is 1; frames are stretched to square pixels.
+        transfer: PQ or HLG for a video of high dynamic range, whose brightness is not converted; otherwise empty.
+        num_streams: Video streams in the file, of which FFmpeg's choice is read; cover pictures do not count.
     """
 
     num_frames: int
@@ -62,6 +68,10 @@ class VideoInfo:
     num_bytes: int
     num_corrupt: int
     random_access: bool
+    mirrored: bool = False
+    sample_aspect_ratio: float = 1.0
+    transfer: str = ""
+    num_streams: int = 1
 
 
 def open_reader(path: Video) -> VideoReader | FolderReader:
@@ -94,27 +104,24 @@ class VideoReader:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width, upright."""
+        """Height and width of frames, as they are read."""
         return self.index.size
 
-    def images(
-        self, wanted: Sequence[int] | None, short_side: int | None, *, size: tuple[int, int] | None = None
-    ) -> np.ndarray:
-        """The frames asked for, as from `load_video`; all of the same size, by default that of the first of them."""
+    def images(self, wanted: Sequence[int] | None, short_side: int | None) -> np.ndarray:
+        """The frames asked for, as from `load_video`."""
         numbers = range(self.num_frames) if wanted is None else wanted
         index = self.index
-        if not numbers:
-            return np.empty((0, *upright_size(*index.size, short_side=short_side), 3), np.uint8)
-        canvas = Canvas(numbers, short_side=short_side, size=size, num_frames=len(index.frame_packets))
-        try:
-            for number, frame in frames_at_random(self.file, index, sorted(canvas.missing)):
-                # A decoder without FFmpeg's container does not know of a rotation that the container demands.
-                canvas.put(number, frame, frame.rotation or index.rotation)
-        except (Disagreement, FFmpegError):
-            canvas = self._images_in_order(numbers, short_side, size)
-        if canvas.size != canvas.first_size:
-            return self.images(wanted, short_side, size=canvas.first_size)
-        assert canvas.image is not None
+        size = index.display.size(*index.stored_size, short_side=short_side)
+        for lead in _LEADS:
+            canvas = Canvas(numbers, size=size, display=index.display, num_frames=len(index.frame_packets))
+            try:
+                for number, frame in frames_at_random(self.file, index, sorted(canvas.missing), lead=lead):
+                    canvas.put(number, frame)
+                break
+            except (Disagreement, FFmpegError):
+                continue
+        else:
+            canvas = self._images_in_order(numbers, size)
         # Decoding may have brought damage to light, and with it that there are fewer frames than packets.
         return canvas.image[: index.num_frames] if wanted is None else canvas.image
 
@@ -134,11 +141,15 @@ class VideoReader:
             duration_seconds=index.num_frames / index.fps if index.fps else 0.0,
             codec=index.codec,
             container=index.container,
-            rotation=index.rotation,
+            rotation=index.display.rotation,
             variable_rate=index.variable_rate,
             num_bytes=self.file.size,
             num_corrupt=index.num_corrupt,
             random_access=index.random_access,
+            mirrored=index.display.mirrored,
+            sample_aspect_ratio=index.display.sample_aspect_ratio,
+            transfer=index.transfer,
+            num_streams=index.num_streams,
         )
 
     def known_index(self) -> Index:
@@ -147,12 +158,13 @@ class VideoReader:
             self._decode_in_order(None)
         return self.index
 
-    def _images_in_order(self, numbers: Sequence[int], short_side: int | None, size: tuple[int, int] | None) -> Canvas:
+    def _images_in_order(self, numbers: Sequence[int], size: tuple[int, int]) -> Canvas:
         if self.index.random_access:
             self.index.distrust()
             self._decode_in_order(None)  # to the end, so that the index is saved
-        canvas = Canvas(numbers, short_side=short_side, size=size, num_frames=len(self.index.frame_packets))
-        self._decode_in_order(canvas)
+        canvas = Canvas(numbers, size=size, display=self.index.display, num_frames=self.index.num_frames)
+        if canvas.missing:
+            self._decode_in_order(canvas)
         return canvas
 
     def _decode_in_order(self, canvas: Canvas | None) -> None:
@@ -168,7 +180,7 @@ class VideoReader:
                 continue
             number += 1
             if canvas is not None:
-                canvas.put(number, frame, frame.rotation)
+                canvas.put(number, frame)
                 if not canvas.missing:
                     return
             decoded.add(frame, pts)
@@ -180,7 +192,7 @@ class VideoReader:
         save_index(self.file, self.index)
         if canvas is not None:
             for beyond in list(canvas.missing):
-                canvas.put(beyond, last, last.rotation)
+                canvas.put(beyond, last)
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,75 @@
-"""Makes decoded frames upright, RGB and of the size asked for, and gathers them in one array."""
+"""Makes decoded frames what players show: upright, not mirrored, with square pixels; RGB, and of the size asked for."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 # Scaled in their own format and then made RGB, in a third of the time that doing both at once takes.
 _SCALED_FIRST = ("yuv420p", "yuvj420p")
 _HOW: Any = {"interpolation": Interpolation.BILINEAR, "threads": 1}  # without `threads` it would start its own
+_MOST_STRETCH = 10  # a pixel that is said to be longer is taken for an error
 
 
-def upright_size(height: int, width: int, *, rotation: float = 0, short_side: int | None = None) -> tuple[int, int]:
-    """Height and width of a stored picture once it is upright and, if `short_side` is given, resized to that.
+@dataclass(frozen=True)
+class Display:
+    """What players do with a stored picture: mirror it, turn it, stretch it until its pixels are square.
 
-    `rotation` is in degrees, counter-clockwise.
+    Attributes:
+        rotation: Degrees, counter-clockwise, by which it is turned: -90, 0, 90 or 180.
+        mirrored: Whether left and right are exchanged before it is turned.
+        sample_aspect_ratio: Width of a stored pixel, if its height is 1.
     """
-    if round(rotation / 90) % 2:
-        height, width = width, height
-    if short_side is None:
-        return height, width
-    if height <= width:
-        return short_side, round(width * short_side / height)
-    return round(height * short_side / width), short_side
+
+    rotation: int = 0
+    mirrored: bool = False
+    sample_aspect_ratio: float = 1.0
+
+    @classmethod
+    def of(cls, frame: VideoFrame, sample_aspect_ratio: float) -> Display:
+        """What the display matrix of a frame and the width of its pixels demand."""
+        ratio = sample_aspect_ratio
+        if not 1 / _MOST_STRETCH <= ratio <= _MOST_STRETCH:
+            ratio = 1.0
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        if not isinstance(matrix, SideData):
+            return cls(0, False, ratio)
+        # Pixel (x, y) is shown at (a x + c y, b x + d y), but for a shift.
+        a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+        mirrored = a * d - b * c < 0
+        if mirrored:
+            a, b = -a, -b
+        if abs(a) >= abs(b):
+            return cls(0 if a >= 0 else 180, mirrored, ratio)
+        return cls(90 if b < 0 else -90, mirrored, ratio)
+
+    def size(self, height: int, width: int, *, short_side: int | None = None) -> tuple[int, int]:
+        """Height and width at which a picture of that stored size is shown; resized, if `short_side` is given.
+
+        No side gets smaller by being stretched.
+        """
+        if self.sample_aspect_ratio > 1:
+            width = round(width * self.sample_aspect_ratio)
+        elif self.sample_aspect_ratio < 1:
+            height = round(height / self.sample_aspect_ratio)
+        if self.rotation % 180:
+            height, width = width, height
+        if short_side is None:
+            return height, width
+        if height <= width:
+            return short_side, round(width * short_side / height)
+        return round(height * short_side / width), short_side
+
+    def turn(self, picture: np.ndarray) -> np.ndarray:
+        """A stored picture `(H, W, ...)` as it is shown, without being stretched."""
+        return np.rot90(picture[:, ::-1] if self.mirrored else picture, self.rotation // 90)
 
 
 @dataclass
@@ -40,14 +83,14 @@ class Scaler:
     _scale: VideoReformatter = field(default_factory=VideoReformatter)
     _convert: VideoReformatter = field(default_factory=VideoReformatter)
 
-    def to_rgb(self, frame: VideoFrame, size: tuple[int, int], rotation: float = 0) -> np.ndarray:
-        """uint8 `(H, W, 3)`, turned upright, with height and width as in `size`; it may share memory with FFmpeg."""
-        quarter_turns = round(rotation / 90)
-        height, width = size[::-1] if quarter_turns % 2 else size
+    def to_rgb(self, frame: VideoFrame, size: tuple[int, int], display: Display) -> np.ndarray:
+        """uint8 `(H, W, 3)` as players show it, with height and width as in `size`; may share memory with FFmpeg."""
+        height, width = size[::-1] if display.rotation % 180 else size
         if frame.format.name in _SCALED_FIRST:
             frame = self._scale.reformat(frame, width, height, frame.format.name, **_HOW)
         frame = self._convert.reformat(frame, width, height, "rgb24", **_HOW)
-        return np.rot90(frame.to_ndarray(), quarter_turns)
+        picture = frame.to_ndarray()
+        return display.turn(picture) if display.rotation or display.mirrored else picture
 
 
 class Canvas:
@@ -55,41 +98,25 @@ class Canvas:
 
     Args:
         wanted: Frame numbers, at least one.
-        short_side: As in `load_video`.
-        size: Height and width of the array; by default those of the first frame put into it.
+        size: Height and width of the array.
+        display: How the frames are shown.
         num_frames: Of the video; numbers beyond stand for the last one. 0 if it is not known.
     """
 
-    def __init__(
-        self,
-        wanted: Iterable[int],
-        *,
-        short_side: int | None = None,
-        size: tuple[int, int] | None = None,
-        num_frames: int = 0,
-    ) -> None:
-        self.short_side = short_side
-        self.size = size
-        self.first_size: tuple[int, int] | None = None  # what the first frame asked for has by itself
-        self.image: np.ndarray | None = None
+    def __init__(self, wanted: Iterable[int], *, size: tuple[int, int], display: Display, num_frames: int = 0) -> None:
         self.missing: dict[int, list[int]] = {}  # frame number -> places in the array
-        self.length = 0
-        for place, number in enumerate(wanted):
-            self.missing.setdefault(min(number, num_frames - 1) if num_frames else number, []).append(place)
-            self.length += 1
+        length = 0
+        for length, number in enumerate(wanted, 1):
+            self.missing.setdefault(min(number, num_frames - 1) if num_frames else number, []).append(length - 1)
+        self.image = np.empty((length, *size, 3), np.uint8)
+        self._display = display
         self._scaler = Scaler()
 
-    def put(self, number: int, frame: VideoFrame, rotation: float) -> None:
+    def put(self, number: int, frame: VideoFrame) -> None:
         """Draws a frame wherever it is wanted."""
         places = self.missing.pop(number, None)
         if places is None:
             return
-        own_size = upright_size(frame.height, frame.width, rotation=rotation, short_side=self.short_side)
-        if 0 in places:
-            self.first_size = own_size
-        self.size = self.size or own_size
-        if self.image is None:
-            self.image = np.empty((self.length, *self.size, 3), np.uint8)
-        rgb = self._scaler.to_rgb(frame, self.size, rotation)
+        rgb = self._scaler.to_rgb(frame, self.image.shape[1:3], self._display)
         for place in places:
             self.image[place] = rgb

@@ -1,8 +1,8 @@
 """Builds the index of a file in one pass over its packets, decoding only the first frames.
 
-Where every packet has a time of its own and the codec shows one frame for each, the i-th packet in order of time gives
-frame i. In all other files (AVI, MPEG-TS and PS, FLV, raw streams, GIF, missing or repeated times) headers and times
-may lie, so the index learns which packet gives which frame only when the whole file is decoded.
+Where every packet has a time of its own and the headers of the stream show that each gives a frame and that none is
+missing (H.264 in MP4 or Matroska), the i-th packet in order of time gives frame i. Anywhere else times may lie, or a
+decoder may refuse a packet, so the index learns which packet gives which frame only when the whole file is decoded.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from sifa_zoo.video.container import (
     packets,
 )
 from sifa_zoo.video.decoder_settings import CHROMA_SITINGS, DecoderSettings
+from sifa_zoo.video.h264_headers import H264Headers, is_first_layer
 from sifa_zoo.video.index import NO_TIME, Access, Disagreement, Index, average_rate, read_packets
-from sifa_zoo.video.scaling import Scaler, upright_size
+from sifa_zoo.video.scaling import Display, Scaler
 
 # Containers in which packets have the times of their frames, as long as no two are the same.
 TIMED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-# Each packet of these codecs gives one frame; for any other codec, only decoding the whole file shows that.
-_ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1")
+# Codecs whose decoders can leave out, packet by packet, frames to which no other refers. So does HEVC's, but it takes
+# for such a frame one to which only higher temporal layers refer: there must be no others.
+_SKIPPING = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
+_TRANSFERS = {16: "PQ", 18: "HLG"}  # as ITU-T H.273 numbers them
 # What a packet may carry besides its data without being decoded differently.
 _HARMLESS = {"skip_samples", "mpegts_stream_id", "cpb_properties", "prft", "quality_stats"}
 _VOP, _USER_DATA = b"\0\0\1\xb6", b"\0\0\1\xb2"  # begin a picture of MPEG-4, and the name of its encoder
@@ -56,8 +59,8 @@ def build_index(file: File) -> Index:
         time_base = (video.stream.time_base or Fraction(1)).as_integer_ratio()
         in_place = table.plain and min(table.places) >= 0
         own_settings = _matching_settings(settings, table, data) if in_place else None
-    timed = container in TIMED_FORMATS and codec in _ONE_FRAME_PER_PACKET
-    frames = _frames_by_times(table) if timed else None
+        pixel = float(video.stream.sample_aspect_ratio or 1)
+    frames = _frames_by_times(table) if container in TIMED_FORMATS and table.h264.proven else None
     known = frames is not None
     frame_packets, frame_times, key_frames = frames or 3 * [np.zeros(0, np.int64)]
     seekable = known or (table.plain and container in SEEK_BY_BYTE)
@@ -72,12 +75,16 @@ def build_index(file: File) -> Index:
         container=container,
         codec=codec,
         decoder=own_settings or settings,
-        size=upright_size(first.height, first.width, rotation=first.rotation),
-        rotation=first.rotation,
+        num_streams=video.num_streams,
+        stored_size=(first.height, first.width),
+        display=Display.of(first, pixel),
+        transfer=_TRANSFERS.get(first.color_trc, ""),
         fps=average_rate(frame_times, time_base) or float(rate),
         time_base=time_base,
         access=access,
         known=known,
+        whole=table.h264.whole,
+        skips=codec in _SKIPPING or (codec == "hevc" and table.one_layer),
         packed=table.packed,
         num_corrupt=table.num_corrupt,
         positions=positions,
@@ -94,6 +101,9 @@ def build_index(file: File) -> Index:
 class _Packets:
     """What the pass over all packets notes."""
 
+    codec: str
+    extradata: bytes
+    h264: H264Headers = field(init=False)
     times: list[int] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
@@ -104,10 +114,14 @@ class _Packets:
     num_corrupt: int = 0
     plain: bool = True  # a packet can be decoded from its data and the stream's extradata alone
     packed: bool = False
+    one_layer: bool = True  # of time, in HEVC
     first_frames: list[VideoFrame] = field(default_factory=list)
     num_fed: int = 0  # packets decoded to get the first frames
 
-    def add(self, packet: Packet, file: BinaryIO, mpeg4_extradata: bytes | None) -> None:
+    def __post_init__(self) -> None:
+        self.h264 = H264Headers(self.extradata if self.codec == "h264" else None)
+
+    def add(self, packet: Packet, file: BinaryIO) -> None:
         data = bytes(packet)
         position = -1 if packet.pos is None else packet.pos
         # The position may be that of a short header before the data.
@@ -124,20 +138,25 @@ class _Packets:
         self.sizes.append(packet.size)
         self.checksums.append(zlib.crc32(data))
         self.num_corrupt += packet.is_corrupt
+        self._read_headers(data)
         extras = {extra.data_type for extra in packet.iter_sidedata()}
         self.plain &= extras <= _HARMLESS
-        if mpeg4_extradata is not None:
+
+    def _read_headers(self, data: bytes) -> None:
+        if self.codec == "h264":
+            self.h264.add(data)
+        elif self.codec == "hevc":
+            self.one_layer &= is_first_layer(data, self.extradata)
+        elif self.codec == "mpeg4":
             # The decoder works around the faults of known encoders, so it must know the encoder from the start.
-            self.plain &= _encoder_name(data) in mpeg4_extradata
+            self.plain &= _encoder_name(data) in self.extradata
             self.packed |= data.count(_VOP) > 1
 
 
 def _read_packets(video: OpenVideo, data: BinaryIO) -> _Packets:
-    table = _Packets()
-    is_mpeg4 = video.codec.codec.canonical_name == "mpeg4"
-    mpeg4_extradata = (video.codec.extradata or b"") if is_mpeg4 else None
+    table = _Packets(video.codec.codec.canonical_name, video.codec.extradata or b"")
     for number, packet in enumerate(packets(video)):
-        table.add(packet, data, mpeg4_extradata)
+        table.add(packet, data)
         if len(table.first_frames) < _NUM_COMPARED:
             packet.pts = number
             table.first_frames += decode(video.codec, packet) or []
@@ -208,11 +227,10 @@ def _same(one: VideoFrame, other: VideoFrame) -> bool:
     return (
         all(getattr(one, name) == getattr(other, name) for name in names)
         and one.format.name == other.format.name
-        and one.rotation in (0, other.rotation)
         and np.array_equal(one.to_ndarray(format="rgb24", threads=1), other.to_ndarray(format="rgb24", threads=1))
     )
 
 
 def _same_scaled(one: VideoFrame, other: VideoFrame) -> bool:
     size = (one.height // 2 or 1, one.width // 2 or 1)
-    return np.array_equal(Scaler().to_rgb(one, size), Scaler().to_rgb(other, size))
+    return np.array_equal(Scaler().to_rgb(one, size, Display()), Scaler().to_rgb(other, size, Display()))

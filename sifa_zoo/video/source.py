@@ -21,10 +21,12 @@ from sifa_zoo.video.container import (
     frames_in_order,
     open_video,
     packets,
-    use_one_thread,
+    prepare,
+    video_streams,
 )
+from sifa_zoo.video.index import MOST_BACK
 from sifa_zoo.video.reader import open_reader
-from sifa_zoo.video.scaling import Scaler, upright_size
+from sifa_zoo.video.scaling import Display, Scaler
 from sifa_zoo.video.scan import TIMED_FORMATS
 
 _CAMERAS = "/dev/video"
@@ -35,7 +37,7 @@ Timed: TypeAlias = Iterator[tuple[float, av.VideoFrame]]  # pairs of seconds sin
 class Source:
     """A video being read: frames per second, and its frames, each with its time in seconds since the first.
 
-    Frames are uint8 RGB `(H, W, 3)`, upright.
+    Frames are uint8 RGB `(H, W, 3)`, as players show them.
     """
 
     fps: float
@@ -53,30 +55,31 @@ def open_source(source: str | os.PathLike[str], *, short_side: int) -> Iterator[
     """
     name = os.fspath(source)
     is_live = name == "-" or "://" in name or name.startswith(_CAMERAS)
-    with _open_live(name) if is_live else _open_file(name) as (fps, timed):
-        yield Source(fps, _upright(timed, name=name, short_side=short_side))
+    with _open_live(name) if is_live else _open_file(name) as (stream, fps, timed):
+        pixel = float(stream.sample_aspect_ratio or 1)
+        yield Source(fps, _shown(timed, name=name, short_side=short_side, sample_aspect_ratio=pixel))
 
 
 @contextmanager
-def _open_file(name: str) -> Iterator[tuple[float, Timed]]:
-    """The rate of a file, and its frames at the times by which clips are sampled."""
+def _open_file(name: str) -> Iterator[tuple[VideoStream, float, Timed]]:
+    """The video stream of a file, its rate, and its frames at the times by which clips are sampled."""
     if os.path.isdir(name):
         raise VideoError(f"{name}: a folder; pictures have no times, so name a video file")
     file = find_file(name)
     with open_video(file) as video:
         if video.container.format.name in TIMED_FORMATS:
             fps = _rate(video.stream)
-            yield fps, _by_own_clock(video, interval=1 / (fps or 1))
+            yield video.stream, fps, _by_own_clock(video, interval=1 / (fps or 1))
             return
-    reader = open_reader(name)
-    times = np.maximum.accumulate(reader.times(complete=True))  # of packets without times of their own
-    frames = (frame for frame, _ in frames_in_order(file) if frame is not None)
-    yield reader.info.fps, zip(map(float, times - times[0]), frames, strict=False)
+        reader = open_reader(name)
+        times = reader.times(complete=True)
+        frames = (frame for frame, _ in frames_in_order(file) if frame is not None)
+        yield video.stream, reader.info.fps, zip(map(float, times - times[0]), frames, strict=False)
 
 
 @contextmanager
-def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
-    """The rate of a camera, URL or standard input, and its frames at their own times."""
+def _open_live(name: str) -> Iterator[tuple[VideoStream, float, Timed]]:
+    """The video stream of a camera, URL or standard input, its rate, and its frames at their own times."""
     is_camera = name.startswith(_CAMERAS)
     try:
         if name == "-":
@@ -86,12 +89,13 @@ def _open_live(name: str) -> Iterator[tuple[float, Timed]]:
     except (FFmpegError, ValueError) as error:
         raise VideoError(f"{name}: cannot be opened as a video ({error})") from error
     with opened:
-        if not opened.streams.video:
+        streams = video_streams(opened)
+        if not streams:
             raise VideoError(f"{name}: no video stream")
-        stream = opened.streams.video[0]
-        use_one_thread(stream.codec_context)
+        stream = streams[0]
+        prepare(stream.codec_context)
         fps = _rate(stream)
-        yield fps, _by_own_clock(OpenVideo(opened, stream), interval=1 / (fps or 1))
+        yield stream, fps, _by_own_clock(OpenVideo(opened, stream, len(streams)), interval=1 / (fps or 1))
 
 
 def _rate(stream: VideoStream) -> float:
@@ -101,25 +105,32 @@ def _rate(stream: VideoStream) -> float:
 
 def _by_own_clock(video: OpenVideo, *, interval: float) -> Timed:
     """Frames with seconds since the first; `interval` is added where times stand still, go back or are missing."""
-    first = seconds = None
+    start = seconds = None
     for frame in _decode(video):
         base = frame.time_base or video.stream.time_base  # frames that the decoder held back have none
         own = None if frame.pts is None or base is None else float(frame.pts * base)
-        if first is None or seconds is None:
-            first = seconds = own or 0.0
+        if start is None or seconds is None:
+            start, seconds = own or 0.0, 0.0
+        elif own is not None and own - start > seconds:
+            seconds = own - start
         else:
-            seconds = own if own is not None and own > seconds else seconds + interval
-        yield seconds - first, frame
+            if own is not None and own - start < seconds - MOST_BACK:
+                start = own - seconds - interval  # the clock was set back and goes on from here
+            seconds += interval
+        yield seconds, frame
 
 
-def _upright(timed: Timed, *, name: str, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Upright frames as RGB; if the size changes, later frames are scaled to that of the first."""
-    scaler, size = Scaler(), None
+def _shown(
+    timed: Timed, *, name: str, short_side: int, sample_aspect_ratio: float
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Frames as players show them; all are shown as the first and scaled to its size."""
+    scaler, display = Scaler(), None
     for seconds, frame in timed:
-        if size is None:
-            size = upright_size(frame.height, frame.width, rotation=frame.rotation, short_side=short_side)
-        yield seconds, scaler.to_rgb(frame, size, frame.rotation).copy()  # FFmpeg reuses its memory
-    if size is None:
+        if display is None:
+            display = Display.of(frame, sample_aspect_ratio)
+            size = display.size(frame.height, frame.width, short_side=short_side)
+        yield seconds, scaler.to_rgb(frame, size, display).copy()  # FFmpeg reuses its memory
+    if display is None:
         hint = "; an MP4 can be piped if it was written for that (ffmpeg -movflags +faststart)" if name == "-" else ""
         raise VideoError(f"{name}: not one frame can be decoded{hint}")
 

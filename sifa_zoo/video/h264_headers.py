@@ -1,0 +1,350 @@
+"""Tells by the headers of an H.264 stream whether any of it is missing, without decoding a picture.
+
+Reference pictures are numbered (`frame_num`), so a lost one leaves a gap. Nor does a whole stream have headers that
+cannot be read, three zeros in a row, or a picture of fewer slices than the others. A decoder that gets a whole stream
+need not conceal anything: what it makes of a picture depends on that picture and its references alone.
+
+Source: ITU-T H.264, 7.3 (syntax), 7.4.3 (`frame_num`), Annex B (start codes); ISO/IEC 14496-15 (avcC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_SLICE, _IDR, _SEQUENCE, _PICTURE = 1, 5, 7, 8
+_PARTITIONS = (2, 3, 4)  # slices in parts, which may be missing one by one
+_WITH_CHROMA_FORMAT = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244)  # profiles
+_P, _B, _I, _SP, _SI = range(5)
+_HEADER_BYTES = 512  # more than a header has
+
+
+class _Faulty(ValueError):
+    """Something of the stream is missing, or not as it must be."""
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """Of a sequence parameter set, what slice headers depend on."""
+
+    has_chroma: bool
+    frame_num_bits: int
+    order_type: int  # of three ways to number pictures in order of presentation
+    order_bits: int
+    order_is_fixed: bool
+    only_frames: bool
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Of a picture parameter set, what slice headers depend on."""
+
+    sequence: int
+    cabac: bool
+    has_order: bool
+    num_references: tuple[int, int]
+    weighted: bool
+    weighted_both: bool
+    qp: int
+    has_deblocking: bool
+    has_redundant: bool
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """What a slice header says of its picture."""
+
+    is_first: bool
+    is_idr: bool
+    is_reference: bool
+    number: int
+    modulus: int  # numbers begin again with 0 after this many
+    field: int  # 0: of a frame, 1: of the upper field, 2: of the lower one
+    resets: bool  # the next picture is numbered as after an IDR picture
+
+
+class H264Headers:
+    """Follows the headers of a stream, packet by packet.
+
+    Args:
+        extradata: Parameter sets as FFmpeg has them. In an avcC box they also tell that packets give the length of
+            each unit; otherwise units begin with start codes. None for a stream of another codec.
+
+    Attributes:
+        whole: Whether nothing was found to be missing so far.
+        proven: Whether headers were read and show, besides, that each packet gives one frame.
+    """
+
+    def __init__(self, extradata: bytes | None) -> None:
+        self.whole = True
+        self.proven = extradata is not None
+        self._length_size = 0
+        self._sequences: dict[int, _Sequence] = {}
+        self._pictures: dict[int, _Picture] = {}
+        self._previous: _Slice | None = None  # first slice of the last picture
+        self._reference = 0  # number of the last reference
+        self._num_slices = 0  # of each picture
+        if extradata is not None and extradata[:1] == b"\1":
+            self._length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 else 4
+            self._follow(_in_box(extradata))
+        else:
+            self._follow(_after_start_codes(extradata or b""))
+
+    def add(self, packet: bytes) -> None:
+        """Takes note of the next packet."""
+        if self.whole:
+            pictures = self._follow(_units(packet, self._length_size))
+            self.proven &= self.whole and pictures == 1
+
+    def _follow(self, units: Iterator[bytes]) -> int:
+        """Reads units; returns how many pictures they hold, a field counting as two, since it needs another."""
+        counts: list[int] = []  # of slices, for each picture
+        fields = 0
+        try:
+            for unit in units:
+                header = self._read(unit)
+                if header is None:
+                    continue
+                if header.is_first:
+                    self._compare(header)
+                    fields |= header.field
+                    counts.append(0)
+                counts[-1] += 1
+        except (_Faulty, LookupError):  # LookupError: no such parameter set, or a slice without the first
+            self.whole = False
+            return 0
+        self._num_slices = self._num_slices or sum(counts[:1])
+        self.whole = all(count == self._num_slices for count in counts)
+        return len(counts) + bool(fields)
+
+    def _read(self, unit: bytes) -> _Slice | None:
+        """The header of a slice, None for other units; keeps parameter sets."""
+        if not unit or unit[0] & 0x80 or b"\0\0\0" in unit or unit[0] & 31 in _PARTITIONS:
+            raise _Faulty
+        kind = unit[0] & 31
+        if kind == _SEQUENCE:
+            number, sequence = _read_sequence(_Bits(unit[1:]))
+            self._sequences[number] = sequence
+        elif kind == _PICTURE:
+            number, picture = _read_picture(_Bits(unit[1:]))
+            self._pictures[number] = picture
+        elif kind in (_SLICE, _IDR):
+            return _read_slice(unit, self._sequences, self._pictures)
+        return None
+
+    def _compare(self, header: _Slice) -> None:
+        """Compares the number of a picture with that of the last reference."""
+        previous = self._previous
+        self._previous = header
+        is_second_field = (
+            previous is not None
+            and header.field
+            and previous.field == 3 - header.field
+            and previous.number == header.number
+        )
+        if is_second_field:
+            self._previous = None  # the next field begins another frame
+        elif header.is_idr:
+            if header.number:
+                raise _Faulty
+        elif header.number != (self._reference + 1) % header.modulus:
+            raise _Faulty
+        if header.is_reference:
+            self._reference = 0 if header.resets else header.number
+
+
+class _Bits:
+    """Reads a header bit by bit.
+
+    Raises:
+        _Faulty: At its end, or at a value out of range.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        data = data[:_HEADER_BYTES].replace(b"\0\0\3", b"\0\0")  # which keeps data from looking like a start code
+        self._left = 8 * len(data)
+        self._value = int.from_bytes(data, "big")
+
+    def take(self, count: int = 1) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise _Faulty
+        value = self._value >> self._left
+        self._value ^= value << self._left
+        return value
+
+    def number(self, most: int = 2**32) -> int:
+        """An unsigned Exp-Golomb code."""
+        number = self.take(2 * (self._left - self._value.bit_length()) + 1) - 1
+        if number > most:
+            raise _Faulty
+        return number
+
+    def signed(self, most: int = 2**31) -> int:
+        """A signed Exp-Golomb code."""
+        number = self.number(2 * most)
+        return (number + 1) // 2 if number % 2 else -number // 2
+
+
+def is_first_layer(packet: bytes, extradata: bytes) -> bool:
+    """Whether all of a packet of HEVC belongs to the first temporal layer."""
+    length_size = (extradata[21] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 21 else 0
+    try:
+        return all(unit[1] & 7 == 1 for unit in _units(packet, length_size))
+    except (_Faulty, LookupError):
+        return False
+
+
+def _units(packet: bytes, length_size: int) -> Iterator[bytes]:
+    """The units of a packet, after their lengths in so many bytes; with 0 bytes, after start codes."""
+    return _after_lengths(packet, length_size) if length_size else _after_start_codes(packet)
+
+
+def _after_lengths(packet: bytes, size: int) -> Iterator[bytes]:
+    place = 0
+    while place < len(packet):
+        start = place + size
+        place = start + int.from_bytes(packet[place:start], "big")
+        if place > len(packet):
+            raise _Faulty
+        yield packet[start:place]
+
+
+def _after_start_codes(data: bytes) -> Iterator[bytes]:
+    before, *units = data.split(b"\0\0\1")
+    if before.strip(b"\0"):
+        raise _Faulty
+    yield from (unit.rstrip(b"\0") for unit in units)  # zeros may follow a unit, and begin a start code
+
+
+def _in_box(box: bytes) -> Iterator[bytes]:
+    place = 5
+    for mask in (31, 255):  # the number of sequence sets has five bits, that of picture sets eight
+        count = box[place] & mask
+        place += 1
+        for _ in range(count):
+            size = int.from_bytes(box[place : place + 2], "big")
+            place += 2 + size
+            yield box[place - size : place]
+
+
+def _read_sequence(bits: _Bits) -> tuple[int, _Sequence]:
+    profile = bits.take(24) >> 16
+    identity = bits.number(31)
+    chroma = 1
+    if profile in _WITH_CHROMA_FORMAT:
+        chroma = bits.number(3)
+        if chroma == 3 and bits.take():
+            raise _Faulty  # three colour planes, each coded as a picture
+        bits.number(6), bits.number(6), bits.take()
+        if bits.take():  # scaling lists
+            for number in range(12 if chroma == 3 else 8):
+                if bits.take():
+                    _skip_scaling_list(bits, 16 if number < 6 else 64)
+    frame_num_bits = bits.number(12) + 4
+    order_type, order_bits, order_is_fixed = bits.number(2), 0, False
+    if order_type == 0:
+        order_bits = bits.number(12) + 4
+    elif order_type == 1:
+        order_is_fixed = bool(bits.take())
+        bits.signed(), bits.signed()
+        for _ in range(bits.number(255)):
+            bits.signed()
+    bits.number(16), bits.take(), bits.number(), bits.number()
+    return identity, _Sequence(bool(chroma), frame_num_bits, order_type, order_bits, order_is_fixed, bool(bits.take()))
+
+
+def _skip_scaling_list(bits: _Bits, length: int) -> None:
+    last = following = 8
+    for _ in range(length):
+        if following:
+            following = (last + bits.signed(128)) % 256
+        last = following or last
+
+
+def _read_picture(bits: _Bits) -> tuple[int, _Picture]:
+    identity, sequence = bits.number(255), bits.number(31)
+    cabac, has_order = bool(bits.take()), bool(bits.take())
+    if bits.number(7):
+        raise _Faulty  # slice groups, which only the baseline profile has
+    num_references = (bits.number(31) + 1, bits.number(31) + 1)
+    weighted, weighted_both = bool(bits.take()), bits.take(2) == 1
+    qp = 26 + bits.signed(62)
+    bits.signed(26), bits.signed(12)
+    has_deblocking, _, has_redundant = bool(bits.take()), bits.take(), bool(bits.take())
+    return identity, _Picture(
+        sequence, cabac, has_order, num_references, weighted, weighted_both, qp, has_deblocking, has_redundant
+    )
+
+
+def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int, _Picture]) -> _Slice:
+    """Reads a header to its end, where a decoder could find fault with it and drop the picture."""
+    bits = _Bits(unit[1:])
+    is_idr, is_reference = unit[0] & 31 == _IDR, bool(unit[0] & 0x60)
+    is_first, kind = not bits.number(), bits.number(9) % 5
+    picture = pictures[bits.number(255)]
+    sequence = sequences[picture.sequence]
+    number = bits.take(sequence.frame_num_bits)
+    field = 0 if sequence.only_frames or not bits.take() else 1 + bits.take()
+    if is_idr:
+        bits.number(65535)
+        if kind not in (_I, _SI):
+            raise _Faulty
+    if sequence.order_type == 0:
+        bits.take(sequence.order_bits)
+    elif sequence.order_type == 1 and not sequence.order_is_fixed:
+        bits.signed()
+    if picture.has_order and not field and sequence.order_type < 2 and not sequence.order_is_fixed:
+        bits.signed()
+    if picture.has_redundant and bits.number(127):
+        raise _Faulty
+    if kind in (_P, _SP, _B):
+        _skip_references(bits, picture, kind=kind, has_chroma=sequence.has_chroma)
+    resets = is_reference and _skip_marking(bits, is_idr=is_idr)
+    if picture.cabac and kind not in (_I, _SI):
+        bits.number(2)
+    if not -36 <= picture.qp + bits.signed() <= 51:
+        raise _Faulty
+    if kind in (_SP, _SI):
+        raise _Faulty  # the extended profile, which nobody uses
+    if picture.has_deblocking and bits.number(2) != 1:
+        bits.signed(6), bits.signed(6)
+    return _Slice(is_first, is_idr, is_reference, number, 1 << sequence.frame_num_bits, field, resets)
+
+
+def _skip_references(bits: _Bits, picture: _Picture, *, kind: int, has_chroma: bool) -> None:
+    """Skips how many references there are, in which order, and how they are weighted."""
+    lists = 2 if kind == _B else 1
+    if kind == _B:
+        bits.take()
+    counts = picture.num_references[:lists]
+    if bits.take():
+        counts = tuple(bits.number(31) + 1 for _ in range(lists))  # type: ignore[assignment]
+    for _ in range(lists):
+        if bits.take():
+            while bits.number(3) != 3:
+                bits.number()
+    if picture.weighted_both if kind == _B else picture.weighted:
+        bits.number(7)
+        if has_chroma:
+            bits.number(7)
+        for count in counts:
+            for _ in range(count):
+                for planes in (1, 2) if has_chroma else (1,):
+                    if bits.take():
+                        for _ in range(2 * planes):
+                            bits.signed(128)
+
+
+def _skip_marking(bits: _Bits, *, is_idr: bool) -> bool:
+    """Skips what becomes of references from here on; returns whether numbering starts anew."""
+    if is_idr:
+        bits.take(2)
+        return False
+    resets = False
+    if bits.take():
+        while operation := bits.number(6):
+            resets |= operation == 5
+            for _ in range({3: 2, 5: 0}.get(operation, 1)):
+                bits.number()
+    return resets
