@@ -8,15 +8,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
-NUM_FRAMES = 40
+NUM_FRAMES = 36
 HEIGHT, WIDTH = 64, 96
 # With its macroblock tree x264 writes other bytes from time to time; with several threads all encoders may.
 _X264 = {"preset": "fast", "crf": "18", "threads": "1", "mbtree": "0"}
@@ -90,7 +90,7 @@ def _mux(source: Path, path: Path, packets: Iterable[_Packet]) -> None:
 
 def _close_up(packets: list[_Packet]) -> list[_Packet]:
     """Times without gaps, as recorders write them that count what they get."""
-    step = min(b.dts - a.dts for a, b in zip(packets, packets[1:], strict=False))
+    step = min(b.dts - a.dts for a, b in pairwise(packets))
     ranks = np.argsort(np.argsort([packet.pts for packet in packets]))
     delay = max(i - int(rank) for i, rank in enumerate(ranks))
     return [

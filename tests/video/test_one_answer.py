@@ -110,7 +110,7 @@ def test_one_answer(all_videos, name, tmp_path, monkeypatch):
         check(ask(path, numbers), truth, numbers, "cache off")
     monkeypatch.setenv("SIFA_ZOO_INDEX", "on")
     folders = (tmp_path / str(i) for i in count())
-    for numbers in asked[::2]:
+    for numbers in asked[::3]:
         monkeypatch.setenv("SIFA_ZOO_CACHE", str(next(folders)))
         cache.forget_memory()
         check(ask(path, numbers), truth, numbers, "cold")
@@ -139,5 +139,5 @@ def test_new_processes_give_the_same(all_videos, name, monkeypatch):
     assert truth is not None
     monkeypatch.setenv("MALLOC_PERTURB_", "85")  # new memory is not zero there
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for numbers in questions(len(truth), name)[1:3]:
-            check(pool.apply(ask, (path, numbers)), truth, numbers, "new process")
+        numbers = questions(len(truth), name)[2]
+        check(pool.apply(ask, (path, numbers)), truth, numbers, "new process")
