@@ -114,7 +114,9 @@ def add_clean_aperture(source: Path, path: Path, crop: tuple[int, int, int, int]
     values = (WIDTH - left - right, 1, HEIGHT - top - bottom, 1, left - right, 2, top - bottom, 2)
     box = struct.pack(">I4s8i", 40, b"clap", *values)
     data = bytearray(source.read_bytes())
-    starts = [data.index(name) - 4 for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")]
+    starts = [data.index(b"moov") - 4]
+    for name in (b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        starts.append(data.index(name, starts[-1] + 4) - 4)
     end = starts[-1] + int.from_bytes(data[starts[-1] : starts[-1] + 4], "big")
     for start in starts:
         size = int.from_bytes(data[start : start + 4], "big")
@@ -144,9 +146,7 @@ def join(path: Path, *sources: Path) -> Path:
 
 def write_wrapping_clock(path: Path) -> Path:
     """MPEG-TS whose clock starts anew at 0 after half of the frames."""
-    frames_to_wrap = 2**33 * RATE // _MPEG_CLOCK
-    # FFmpeg begins 1.4 seconds after the time of the first frame.
-    return write(path, Encoding(first_pts=frames_to_wrap - int(1.4 * RATE) - NUM_FRAMES // 2))
+    return write(path, Encoding(first_pts=2**33 * RATE // _MPEG_CLOCK - NUM_FRAMES // 2))
 
 
 def write_rotation_in_keyframes(path: Path) -> Path:
