@@ -11,6 +11,12 @@ import av
 import numpy as np
 import pytest
 
+VIDEO_NAMES = (  # those of the fixture `videos`
+    *("long_gop", "short_gop", "short_gop_mp4", "open_gop", "fragmented", "mpeg4_b_frames", "mpeg4_in_mp4", "vp9"),
+    *("transport_stream", "raw", "gif", "uneven_times", "late_start", "one_raw_frame", "one_frame", "colon", "flv"),
+    *("mpeg2_in_avi", "program_stream", "intra_refresh", "without_keyframe_table", "packed", "rotated", "damaged"),
+    "truncated",
+)
 NUM_FRAMES = 40
 HEIGHT, WIDTH = 48, 80
 
