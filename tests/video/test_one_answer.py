@@ -79,11 +79,12 @@ def ask(path: Path, numbers: Numbers) -> Answer:
 
 
 def questions(num_frames: int, seed: str) -> list[Numbers]:
-    """Everything, single frames, and pairs in both orders."""
+    """Everything, single frames, pairs in both orders, and a frame beyond the end, which stands for the last."""
     draw = random.Random(seed)
     last = num_frames - 1
-    first, second = draw.randint(0, last), draw.randint(0, last)
-    return [None, [0], [first], [second], [last], [first, second], [second, first]]
+    drawn = [draw.randint(0, last) for _ in range(6)]
+    first, second = drawn[:2]
+    return [None, [0], [first, second], [second, first], [last], [last + 5], *([number] for number in drawn)]
 
 
 def check(answer: Answer, truth: np.ndarray | None, numbers: Numbers, state: str) -> None:
@@ -93,7 +94,7 @@ def check(answer: Answer, truth: np.ndarray | None, numbers: Numbers, state: str
         assert "not one frame" in answer, said
         return
     assert not isinstance(answer, str), f"{said}: {answer}"
-    expected = truth if numbers is None else truth[numbers]
+    expected = truth if numbers is None else truth[np.minimum(numbers, len(truth) - 1)]
     assert answer[0].shape == expected.shape, said
     wrong = [i for i, (one, other) in enumerate(zip(answer[0], expected, strict=True)) if (one != other).any()]
     assert not wrong, f"{said}: other pixels in places {wrong}"
@@ -116,7 +117,7 @@ def test_one_answer(all_videos, name, tmp_path, monkeypatch):
         check(ask(path, numbers), truth, numbers, "cold")
         cache.forget_memory()
         check(ask(path, numbers), truth, numbers, "from the index on disk")
-    for numbers in asked:
+    for numbers in asked[::2]:
         check(ask(path, numbers), truth, numbers, "warm")
 
 
@@ -139,5 +140,5 @@ def test_new_processes_give_the_same(all_videos, name, monkeypatch):
     assert truth is not None
     monkeypatch.setenv("MALLOC_PERTURB_", "85")  # new memory is not zero there
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        numbers = questions(len(truth), name)[2]
+        numbers = questions(len(truth), name)[-1]
         check(pool.apply(ask, (path, numbers)), truth, numbers, "new process")
