@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Video
 
 from sifa_zoo.config import NUM_CROPS, AugmentConfig, ClipConfig
+from sifa_zoo.datasets.colour_jitter import ClipColorJitter
 
 _BLUR_REACH = 3  # standard deviations that the kernel covers on each side
 _RAND_AUGMENT_BINS = 31  # magnitudes from 0 to 30, as in the paper and in SIFA's code
@@ -46,12 +48,12 @@ def train_transform(clip: ClipConfig, augment: AugmentConfig | None = None) -> v
         magnitude = augment.rand_augment_magnitude
         steps.append(v2.RandAugment(augment.rand_augment, magnitude, num_magnitude_bins=_RAND_AUGMENT_BINS))
     if augment.color_jitter_prob:
-        steps.append(v2.RandomApply([v2.ColorJitter(*augment.color_jitter)], p=augment.color_jitter_prob))
+        steps.append(v2.RandomApply([ClipColorJitter(*augment.color_jitter)], p=augment.color_jitter_prob))
     if augment.grayscale_prob:
         steps.append(v2.RandomGrayscale(augment.grayscale_prob))
     if augment.blur_prob:
         size = 2 * round(_BLUR_REACH * augment.blur_sigma[1]) + 1
-        steps.append(v2.RandomApply([v2.GaussianBlur(size, augment.blur_sigma)], p=augment.blur_prob))
+        steps.append(v2.RandomApply([SeparableBlur(size, augment.blur_sigma)], p=augment.blur_prob))
     if augment.erase_prob:
         # the mean, which normalisation makes 0
         value = [255 * mean for mean in clip.mean]
@@ -83,6 +85,16 @@ def eval_transform(clip: ClipConfig, num_crops: int = 1) -> v2.Transform:
     if num_crops == 3:
         crop = v2.Lambda(partial(_three_crops, size=clip.img_size))
     return v2.Compose([v2.Resize(clip.short_side, antialias=True), crop, *_to_input(clip)])
+
+
+class SeparableBlur(v2.GaussianBlur):
+    """`v2.GaussianBlur` of uint8 frames, first along rows and then along columns, at less than half of its cost."""
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Blurs with the deviations drawn; a value may be rounded to the other side where it is half-way."""
+        (width, height), sigma = self.kernel_size, params["sigma"]
+        across = F.gaussian_blur(inpt.float(), [width, 1], sigma)
+        return F.gaussian_blur(across, [1, height], sigma).round_().to(torch.uint8)
 
 
 class BatchMixer:
@@ -147,8 +159,9 @@ def _three_crops(frames: Tensor, size: int) -> Tensor:
 
 
 def _to_input(clip: ClipConfig) -> list[v2.Transform]:
-    scale = v2.ToDtype(torch.float32, scale=True)
-    return [scale, v2.Normalize(mean=list(clip.mean), std=list(clip.std)), v2.Lambda(_channels_first)]
+    # frames come as (T, H, W, C) in memory, where normalising is slow
+    planes, scale = v2.Lambda(torch.Tensor.contiguous), v2.ToDtype(torch.float32, scale=True)
+    return [planes, scale, v2.Normalize(mean=list(clip.mean), std=list(clip.std)), v2.Lambda(_channels_first)]
 
 
 def _channels_first(frames: Tensor) -> Tensor:

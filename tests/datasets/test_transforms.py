@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import v2
 
 from sifa_zoo.config import AugmentConfig, ClipConfig
-from sifa_zoo.datasets.transforms import BatchMixer, eval_transform, train_transform
+from sifa_zoo.datasets.transforms import BatchMixer, SeparableBlur, eval_transform, train_transform
 
 CLIP = ClipConfig(num_frames=4, img_size=32, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 
@@ -96,6 +96,43 @@ def test_grayscale_erasing_and_blur_do_what_they_say():
     assert blurred.std() < 0.5 * train_transform(plain, AugmentConfig(crop_scale=1.0))(frames).std()
     erased = train_transform(CLIP, AugmentConfig(erase_prob=1.0))(frames)
     assert (erased.abs() < 0.01).all(0).float().mean() > 0.02  # the mean colour, 0 to the model
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.4, 1.0, 2.0, 9.0])
+@pytest.mark.parametrize("size", [(1, 33, 47), (3, 16, 9), (1, 7, 7)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_blur_is_torchvisions_within_a_grey_level(sigma, size, layout):
+    frames = _frames(*size[1:])[: size[0]].contiguous(memory_format=layout)
+    for kernel_size in (1, 13, (3, 7)):
+        blurred = SeparableBlur(kernel_size, (sigma, sigma))(frames)
+        expected = v2.GaussianBlur(kernel_size, (sigma, sigma))(frames)
+        assert blurred.dtype == torch.uint8
+        distance = (blurred.int() - expected.int()).abs()
+        assert distance.max() <= 1
+        assert (distance > 0).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_training_is_that_of_torchvisions_plain_transforms(seed):
+    augment = AugmentConfig(color_jitter_prob=0.8, grayscale_prob=0.2, blur_prob=0.5, erase_prob=0.5)
+    plain = v2.Compose(
+        [
+            v2.RandomResizedCrop(32, (augment.crop_scale, 1.0), (1 / augment.crop_ratio, augment.crop_ratio)),
+            v2.RandomApply([v2.ColorJitter(*augment.color_jitter)], 0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(13, augment.blur_sigma)], 0.5),
+            v2.RandomErasing(0.5, value=[255 * mean for mean in CLIP.mean]),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(CLIP.mean, CLIP.std),
+        ]
+    )
+    clips = []
+    for transform in (plain, train_transform(CLIP, augment)):
+        torch.manual_seed(seed)
+        clips.append(transform(_frames(40, 57)))
+    level = 1 / 255 / min(CLIP.std)
+    torch.testing.assert_close(clips[1].transpose(0, 1), clips[0], rtol=0, atol=3.01 * level)
+    assert (clips[1].transpose(0, 1) != clips[0]).float().mean() < 0.01
 
 
 def test_probability_is_the_share_of_clips():
