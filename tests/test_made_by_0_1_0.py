@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote is read: a run interrupted in its second epoch, its weights; the index of a video is left alone."""
+"""What version 0.1.0 wrote is read: a run interrupted in its second epoch, its weights; but not an index."""
 
 import csv
 import hashlib

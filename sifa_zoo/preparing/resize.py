@@ -115,6 +115,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
     """Writes all frames of a video; returns how many there were."""
     info = video_info(source)
     size = _copied_size(info.height, info.width, config.short_side)
+    display = find_index(find_file(source)).display
     clock = _Clock(source, info)
     reformatter = VideoReformatter()
     count = 0
@@ -125,7 +126,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         stream.codec_context.time_base = _TICK
         frames = ((frame, pts) for frame, pts in frames_in_order(find_file(source)) if frame is not None)
         for count, (frame, pts) in enumerate(until_stopped(frames, stop), 1):
-            upright = _reformat(frame, size, reformatter, Display(info.rotation, info.mirrored))
+            upright = _reformat(frame, size, reformatter, display)
             if count == 1:
                 for name in _COLORS:
                     setattr(stream.codec_context, name, getattr(upright, name))
@@ -157,16 +158,17 @@ def _reformat(
 ) -> av.VideoFrame:
     """The frame as players show it, in that size and the encoder's pixel format; its colours mean the same."""
     height, width = size[::-1] if display.rotation % 180 else size
+    part = display.cut(frame)
     resized = reformatter.reformat(
-        frame,
+        part,
         width,
         height,
         "yuv420p",
-        dst_color_range=None if frame.format.is_rgb else frame.color_range,
+        dst_color_range=None if part.format.is_rgb else frame.color_range,
         interpolation=Interpolation.BILINEAR,
         threads=1,
     )
-    if display == Display():
+    if not (display.rotation or display.mirrored):
         return resized
     planes = np.split(resized.to_ndarray().ravel(), [height * width, height * width * 5 // 4])
     shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))

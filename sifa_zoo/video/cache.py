@@ -148,6 +148,7 @@ def _unpack(data: bytes, file: File) -> Index | None:
     plain = head["index"]
     plain |= {name: tuple(plain[name]) for name in ("stored_size", "time_base")}
     plain["decoder"] = DecoderSettings(**plain["decoder"])
+    plain["display"]["crop"] = tuple(plain["display"]["crop"])
     plain["display"] = Display(**plain["display"])
     return Index(**(plain | arrays))
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -35,6 +37,7 @@ REPORT_DAMAGE = {"err_detect": "explode"}  # option of decoders: raise where the
 _DEFAULT_BONUS = 5_000_000  # pixels by which a stream may be smaller than others and be chosen as the default
 # AVFMT_FLAG_GENPTS, which PyAV sets: FFmpeg would make up missing times, and not as ffprobe does.
 _GENERATE_TIMES = 1
+_SAMPLE_ENTRY_BYTES = 78  # of the description of a video track in MP4, before the boxes in it
 _MP4_BOXES = (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip")  # with which an MP4 or MOV file may begin
 
 
@@ -80,15 +83,24 @@ class File:
 
 @dataclass(frozen=True)
 class OpenVideo:
-    """An open container, the video stream that was chosen, and how many there are."""
+    """An open container, the video stream that was chosen, and how many there are.
+
+    `crop` is what players cut off a stored picture: pixels at its left, top, right and bottom.
+    """
 
     container: InputContainer
     stream: VideoStream
     num_streams: int
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def codec(self) -> VideoCodecContext:
         return self.stream.codec_context
+
+    @property
+    def sample_aspect_ratio(self) -> float:
+        """Width of a stored pixel, if its height is 1."""
+        return float(self.stream.sample_aspect_ratio or 1)
 
 
 def find_file(path: str | os.PathLike[str] | bytes) -> File:
@@ -141,7 +153,7 @@ def open_video(file: File) -> Iterator[OpenVideo]:
         if stream.codec_context is None:
             raise VideoError(f"{path}: this build of FFmpeg has no decoder for its video stream")
         prepare(stream.codec_context)
-        yield OpenVideo(container, stream, len(streams))
+        yield OpenVideo(container, stream, len(streams), _clean_aperture(file, stream))
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
@@ -159,6 +171,60 @@ def prepare(codec: VideoCodecContext) -> None:
     """Sets what all decoders have in common."""
     for name, value in ATTRIBUTES.items():
         setattr(codec, name, value)
+
+
+def _clean_aperture(file: File, stream: VideoStream) -> tuple[int, int, int, int]:
+    """What the `clap` box of an MP4 or MOV file cuts off, which FFmpeg reads and PyAV does not pass on.
+
+    Source: ISO/IEC 14496-12, 8.5.2 (sample descriptions) and 12.1.4 (`clap`).
+    """
+    nothing = (0, 0, 0, 0)
+    with file.open() as data:
+        if data.read(8)[4:] not in _MP4_BOXES:
+            return nothing
+        index = next((data.read(size) for kind, size in _boxes(data, file.size) if kind == b"moov"), b"")
+    if b"clap" not in index:
+        return nothing
+    tracks = [body for kind, body in _inner_boxes(index) if kind == b"trak"]
+    body = b"".join(tracks[stream.index : stream.index + 1])
+    for name in (b"mdia", b"minf", b"stbl", b"stsd"):
+        body = dict(_inner_boxes(body)).get(name, b"")
+    for _, entry in _inner_boxes(body[8:]):
+        clap = dict(_inner_boxes(entry[_SAMPLE_ENTRY_BYTES:])).get(b"clap", b"")
+        if len(clap) < 32:
+            continue
+        values = struct.unpack_from(">8i", clap)
+        if 0 in values[1::2]:
+            continue
+        width, height, right, down = (Fraction(*values[at : at + 2]) for at in (0, 2, 4, 6))
+        left, top = (stream.width - width) / 2 + right, (stream.height - height) / 2 + down
+        crop = tuple(map(round, (left, top, stream.width - left - width, stream.height - top - height)))
+        if min(crop) >= 0 and width >= 1 and height >= 1:
+            return crop  # type: ignore[return-value]
+    return nothing
+
+
+def _boxes(data: BinaryIO, end: int) -> Iterator[tuple[bytes, int]]:
+    """The kind and the size of the body of each box of a file, which is then at the beginning of the body."""
+    place = 0
+    while place + 8 <= end:
+        data.seek(place)
+        size, kind = struct.unpack(">I4s", data.read(8))
+        head = 8
+        if size == 1:
+            size, head = int.from_bytes(data.read(8), "big"), 16
+        size = min(size or end, end - place)  # 0: to the end
+        if size < head:
+            return
+        yield kind, size - head
+        place += size
+
+
+def _inner_boxes(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The boxes in the body of another, each with its own body."""
+    with io.BytesIO(body) as data:
+        for kind, size in _boxes(data, len(body)):
+            yield kind, data.read(size)
 
 
 def _why_unreadable(file: File, error: FFmpegError) -> str:

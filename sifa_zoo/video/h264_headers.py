@@ -29,9 +29,7 @@ class _Sequence:
 
     has_chroma: bool
     frame_num_bits: int
-    order_type: int  # of three ways to number pictures in order of presentation
-    order_bits: int
-    order_is_fixed: bool
+    order_bits: int  # 0 if pictures are presented as they come
     only_frames: bool
 
 
@@ -51,16 +49,16 @@ class _Picture:
 
 
 @dataclass(frozen=True)
-class _Slice:
-    """What a slice header says of its picture."""
+class _Header:
+    """What the header of each slice says of the picture."""
 
-    is_first: bool
     is_idr: bool
     is_reference: bool
     number: int
     modulus: int  # numbers begin again with 0 after this many
     field: int  # 0: of a frame, 1: of the upper field, 2: of the lower one
-    resets: bool  # the next picture is numbered as after an IDR picture
+    order: int  # of presentation
+    order_modulus: int  # 0 if pictures are presented as they come
 
 
 class H264Headers:
@@ -72,17 +70,21 @@ class H264Headers:
 
     Attributes:
         whole: Whether nothing was found to be missing so far.
-        proven: Whether headers were read and show, besides, that each packet gives one frame.
+        proven: Whether headers were read and show, besides, that each packet gives one frame, which damage within it
+            does not carry on to frames without reference to it. FFmpeg's decoder does carry it on without CABAC.
+        orders: For each packet the number of its IDR picture, and its own place in the order of presentation after it.
     """
 
     def __init__(self, extradata: bytes | None) -> None:
         self.whole = True
         self.proven = extradata is not None
+        self.orders: list[tuple[int, int]] = []
         self._length_size = 0
         self._sequences: dict[int, _Sequence] = {}
         self._pictures: dict[int, _Picture] = {}
-        self._previous: _Slice | None = None  # first slice of the last picture
-        self._reference = 0  # number of the last reference
+        self._previous: _Header | None = None  # of the last picture
+        self._number = self._order = 0  # of the last reference
+        self._num_idr = 0
         self._num_slices = 0  # of each picture
         if extradata is not None and extradata[:1] == b"\1":
             self._length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 else 4
@@ -99,26 +101,29 @@ class H264Headers:
     def _follow(self, units: Iterator[bytes]) -> int:
         """Reads units; returns how many pictures they hold, a field counting as two, since it needs another."""
         counts: list[int] = []  # of slices, for each picture
-        fields = 0
+        picture = None
         try:
             for unit in units:
-                header = self._read(unit)
-                if header is None:
+                found = self._read(unit)
+                if found is None:
                     continue
-                if header.is_first:
+                is_first, header = found
+                if is_first:
                     self._compare(header)
-                    fields |= header.field
+                    picture = header
                     counts.append(0)
+                elif header != picture:
+                    raise _Faulty
                 counts[-1] += 1
-        except (_Faulty, LookupError):  # LookupError: no such parameter set, or a slice without the first
+        except (_Faulty, LookupError):  # LookupError: no such parameter set
             self.whole = False
             return 0
         self._num_slices = self._num_slices or sum(counts[:1])
         self.whole = all(count == self._num_slices for count in counts)
-        return len(counts) + bool(fields)
+        return len(counts) + bool(picture and picture.field)
 
-    def _read(self, unit: bytes) -> _Slice | None:
-        """The header of a slice, None for other units; keeps parameter sets."""
+    def _read(self, unit: bytes) -> tuple[bool, _Header] | None:
+        """The header of a slice and whether it is the picture's first, None for other units; keeps parameter sets."""
         if not unit or unit[0] & 0x80 or b"\0\0\0" in unit or unit[0] & 31 in _PARTITIONS:
             raise _Faulty
         kind = unit[0] & 31
@@ -128,12 +133,13 @@ class H264Headers:
         elif kind == _PICTURE:
             number, picture = _read_picture(_Bits(unit[1:]))
             self._pictures[number] = picture
+            self.proven &= picture.cabac
         elif kind in (_SLICE, _IDR):
             return _read_slice(unit, self._sequences, self._pictures)
         return None
 
-    def _compare(self, header: _Slice) -> None:
-        """Compares the number of a picture with that of the last reference."""
+    def _compare(self, header: _Header) -> None:
+        """Compares the number of a picture with that of the last reference, and notes its order."""
         previous = self._previous
         self._previous = header
         is_second_field = (
@@ -147,10 +153,16 @@ class H264Headers:
         elif header.is_idr:
             if header.number:
                 raise _Faulty
-        elif header.number != (self._reference + 1) % header.modulus:
+            self._num_idr += 1
+            self._order = 0
+        elif header.number != (self._number + 1) % header.modulus:
             raise _Faulty
+        order = len(self.orders)
+        if half := header.order_modulus // 2:  # the nearest that has these last bits
+            order = self._order + (header.order - self._order + half) % header.order_modulus - half
+        self.orders.append((self._num_idr, order))
         if header.is_reference:
-            self._reference = 0 if header.resets else header.number
+            self._number, self._order = header.number, order
 
 
 class _Bits:
@@ -242,16 +254,12 @@ def _read_sequence(bits: _Bits) -> tuple[int, _Sequence]:
                 if bits.take():
                     _skip_scaling_list(bits, 16 if number < 6 else 64)
     frame_num_bits = bits.number(12) + 4
-    order_type, order_bits, order_is_fixed = bits.number(2), 0, False
-    if order_type == 0:
-        order_bits = bits.number(12) + 4
-    elif order_type == 1:
-        order_is_fixed = bool(bits.take())
-        bits.signed(), bits.signed()
-        for _ in range(bits.number(255)):
-            bits.signed()
+    order_type = bits.number(2)
+    if order_type == 1:
+        raise _Faulty  # a way to number pictures that no encoder takes
+    order_bits = 0 if order_type else bits.number(12) + 4
     bits.number(16), bits.take(), bits.number(), bits.number()
-    return identity, _Sequence(bool(chroma), frame_num_bits, order_type, order_bits, order_is_fixed, bool(bits.take()))
+    return identity, _Sequence(bool(chroma), frame_num_bits, order_bits, bool(bits.take()))
 
 
 def _skip_scaling_list(bits: _Bits, length: int) -> None:
@@ -277,7 +285,7 @@ def _read_picture(bits: _Bits) -> tuple[int, _Picture]:
     )
 
 
-def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int, _Picture]) -> _Slice:
+def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int, _Picture]) -> tuple[bool, _Header]:
     """Reads a header to its end, where a decoder could find fault with it and drop the picture."""
     bits = _Bits(unit[1:])
     is_idr, is_reference = unit[0] & 31 == _IDR, bool(unit[0] & 0x60)
@@ -290,17 +298,15 @@ def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int
         bits.number(65535)
         if kind not in (_I, _SI):
             raise _Faulty
-    if sequence.order_type == 0:
-        bits.take(sequence.order_bits)
-    elif sequence.order_type == 1 and not sequence.order_is_fixed:
-        bits.signed()
-    if picture.has_order and not field and sequence.order_type < 2 and not sequence.order_is_fixed:
-        bits.signed()
+    order = bits.take(sequence.order_bits)
+    if picture.has_order and not field and sequence.order_bits:
+        order += min(0, bits.signed())
     if picture.has_redundant and bits.number(127):
         raise _Faulty
     if kind in (_P, _SP, _B):
         _skip_references(bits, picture, kind=kind, has_chroma=sequence.has_chroma)
-    resets = is_reference and _skip_marking(bits, is_idr=is_idr)
+    if is_reference:
+        _skip_marking(bits, is_idr=is_idr)
     if picture.cabac and kind not in (_I, _SI):
         bits.number(2)
     if not -36 <= picture.qp + bits.signed() <= 51:
@@ -309,7 +315,8 @@ def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int
         raise _Faulty  # the extended profile, which nobody uses
     if picture.has_deblocking and bits.number(2) != 1:
         bits.signed(6), bits.signed(6)
-    return _Slice(is_first, is_idr, is_reference, number, 1 << sequence.frame_num_bits, field, resets)
+    order_modulus = 1 << sequence.order_bits if sequence.order_bits else 0
+    return is_first, _Header(is_idr, is_reference, number, 1 << sequence.frame_num_bits, field, order, order_modulus)
 
 
 def _skip_references(bits: _Bits, picture: _Picture, *, kind: int, has_chroma: bool) -> None:
@@ -336,15 +343,13 @@ def _skip_references(bits: _Bits, picture: _Picture, *, kind: int, has_chroma: b
                             bits.signed(128)
 
 
-def _skip_marking(bits: _Bits, *, is_idr: bool) -> bool:
-    """Skips what becomes of references from here on; returns whether numbering starts anew."""
+def _skip_marking(bits: _Bits, *, is_idr: bool) -> None:
+    """Skips what becomes of references from here on."""
     if is_idr:
         bits.take(2)
-        return False
-    resets = False
-    if bits.take():
+    elif bits.take():
         while operation := bits.number(6):
-            resets |= operation == 5
-            for _ in range({3: 2, 5: 0}.get(operation, 1)):
+            if operation == 5:
+                raise _Faulty  # numbers start anew, which is rarely done without an IDR picture
+            for _ in range(2 if operation == 3 else 1):
                 bits.number()
-    return resets

@@ -12,49 +12,59 @@ from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from sifa_zoo.video.container import OpenVideo
+
 # Scaled in their own format and then made RGB, in a third of the time that doing both at once takes.
 _SCALED_FIRST = ("yuv420p", "yuvj420p")
 _HOW: Any = {"interpolation": Interpolation.BILINEAR, "threads": 1}  # without `threads` it would start its own
+_WHOLE = (0, 0, 0, 0)
 _MOST_STRETCH = 10  # a pixel that is said to be longer is taken for an error
 
 
 @dataclass(frozen=True)
 class Display:
-    """What players do with a stored picture: mirror it, turn it, stretch it until its pixels are square.
+    """What players do with a stored picture: cut it, stretch it until its pixels are square, mirror it, turn it.
 
     Attributes:
         rotation: Degrees, counter-clockwise, by which it is turned: -90, 0, 90 or 180.
         mirrored: Whether left and right are exchanged before it is turned.
         sample_aspect_ratio: Width of a stored pixel, if its height is 1.
+        crop: Pixels cut off at the left, top, right and bottom.
     """
 
     rotation: int = 0
     mirrored: bool = False
     sample_aspect_ratio: float = 1.0
+    crop: tuple[int, int, int, int] = _WHOLE
 
     @classmethod
-    def of(cls, frame: VideoFrame, sample_aspect_ratio: float) -> Display:
-        """What the display matrix of a frame and the width of its pixels demand."""
-        ratio = sample_aspect_ratio
+    def of(cls, frame: VideoFrame, video: OpenVideo) -> Display:
+        """What the display matrix of a frame and the container demand."""
+        ratio = video.sample_aspect_ratio
         if not 1 / _MOST_STRETCH <= ratio <= _MOST_STRETCH:
             ratio = 1.0
+        crop = left, top, right, bottom = video.crop
+        if left + right >= frame.width or top + bottom >= frame.height:
+            crop = _WHOLE
         matrix = frame.side_data.get("DISPLAYMATRIX")
         if not isinstance(matrix, SideData):
-            return cls(0, False, ratio)
+            return cls(0, False, ratio, crop)
         # Pixel (x, y) is shown at (a x + c y, b x + d y), but for a shift.
         a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
         mirrored = a * d - b * c < 0
         if mirrored:
             a, b = -a, -b
         if abs(a) >= abs(b):
-            return cls(0 if a >= 0 else 180, mirrored, ratio)
-        return cls(90 if b < 0 else -90, mirrored, ratio)
+            return cls(0 if a >= 0 else 180, mirrored, ratio, crop)
+        return cls(90 if b < 0 else -90, mirrored, ratio, crop)
 
     def size(self, height: int, width: int, *, short_side: int | None = None) -> tuple[int, int]:
         """Height and width at which a picture of that stored size is shown; resized, if `short_side` is given.
 
         No side gets smaller by being stretched.
         """
+        left, top, right, bottom = self.crop
+        height, width = height - top - bottom, width - left - right
         if self.sample_aspect_ratio > 1:
             width = round(width * self.sample_aspect_ratio)
         elif self.sample_aspect_ratio < 1:
@@ -66,6 +76,15 @@ class Display:
         if height <= width:
             return short_side, round(width * short_side / height)
         return round(height * short_side / width), short_side
+
+    def cut(self, frame: VideoFrame) -> VideoFrame:
+        """The part of a stored frame that is shown; as RGB if that is not all of it."""
+        if self.crop == _WHOLE:
+            return frame
+        left, top, right, bottom = self.crop
+        picture: Any = frame.to_ndarray(format="rgb24", threads=1)
+        part = np.ascontiguousarray(picture[top : frame.height - bottom, left : frame.width - right])
+        return VideoFrame.from_ndarray(part, format="rgb24")
 
     def turn(self, picture: np.ndarray) -> np.ndarray:
         """A stored picture `(H, W, ...)` as it is shown, without being stretched."""
@@ -86,6 +105,8 @@ class Scaler:
     def to_rgb(self, frame: VideoFrame, size: tuple[int, int], display: Display) -> np.ndarray:
         """uint8 `(H, W, 3)` as players show it, with height and width as in `size`; may share memory with FFmpeg."""
         height, width = size[::-1] if display.rotation % 180 else size
+        if display.crop != _WHOLE:
+            frame = display.cut(frame)
         if frame.format.name in _SCALED_FIRST:
             frame = self._scale.reformat(frame, width, height, frame.format.name, **_HOW)
         frame = self._convert.reformat(frame, width, height, "rgb24", **_HOW)

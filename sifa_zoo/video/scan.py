@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import BinaryIO
 
 import numpy as np
@@ -36,6 +37,7 @@ TIMED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Codecs whose decoders can leave out, packet by packet, frames to which no other refers. So does HEVC's, but it takes
 # for such a frame one to which only higher temporal layers refer: there must be no others.
 _SKIPPING = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
+_UNSTABLE = ("vp8",)  # after a loss, its decoder may read memory that holds other frames than in order
 _TRANSFERS = {16: "PQ", 18: "HLG"}  # as ITU-T H.273 numbers them
 # What a packet may carry besides its data without being decoded differently.
 _HARMLESS = {"skip_samples", "mpegts_stream_id", "cpb_properties", "prft", "quality_stats"}
@@ -59,7 +61,6 @@ def build_index(file: File) -> Index:
         time_base = (video.stream.time_base or Fraction(1)).as_integer_ratio()
         in_place = table.plain and min(table.places) >= 0
         own_settings = _matching_settings(settings, table, data) if in_place else None
-        pixel = float(video.stream.sample_aspect_ratio or 1)
     frames = _frames_by_times(table) if container in TIMED_FORMATS and table.h264.proven else None
     known = frames is not None
     frame_packets, frame_times, key_frames = frames or 3 * [np.zeros(0, np.int64)]
@@ -77,13 +78,13 @@ def build_index(file: File) -> Index:
         decoder=own_settings or settings,
         num_streams=video.num_streams,
         stored_size=(first.height, first.width),
-        display=Display.of(first, pixel),
+        display=Display.of(first, video),
         transfer=_TRANSFERS.get(first.color_trc, ""),
         fps=average_rate(frame_times, time_base) or float(rate),
         time_base=time_base,
         access=access,
         known=known,
-        whole=table.h264.whole,
+        whole=table.h264.whole and codec not in _UNSTABLE,
         skips=codec in _SKIPPING or (codec == "hevc" and table.one_layer),
         packed=table.packed,
         num_corrupt=table.num_corrupt,
@@ -183,6 +184,7 @@ def _frames_by_times(table: _Packets) -> tuple[np.ndarray, np.ndarray, np.ndarra
     order = shown[np.argsort(times[shown], kind="stable")]
     frame_times = times[order]
     key_frames = np.searchsorted(frame_times, times[table.keys])
+    in_order = [table.h264.orders[packet] for packet in np.argsort(times, kind="stable")]
     reliable = (
         len(order) > 0
         and NO_TIME not in times
@@ -190,6 +192,8 @@ def _frames_by_times(table: _Packets) -> tuple[np.ndarray, np.ndarray, np.ndarra
         # Nobody can foresee whether a decoder puts out frames that have no keyframe before them.
         and table.keys[:1] == [0]
         and (np.diff(frame_times) > 0).all()
+        # A decoder drops a frame that comes too late by the stream's own order.
+        and all(one < other for one, other in pairwise(in_order))
         and times[0] <= frame_times[0]
         and (np.diff(key_frames) >= 0).all()
     )

@@ -55,31 +55,30 @@ def open_source(source: str | os.PathLike[str], *, short_side: int) -> Iterator[
     """
     name = os.fspath(source)
     is_live = name == "-" or "://" in name or name.startswith(_CAMERAS)
-    with _open_live(name) if is_live else _open_file(name) as (stream, fps, timed):
-        pixel = float(stream.sample_aspect_ratio or 1)
-        yield Source(fps, _shown(timed, name=name, short_side=short_side, sample_aspect_ratio=pixel))
+    with _open_live(name) if is_live else _open_file(name) as (video, fps, timed):
+        yield Source(fps, _shown(timed, video, name=name, short_side=short_side))
 
 
 @contextmanager
-def _open_file(name: str) -> Iterator[tuple[VideoStream, float, Timed]]:
-    """The video stream of a file, its rate, and its frames at the times by which clips are sampled."""
+def _open_file(name: str) -> Iterator[tuple[OpenVideo, float, Timed]]:
+    """A file, its rate, and its frames at the times by which clips are sampled."""
     if os.path.isdir(name):
         raise VideoError(f"{name}: a folder; pictures have no times, so name a video file")
     file = find_file(name)
     with open_video(file) as video:
         if video.container.format.name in TIMED_FORMATS:
             fps = _rate(video.stream)
-            yield video.stream, fps, _by_own_clock(video, interval=1 / (fps or 1))
+            yield video, fps, _by_own_clock(video, interval=1 / (fps or 1))
             return
         reader = open_reader(name)
         times = reader.times(complete=True)
         frames = (frame for frame, _ in frames_in_order(file) if frame is not None)
-        yield video.stream, reader.info.fps, zip(map(float, times - times[0]), frames, strict=False)
+        yield video, reader.info.fps, zip(map(float, times - times[0]), frames, strict=False)
 
 
 @contextmanager
-def _open_live(name: str) -> Iterator[tuple[VideoStream, float, Timed]]:
-    """The video stream of a camera, URL or standard input, its rate, and its frames at their own times."""
+def _open_live(name: str) -> Iterator[tuple[OpenVideo, float, Timed]]:
+    """A camera, URL or standard input, its rate, and its frames at their own times."""
     is_camera = name.startswith(_CAMERAS)
     try:
         if name == "-":
@@ -95,7 +94,8 @@ def _open_live(name: str) -> Iterator[tuple[VideoStream, float, Timed]]:
         stream = streams[0]
         prepare(stream.codec_context)
         fps = _rate(stream)
-        yield stream, fps, _by_own_clock(OpenVideo(opened, stream, len(streams)), interval=1 / (fps or 1))
+        video = OpenVideo(opened, stream, len(streams))
+        yield video, fps, _by_own_clock(video, interval=1 / (fps or 1))
 
 
 def _rate(stream: VideoStream) -> float:
@@ -120,14 +120,12 @@ def _by_own_clock(video: OpenVideo, *, interval: float) -> Timed:
         yield seconds, frame
 
 
-def _shown(
-    timed: Timed, *, name: str, short_side: int, sample_aspect_ratio: float
-) -> Iterator[tuple[float, np.ndarray]]:
+def _shown(timed: Timed, video: OpenVideo, *, name: str, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
     """Frames as players show them; all are shown as the first and scaled to its size."""
     scaler, display = Scaler(), None
     for seconds, frame in timed:
         if display is None:
-            display = Display.of(frame, sample_aspect_ratio)
+            display = Display.of(frame, video)
             size = display.size(frame.height, frame.width, short_side=short_side)
         yield seconds, scaler.to_rgb(frame, size, display).copy()  # FFmpeg reuses its memory
     if display is None:
