@@ -5,11 +5,10 @@ Each is a small file of a table, `BROKEN_VIDEOS`, and has the same bytes wheneve
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import av
@@ -71,8 +70,8 @@ def _read_packets(path: Path) -> list[_Packet]:
 
 def _mux(source: Path, path: Path, packets: Iterable[_Packet]) -> None:
     """Writes packets of the source into another container."""
-    # Otherwise Matroska has a random number in its header.
-    options = {"fflags": "+bitexact"}
+    # Otherwise Matroska has a random number in its header, and an MP4 that is cut off has no index.
+    options = {"fflags": "+bitexact"} | ({"movflags": "faststart"} if path.suffix == ".mp4" else {})
     with av.open(str(source)) as original, av.open(str(path), "w", options=options) as container:
         template = original.streams.video[0]
         stream = container.add_stream_from_template(template, opaque=True)
@@ -164,24 +163,9 @@ DAMAGES = {
 
 def _damage(source: Path, path: Path, *, damage: str) -> None:
     _mux(source, path, _read_packets(source))
-    if path.suffix == ".mp4":
-        _move_index_to_front(path)
     data = bytearray(path.read_bytes())
     DAMAGES[damage](data, np.random.default_rng(1), *_picture_bytes(path))
     path.write_bytes(data)
-
-
-def _move_index_to_front(path: Path) -> None:
-    """What `-movflags faststart` does: a file that is cut off can still be read."""
-    data = path.read_bytes()
-    start = data.index(b"moov") - 4
-    moov = bytearray(data[start : start + int.from_bytes(data[start : start + 4], "big")])
-    table = moov.index(b"stco") + 12
-    count = int.from_bytes(moov[table - 4 : table], "big")
-    places = struct.unpack_from(f">{count}I", moov, table)
-    struct.pack_into(f">{count}I", moov, table, *(place + len(moov) for place in places))
-    front = data.index(b"ftyp") - 4 + int.from_bytes(data[:4], "big")
-    path.write_bytes(data[:front] + moov + data[front:start] + data[start + len(moov) :])
 
 
 @dataclass(frozen=True)
@@ -192,34 +176,34 @@ class BrokenVideo:
     write: Callable[[Path, Path], None]
 
 
+LOST_IN = {  # stream -> containers from which packets are lost
+    "h264": ("mp4", "mkv", "ts", "avi"),
+    "h264_open": ("mp4",),
+    "h264_p": ("mp4",),
+    "hevc": ("mp4", "ts"),
+    "mpeg4": ("mp4", "avi"),
+    "vp9": ("webm",),
+    "av1": ("mkv",),
+}
+DAMAGED_IN = {  # stream -> containers whose bytes are damaged
+    "h264": ("mp4", "mkv", "ts", "avi"),
+    "h264_open": ("mkv",),
+    "hevc": ("mp4", "mkv"),
+    "mpeg4": ("mp4", "mkv", "avi"),
+    "vp9": ("webm", "mp4"),
+    "av1": ("mkv", "mp4"),
+}
+
+
 def _table() -> dict[str, BrokenVideo]:
     made = {}
-    for stream, suffixes in {
-        "h264": ("mp4", "mkv", "ts", "avi"),
-        "h264_open": ("mp4",),
-        "h264_p": ("mp4",),
-        "hevc": ("mp4", "ts"),
-        "mpeg4": ("mp4", "avi"),
-        "vp9": ("webm",),
-        "av1": ("mkv",),
-    }.items():
-        for suffix in suffixes:
-            for loss in LOSSES:
-                for closed in (False, True):
-                    write = partial(_lose, loss=loss, closed=closed)
-                    name = f"{stream}_lost_{loss}{'_closed' * closed}.{suffix}"
-                    made[name] = BrokenVideo(stream, write)
-    for stream, suffixes in {
-        "h264": ("mp4", "mkv", "ts", "avi"),
-        "h264_open": ("mkv",),
-        "hevc": ("mp4", "mkv"),
-        "mpeg4": ("mp4", "mkv", "avi"),
-        "vp9": ("webm", "mp4"),
-        "av1": ("mkv", "mp4"),
-    }.items():
-        for suffix in suffixes:
-            for damage in DAMAGES:
-                made[f"{stream}_{damage}.{suffix}"] = BrokenVideo(stream, partial(_damage, damage=damage))
+    for stream, suffixes in LOST_IN.items():
+        for suffix, loss, closed in product(suffixes, LOSSES, (False, True)):
+            name = f"{stream}_lost_{loss}{'_closed' * closed}.{suffix}"
+            made[name] = BrokenVideo(stream, partial(_lose, loss=loss, closed=closed))
+    for stream, suffixes in DAMAGED_IN.items():
+        for suffix, damage in product(suffixes, DAMAGES):
+            made[f"{stream}_{damage}.{suffix}"] = BrokenVideo(stream, partial(_damage, damage=damage))
     return made
 
 
