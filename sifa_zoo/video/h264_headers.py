@@ -19,7 +19,7 @@ _P, _B, _I, _SP, _SI = range(5)
 _HEADER_BYTES = 512  # more than a header has
 
 
-class _Faulty(ValueError):
+class FaultyError(ValueError):
     """Something of the stream is missing, or not as it must be."""
 
 
@@ -83,7 +83,8 @@ class H264Headers:
         self._sequences: dict[int, _Sequence] = {}
         self._pictures: dict[int, _Picture] = {}
         self._previous: _Header | None = None  # of the last picture
-        self._number = self._order = 0  # of the last reference
+        self._number: int | None = None  # of the last reference
+        self._order = 0  # of the last reference
         self._num_idr = 0
         self._num_slices = 0  # of each picture
         if extradata is not None and extradata[:1] == b"\1":
@@ -95,7 +96,7 @@ class H264Headers:
     def add(self, packet: bytes) -> None:
         """Takes note of the next packet."""
         if self.whole:
-            pictures = self._follow(_units(packet, self._length_size))
+            pictures = self._follow(split_units(packet, self._length_size))
             self.proven &= self.whole and pictures == 1
 
     def _follow(self, units: Iterator[bytes]) -> int:
@@ -113,9 +114,9 @@ class H264Headers:
                     picture = header
                     counts.append(0)
                 elif header != picture:
-                    raise _Faulty
+                    raise FaultyError
                 counts[-1] += 1
-        except (_Faulty, LookupError):  # LookupError: no such parameter set
+        except (FaultyError, LookupError):  # LookupError: no such parameter set
             self.whole = False
             return 0
         self._num_slices = self._num_slices or sum(counts[:1])
@@ -125,7 +126,7 @@ class H264Headers:
     def _read(self, unit: bytes) -> tuple[bool, _Header] | None:
         """The header of a slice and whether it is the picture's first, None for other units; keeps parameter sets."""
         if not unit or unit[0] & 0x80 or b"\0\0\0" in unit or unit[0] & 31 in _PARTITIONS:
-            raise _Faulty
+            raise FaultyError
         kind = unit[0] & 31
         if kind == _SEQUENCE:
             number, sequence = _read_sequence(_Bits(unit[1:]))
@@ -152,11 +153,11 @@ class H264Headers:
             self._previous = None  # the next field begins another frame
         elif header.is_idr:
             if header.number:
-                raise _Faulty
+                raise FaultyError
             self._num_idr += 1
             self._order = 0
-        elif header.number != (self._number + 1) % header.modulus:
-            raise _Faulty
+        elif self._number is not None and header.number != (self._number + 1) % header.modulus:
+            raise FaultyError
         order = len(self.orders)
         if half := header.order_modulus // 2:  # the nearest that has these last bits
             order = self._order + (header.order - self._order + half) % header.order_modulus - half
@@ -169,7 +170,7 @@ class _Bits:
     """Reads a header bit by bit.
 
     Raises:
-        _Faulty: At its end, or at a value out of range.
+        FaultyError: At its end, or at a value out of range.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -180,7 +181,7 @@ class _Bits:
     def take(self, count: int = 1) -> int:
         self._left -= count
         if self._left < 0:
-            raise _Faulty
+            raise FaultyError
         value = self._value >> self._left
         self._value ^= value << self._left
         return value
@@ -189,7 +190,7 @@ class _Bits:
         """An unsigned Exp-Golomb code."""
         number = self.take(2 * (self._left - self._value.bit_length()) + 1) - 1
         if number > most:
-            raise _Faulty
+            raise FaultyError
         return number
 
     def signed(self, most: int = 2**31) -> int:
@@ -198,17 +199,12 @@ class _Bits:
         return (number + 1) // 2 if number % 2 else -number // 2
 
 
-def is_first_layer(packet: bytes, extradata: bytes) -> bool:
-    """Whether all of a packet of HEVC belongs to the first temporal layer."""
-    length_size = (extradata[21] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 21 else 0
-    try:
-        return all(unit[1] & 7 == 1 for unit in _units(packet, length_size))
-    except (_Faulty, LookupError):
-        return False
+def split_units(packet: bytes, length_size: int) -> Iterator[bytes]:
+    """The units of a packet of H.264 or HEVC, after lengths of so many bytes; with 0, after start codes.
 
-
-def _units(packet: bytes, length_size: int) -> Iterator[bytes]:
-    """The units of a packet, after their lengths in so many bytes; with 0 bytes, after start codes."""
+    Raises:
+        FaultyError: If there are bytes between units, or a unit is longer than the packet.
+    """
     return _after_lengths(packet, length_size) if length_size else _after_start_codes(packet)
 
 
@@ -218,14 +214,14 @@ def _after_lengths(packet: bytes, size: int) -> Iterator[bytes]:
         start = place + size
         place = start + int.from_bytes(packet[place:start], "big")
         if place > len(packet):
-            raise _Faulty
+            raise FaultyError
         yield packet[start:place]
 
 
 def _after_start_codes(data: bytes) -> Iterator[bytes]:
     before, *units = data.split(b"\0\0\1")
     if before.strip(b"\0"):
-        raise _Faulty
+        raise FaultyError
     yield from (unit.rstrip(b"\0") for unit in units)  # zeros may follow a unit, and begin a start code
 
 
@@ -247,7 +243,7 @@ def _read_sequence(bits: _Bits) -> tuple[int, _Sequence]:
     if profile in _WITH_CHROMA_FORMAT:
         chroma = bits.number(3)
         if chroma == 3 and bits.take():
-            raise _Faulty  # three colour planes, each coded as a picture
+            raise FaultyError  # three colour planes, each coded as a picture
         bits.number(6), bits.number(6), bits.take()
         if bits.take():  # scaling lists
             for number in range(12 if chroma == 3 else 8):
@@ -256,7 +252,7 @@ def _read_sequence(bits: _Bits) -> tuple[int, _Sequence]:
     frame_num_bits = bits.number(12) + 4
     order_type = bits.number(2)
     if order_type == 1:
-        raise _Faulty  # a way to number pictures that no encoder takes
+        raise FaultyError  # a way to number pictures that no encoder takes
     order_bits = 0 if order_type else bits.number(12) + 4
     bits.number(16), bits.take(), bits.number(), bits.number()
     return identity, _Sequence(bool(chroma), frame_num_bits, order_bits, bool(bits.take()))
@@ -274,7 +270,7 @@ def _read_picture(bits: _Bits) -> tuple[int, _Picture]:
     identity, sequence = bits.number(255), bits.number(31)
     cabac, has_order = bool(bits.take()), bool(bits.take())
     if bits.number(7):
-        raise _Faulty  # slice groups, which only the baseline profile has
+        raise FaultyError  # slice groups, which only the baseline profile has
     num_references = (bits.number(31) + 1, bits.number(31) + 1)
     weighted, weighted_both = bool(bits.take()), bits.take(2) == 1
     qp = 26 + bits.signed(62)
@@ -297,12 +293,12 @@ def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int
     if is_idr:
         bits.number(65535)
         if kind not in (_I, _SI):
-            raise _Faulty
+            raise FaultyError
     order = bits.take(sequence.order_bits)
     if picture.has_order and not field and sequence.order_bits:
         order += min(0, bits.signed())
     if picture.has_redundant and bits.number(127):
-        raise _Faulty
+        raise FaultyError
     if kind in (_P, _SP, _B):
         _skip_references(bits, picture, kind=kind, has_chroma=sequence.has_chroma)
     if is_reference:
@@ -310,9 +306,9 @@ def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int
     if picture.cabac and kind not in (_I, _SI):
         bits.number(2)
     if not -36 <= picture.qp + bits.signed() <= 51:
-        raise _Faulty
+        raise FaultyError
     if kind in (_SP, _SI):
-        raise _Faulty  # the extended profile, which nobody uses
+        raise FaultyError  # the extended profile, which nobody uses
     if picture.has_deblocking and bits.number(2) != 1:
         bits.signed(6), bits.signed(6)
     order_modulus = 1 << sequence.order_bits if sequence.order_bits else 0
@@ -350,6 +346,6 @@ def _skip_marking(bits: _Bits, *, is_idr: bool) -> None:
     elif bits.take():
         while operation := bits.number(6):
             if operation == 5:
-                raise _Faulty  # numbers start anew, which is rarely done without an IDR picture
+                raise FaultyError  # numbers start anew, which is rarely done without an IDR picture
             for _ in range(2 if operation == 3 else 1):
                 bits.number()

@@ -28,7 +28,7 @@ from sifa_zoo.video.container import (
     packets,
 )
 from sifa_zoo.video.decoder_settings import CHROMA_SITINGS, DecoderSettings
-from sifa_zoo.video.h264_headers import H264Headers, is_first_layer
+from sifa_zoo.video.h264_headers import FaultyError, H264Headers, split_units
 from sifa_zoo.video.index import NO_TIME, Access, Disagreement, Index, average_rate, read_packets
 from sifa_zoo.video.scaling import Display, Scaler
 
@@ -59,6 +59,8 @@ def build_index(file: File) -> Index:
             raise VideoError(f"{file.path}: not one frame of its {codec} stream can be decoded, the file is damaged")
         rate = video.stream.average_rate or video.stream.guessed_rate or 0
         time_base = (video.stream.time_base or Fraction(1)).as_integer_ratio()
+        first = table.first_frames[0]
+        display = Display.of(first, video)
         in_place = table.plain and min(table.places) >= 0
         own_settings = _matching_settings(settings, table, data) if in_place else None
     frames = _frames_by_times(table) if container in TIMED_FORMATS and table.h264.proven else None
@@ -71,14 +73,13 @@ def build_index(file: File) -> Index:
     if access == "seek":
         placed = (positions[keys] >= 0) | (keys == 0)  # a keyframe is found by its position, the first without it
         keys, key_frames = keys[placed], key_frames[placed[: len(key_frames)]]
-    first = table.first_frames[0]
     return Index(
         container=container,
         codec=codec,
         decoder=own_settings or settings,
         num_streams=video.num_streams,
         stored_size=(first.height, first.width),
-        display=Display.of(first, video),
+        display=display,
         transfer=_TRANSFERS.get(first.color_trc, ""),
         fps=average_rate(frame_times, time_base) or float(rate),
         time_base=time_base,
@@ -147,7 +148,7 @@ class _Packets:
         if self.codec == "h264":
             self.h264.add(data)
         elif self.codec == "hevc":
-            self.one_layer &= is_first_layer(data, self.extradata)
+            self.one_layer &= _in_first_layer(data, self.extradata)
         elif self.codec == "mpeg4":
             # The decoder works around the faults of known encoders, so it must know the encoder from the start.
             self.plain &= _encoder_name(data) in self.extradata
@@ -165,6 +166,15 @@ def _read_packets(video: OpenVideo, data: BinaryIO) -> _Packets:
     if not table.first_frames:
         table.first_frames += decode(video.codec, None) or []
     return table
+
+
+def _in_first_layer(data: bytes, extradata: bytes) -> bool:
+    """Whether all units of a packet of HEVC belong to the first temporal layer."""
+    length_size = (extradata[21] & 3) + 1 if extradata[:1] == b"\1" and len(extradata) > 21 else 0
+    try:
+        return all(unit[1] & 7 == 1 for unit in split_units(data, length_size))
+    except (FaultyError, IndexError):
+        return False
 
 
 def _encoder_name(data: bytes) -> bytes:
