@@ -15,7 +15,7 @@ from dataclasses import dataclass
 _SLICE, _IDR, _SEQUENCE, _PICTURE = 1, 5, 7, 8
 _PARTITIONS = (2, 3, 4)  # slices in parts, which may be missing one by one
 _WITH_CHROMA_FORMAT = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244)  # profiles
-_P, _B, _I, _SP, _SI = range(5)
+_P, _B, _I = range(3)  # types of slices
 _HEADER_BYTES = 512  # more than a header has
 
 
@@ -117,7 +117,7 @@ class H264Headers:
                     raise FaultyError
                 counts[-1] += 1
         except (FaultyError, LookupError):  # LookupError: no such parameter set
-            self.whole = False
+            self.whole = self.proven = False
             return 0
         self._num_slices = self._num_slices or sum(counts[:1])
         self.whole = all(count == self._num_slices for count in counts)
@@ -286,29 +286,27 @@ def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int
     bits = _Bits(unit[1:])
     is_idr, is_reference = unit[0] & 31 == _IDR, bool(unit[0] & 0x60)
     is_first, kind = not bits.number(), bits.number(9) % 5
+    if kind > _I or (is_idr and kind != _I):
+        raise FaultyError  # the extended profile, which nobody uses, or an IDR picture with references
     picture = pictures[bits.number(255)]
     sequence = sequences[picture.sequence]
     number = bits.take(sequence.frame_num_bits)
     field = 0 if sequence.only_frames or not bits.take() else 1 + bits.take()
     if is_idr:
         bits.number(65535)
-        if kind not in (_I, _SI):
-            raise FaultyError
     order = bits.take(sequence.order_bits)
     if picture.has_order and not field and sequence.order_bits:
         order += min(0, bits.signed())
     if picture.has_redundant and bits.number(127):
         raise FaultyError
-    if kind in (_P, _SP, _B):
+    if kind != _I:
         _skip_references(bits, picture, kind=kind, has_chroma=sequence.has_chroma)
     if is_reference:
         _skip_marking(bits, is_idr=is_idr)
-    if picture.cabac and kind not in (_I, _SI):
+    if picture.cabac and kind != _I:
         bits.number(2)
     if not -36 <= picture.qp + bits.signed() <= 51:
         raise FaultyError
-    if kind in (_SP, _SI):
-        raise FaultyError  # the extended profile, which nobody uses
     if picture.has_deblocking and bits.number(2) != 1:
         bits.signed(6), bits.signed(6)
     order_modulus = 1 << sequence.order_bits if sequence.order_bits else 0
