@@ -48,6 +48,10 @@ class VideoInfo:
         num_bytes: Size of the file, or of all pictures.
         num_corrupt: Packets that are marked as damaged or cannot be decoded, as far as the file was read.
         random_access: Whether frames are reached without decoding from the start.
+        mirrored: Whether stored frames are mirrored.
+        sample_aspect_ratio: Width of a stored pixel divided by its height.
+        transfer: `PQ` or `HLG` for HDR, otherwise empty.
+        num_streams: Video streams besides cover pictures.
     """
 
     num_frames: int
@@ -62,6 +66,10 @@ class VideoInfo:
     num_bytes: int
     num_corrupt: int
     random_access: bool
+    mirrored: bool = False
+    sample_aspect_ratio: float = 1.0
+    transfer: str = ""
+    num_streams: int = 1
 
 
 def open_reader(path: Video) -> VideoReader | FolderReader:
