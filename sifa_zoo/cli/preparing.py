@@ -14,7 +14,7 @@ from sifa_zoo.config import ClipConfig, ReadConfig, ResizeConfig
 
 if TYPE_CHECKING:
     from sifa_zoo.datasets.videos import VideoList
-    from sifa_zoo.preparing.check import Finding
+    from sifa_zoo.preparing.findings import Finding
 
 _MOST_SHOWN = 50
 
@@ -77,7 +77,7 @@ def _check(args: argparse.Namespace) -> int:
 def _report(findings: Sequence[Finding], file: str | None) -> None:
     """Prints the findings, and writes all of them to the file, if there is one."""
     from sifa_zoo.files import write_files
-    from sifa_zoo.preparing.check import finding_lines, finding_table, findings_csv
+    from sifa_zoo.preparing.findings import finding_lines, finding_table, findings_csv
 
     print("\n".join([*finding_lines(findings, most=_MOST_SHOWN), "", *finding_table(findings), ""]))
     if file:

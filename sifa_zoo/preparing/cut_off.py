@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 from av.error import FFmpegError
@@ -42,7 +43,7 @@ def why_cut_off(file: File, stop: threading.Event) -> str:
         head = data.read(12)
         if head[:4] == b"RIFF" and head[8:] == b"AVI ":
             promised = _avi_size(data, file.size)
-        elif head[:4] == ebml.HEADER.to_bytes(4):
+        elif head[:4] == ebml.HEADER.to_bytes(4, "big"):
             promised = _matroska_size(data, file.size)
             seconds = _matroska_seconds(data, file.size)
         elif head[4:8] in _BOXES:
@@ -66,9 +67,9 @@ def _mp4_size(data: BinaryIO, size: int) -> int:
         head = data.read(16)
         if len(head) < 8 or head[4:8] not in _BOXES:
             break
-        length, smallest = int.from_bytes(head[:4]), 8
+        length, smallest = int.from_bytes(head[:4], "big"), 8
         if length == 1 and len(head) == 16:
-            length, smallest = int.from_bytes(head[8:]), 16
+            length, smallest = int.from_bytes(head[8:], "big"), 16
         if length < smallest:  # 0 reaches to the end of the file
             break
         place += length
@@ -135,10 +136,8 @@ def _matroska_seconds(data: BinaryIO, size: int) -> float:
 
 def _all_packets(video: OpenVideo) -> Iterator[Packet]:
     """The packets of all streams."""
-    try:
+    with suppress(FFmpegError):  # whatever cannot be read ends the file
         yield from video.container.demux()
-    except FFmpegError:
-        pass  # whatever cannot be read ends the file
 
 
 def _end(packet: Packet) -> float:

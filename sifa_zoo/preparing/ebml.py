@@ -72,7 +72,7 @@ def descendants(data: BinaryIO, element: Element, *path: int) -> Iterator[Elemen
 
 def integer(data: BinaryIO, element: Element) -> int:
     """The content of an element as a whole number."""
-    return int.from_bytes(_content(data, element))
+    return int.from_bytes(_content(data, element), "big")
 
 
 def real(data: BinaryIO, element: Element) -> float:
@@ -98,7 +98,7 @@ def parts(data: BinaryIO, segment: Element, size: int) -> Iterator[Element]:
 def why_damaged(file: File, stop: threading.Event) -> str:
     """Where the structure of a Matroska file breaks, or how many clusters lack their checksum; empty if all is well."""
     with file.open() as data:
-        segment = find_segment(data, file.size) if data.read(4) == HEADER.to_bytes(4) else None
+        segment = find_segment(data, file.size) if data.read(4) == HEADER.to_bytes(4, "big") else None
         if segment is None:
             return ""
         end = min(segment.stop or file.size, file.size)
@@ -142,5 +142,5 @@ def _number(data: bytes, *, keep_marker: bool) -> tuple[int, int]:
     length = 9 - data[0].bit_length() if data and data[0] else 0
     if not length or len(data) < length:
         return 0, 0
-    value = int.from_bytes(data[:length])
+    value = int.from_bytes(data[:length], "big")
     return length, value if keep_marker else value & ((1 << 7 * length) - 1)
