@@ -107,7 +107,7 @@ def _indexed(head: bytes) -> Iterator[int]:
 
 
 def _matroska_size(data: BinaryIO, size: int) -> int:
-    """Where the segment ends; if its size is not known, the furthest place that its parts name."""
+    """Where the segment ends; if its size is not known, the end of the furthest part that it has or names."""
     segment = ebml.find_segment(data, size)
     if segment is None:
         return 0
@@ -117,8 +117,8 @@ def _matroska_size(data: BinaryIO, size: int) -> int:
     for part in ebml.parts(data, segment, size):
         promised = max(promised, part.stop or 0)
         if path := _NAMING_PLACES.get(part.id):
-            places = (segment.start + ebml.integer(data, element) for element in ebml.descendants(data, part, *path))
-            promised = max(promised, *places, 0)
+            named = [ebml.integer(data, element) for element in ebml.descendants(data, part, *path)]
+            promised = max([promised, *(segment.start + place + 1 for place in named)])
     return promised
 
 
