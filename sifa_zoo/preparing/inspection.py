@@ -139,14 +139,14 @@ def _why_incomplete(video: Video, info: VideoInfo, stop: threading.Event) -> str
     if info.container == "folder":
         return ""
     file = find_file(video)
-    reasons = [why_cut_off(file, stop)]
+    bytes_there, frames_there = why_cut_off(file, stop), ""
     if info.container.startswith("mov,"):  # the counts of other containers are unreliable
         reader = open_reader(video)
         with open_video(file) as opened:
             promised = opened.stream.frames
         if isinstance(reader, VideoReader) and (there := len(reader.index.sizes)) < promised:
-            reasons.append(f"{there} of {promised} frames are there")
-    return ", ".join(filter(None, reasons))
+            frames_there = f"{there} of {promised} frames are there"
+    return f"{frames_there} ({bytes_there})" if frames_there and bytes_there else frames_there or bytes_there
 
 
 def _why_short(info: VideoInfo, clip: ClipConfig) -> str:

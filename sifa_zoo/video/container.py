@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,11 @@ SEEK_BY_BYTE = ("mpegts", "mpeg")
 ONE_THREAD = {"thread_type": "NONE", "thread_count": 1}  # attributes of decoders
 # AVFMT_FLAG_GENPTS, which PyAV sets: FFmpeg would make up missing times, and not as ffprobe does.
 _GENERATE_TIMES = 1
+_WEBP_ANIMATION = 2  # the flag in the header of a WebP file
+_SIZE_FOLLOWS = b"\0\0\0\1"  # in place of the size of an MP4 box, which then comes after the name
+_ENCRYPTED_VIDEO = re.compile(rb"stsd.{12}encv", re.DOTALL)
+_MOST_BOXES = 10_000  # that may come before the index
+_MOST_INDEX = 1 << 26  # bytes of an MP4's index that are searched
 _MP4_BOXES = (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip")  # with which an MP4 or MOV file may begin
 
 
@@ -120,6 +126,8 @@ def open_video(file: File) -> Iterator[OpenVideo]:
         raise VideoError(f"{path}: {_why_unreadable(file, error)}") from error
     with container:
         container.flags &= ~_GENERATE_TIMES
+        if container.format.name.startswith("mov,") and _is_encrypted(file):
+            raise VideoError(f"{path}: encrypted, and FFmpeg has no key; take a copy without protection (DRM)")
         # FFmpeg also "plays" text files, as a terminal would show them.
         if container.format.name == "tty":
             raise VideoError(f"{path}: not a video, but text")
@@ -146,8 +154,33 @@ def _why_unreadable(file: File, error: FFmpegError) -> str:
     with file.open() as data:
         is_mp4 = data.read(8)[4:] in _MP4_BOXES
     if is_mp4:
-        return "MP4 without its index (moov atom), the file is truncated; copy or download it again"
+        return "MP4 without its index (moov atom), the file is truncated or damaged; copy or download it again"
     return "not a video that FFmpeg can open"
+
+
+def why_no_frame(file: File, codec: str) -> str:
+    """Why a file that can be opened gives no frame."""
+    with file.open() as data:
+        head = data.read(21)
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & _WEBP_ANIMATION:
+        return "FFmpeg cannot decode animated WebP; save it as GIF or MP4, or its frames as a folder of pictures"
+    return f"not one frame of its {codec} stream can be decoded, the file is damaged"
+
+
+def _is_encrypted(file: File) -> bool:
+    """Whether the index of an MP4 describes encrypted video (Common Encryption, ISO/IEC 23001-7)."""
+    place = 0
+    with file.open() as data:
+        for _ in range(_MOST_BOXES):
+            data.seek(place)
+            head = data.read(16)
+            length = int.from_bytes(head[8:] if head[:4] == _SIZE_FOLLOWS else head[:4], "big")
+            if head[4:8] == b"moov":
+                return _ENCRYPTED_VIDEO.search(data.read(min(length, _MOST_INDEX))) is not None
+            if length < 8:
+                return False
+            place += length
+    return False
 
 
 def packets(video: OpenVideo) -> Iterator[Packet]:
