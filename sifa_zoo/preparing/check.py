@@ -8,33 +8,40 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.formats.video_files import hints_for_missing, real_paths
+from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.videos import DataError, VideoList, check_trainable
 from sifa_zoo.preparing.digests import digests
 from sifa_zoo.preparing.findings import Finding, about_classes
 from sifa_zoo.preparing.inspection import inspect_video
 from sifa_zoo.preparing.parallel_map import parallel_dict, parallel_map
+from sifa_zoo.preparing.shard_check import check_shards
 from sifa_zoo.video.cache import is_cached
 from sifa_zoo.video.load import VideoError, load_video
 
 
 def check_splits(
-    splits: Mapping[str, VideoList], *, clip: ClipConfig, workers: int, quick: bool = False
+    splits: Mapping[str, VideoList | ShardList], *, clip: ClipConfig, workers: int, quick: bool = False
 ) -> Iterator[Finding]:
     """Checks the labels and files of each split, then looks for videos in two splits; yields findings as they come.
 
+    Videos in shards are compared with those in other shards only.
+
     A file is decoded once, however often and in however many splits it is listed; its findings bear the first of them.
     """
-    for split, videos in splits.items():
+    lists = {split: videos for split, videos in splits.items() if isinstance(videos, VideoList)}
+    shards = {split: videos for split, videos in splits.items() if isinstance(videos, ShardList)}
+    for split, videos in lists.items():
         yield from check_labels(videos, split)
         for path in dict.fromkeys(videos.missing):
             yield Finding(split, path, "missing", "; ".join(["no such file", *hints_for_missing([path])]))
     checked: set[str] = set()
-    for split, videos in splits.items():
+    for split, videos in lists.items():
         by_file = dict(zip(real_paths(videos.paths.tolist()), videos.paths.tolist(), strict=True))
         new = [path for file, path in by_file.items() if file not in checked]
         yield from check_files(new, split, clip=clip, workers=workers, quick=quick)
         checked |= by_file.keys()
-    yield from check_duplicates(splits, workers=workers)
+    yield from check_duplicates(lists, workers=workers)
+    yield from check_shards(shards, clip=clip, workers=workers, quick=quick)
 
 
 def check_files(

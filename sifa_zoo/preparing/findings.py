@@ -15,6 +15,7 @@ KINDS = {
     "missing": True,
     "undecodable": True,
     "unlabelled": True,
+    "unknown label": True,
     "no times": True,
     "damaged": False,
     "cut off": False,
