@@ -126,6 +126,11 @@ def read_splits_or_shards(
     return {"train": train, "val": val_videos}
 
 
+def is_pattern(data: str) -> bool:
+    """Whether this names shards but is no path: a URL, or a pattern with braces."""
+    return "://" in data or data.startswith("pipe:") or ("{" in data and not os.path.exists(data))
+
+
 def _sources(videos: VideoList | ShardList) -> list[str]:
     return videos.shards if isinstance(videos, ShardList) else videos.paths.tolist()
 
@@ -139,11 +144,6 @@ def _read_any(
     if found is not None:
         return _read(found, data, split, class_names, how)
     return ShardList(find_shards(data, split), class_names, remap=how.remap)
-
-
-def is_pattern(data: str) -> bool:
-    """Whether this names shards but is no path: a URL, or a pattern with braces."""
-    return "://" in data or data.startswith("pipe:") or ("{" in data and not os.path.exists(data))
 
 
 def _recognise(data: str | os.PathLike[str], split: str | None, name: str | None) -> _Found | None:

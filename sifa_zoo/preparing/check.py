@@ -36,10 +36,13 @@ def check_splits(
             yield Finding(split, path, "missing", "; ".join(["no such file", *hints_for_missing([path])]))
     checked: set[str] = set()
     for split, videos in lists.items():
-        by_file = dict(zip(real_paths(videos.paths.tolist()), videos.paths.tolist(), strict=True))
-        new = [path for file, path in by_file.items() if file not in checked]
-        yield from check_files(new, split, clip=clip, workers=workers, quick=quick)
-        checked |= by_file.keys()
+        paths = videos.paths.tolist()
+        new: dict[str, str] = {}
+        for file, path in zip(real_paths(paths), paths, strict=True):
+            if file not in checked:
+                new.setdefault(file, path)
+        yield from check_files(list(new.values()), split, clip=clip, workers=workers, quick=quick)
+        checked |= new.keys()
     yield from check_duplicates(lists, workers=workers)
     yield from check_shards(shards, clip=clip, workers=workers, quick=quick)
 

@@ -78,7 +78,7 @@ def finding_lines(findings: Iterable[Finding], *, most: int) -> list[str]:
     for finding in findings:
         about.setdefault(finding.path or finding.split, []).append(finding)
     order = sorted(about, key=lambda name: not any(finding.fatal for finding in about[name]))
-    lines = [f"{name}: {'; '.join(map(str, about[name]))}" for name in order]
+    lines = [f"{name}: {'; '.join(dict.fromkeys(map(str, about[name])))}" for name in order]
     more = [f"... and {len(lines) - most} more; --csv FILE writes them all"] if len(lines) > most else []
     return [*lines[:most], *more]
 

@@ -72,7 +72,9 @@ def parallel_map(
         return {pool.submit(function, item, stop): item for item in islice(remaining, count)}
 
     try:
-        with tqdm(total=len(items), desc=text, unit=unit, dynamic_ncols=True, mininterval=0.2, disable=quiet) as bar:
+        with tqdm(
+            total=len(items), desc=text, unit=unit, dynamic_ncols=True, mininterval=0.2, disable=quiet or not items
+        ) as bar:
             pending = submit(_AHEAD * workers)
             while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:

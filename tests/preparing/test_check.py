@@ -80,6 +80,30 @@ def test_labels():
     ]
 
 
+def test_many_classes_are_named_in_one_short_line():
+    videos = VideoList(["a"] * 22, [3] * 20 + [7, 8], [*map(str, range(2006))])
+    assert [str(finding) for finding in check_labels(videos, "train")] == [
+        "labels: 2,003 classes have no video: 0, 1, 2, ...",
+        "labels: 2 classes have less than 1/10 of the 20 videos of another: 7 (1), 8 (1)",
+    ]
+
+
+def test_classes_that_differ_in_case_only():
+    videos = VideoList(["a"] * 3, [0, 1, 2], ["Wave", "jump", "wave"])
+    assert [f.detail for f in check_labels(videos, "train")] == ["the classes Wave and wave differ in case only"]
+
+
+def test_a_file_is_checked_once_however_often_it_is_listed(videos, tmp_path):
+    (tmp_path / "link").symlink_to(videos["rotated"].parent)
+    same = [videos["rotated"], tmp_path / "link" / videos["rotated"].name]
+    train = VideoList([*same, *same], [0, 1, 0, 1], ["run", "jump"], missing=["gone.mp4", "gone.mp4", "c\\b.mp4"])
+    found = list(check_splits({"train": train, "val": train}, clip=CLIP, workers=2))
+    assert [(f.path, f.split) for f in found if f.kind == "rotated"] == [(str(same[0]), "train")]
+    lines = finding_lines(found, most=50)
+    assert [line.partition(":")[0] for line in lines] == ["gone.mp4", "c\\b.mp4", str(same[0]), str(same[1])]
+    assert lines[1] == "c\\b.mp4: missing: no such file; folders are separated by /, not by \\"
+
+
 def test_one_class_stops_training():
     videos = VideoList(["a"] * 2, [0, 0], ["run", "jump"])
     (finding,) = check_labels(videos, "train")
