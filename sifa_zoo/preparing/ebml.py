@@ -25,10 +25,20 @@ CUES, CUE_POINT, CUE_TRACK_POSITIONS, CUE_CLUSTER_POSITION = 0x1C53BB6B, 0xBB, 0
 CLUSTER = 0x1F43B675
 _TRACKS, _TAGS, _CHAPTERS, _ATTACHMENTS, _VOID, _CRC = 0x1654AE6B, 0x1254C367, 0x1043A770, 0x1941A469, 0xEC, 0xBF
 _IN_SEGMENT = {SEEK_HEAD, INFO, CUES, CLUSTER, _TRACKS, _TAGS, _CHAPTERS, _ATTACHMENTS, _VOID, _CRC}
+_TIMESTAMP, _SILENT_TRACKS, _POSITION, _PREVIOUS_SIZE, _SIMPLE_BLOCK, _BLOCK_GROUP = (
+    0xE7,
+    0x5854,
+    0xA7,
+    0xAB,
+    0xA3,
+    0xA0,
+)
+_IN_CLUSTER = {_TIMESTAMP, _SILENT_TRACKS, _POSITION, _PREVIOUS_SIZE, _SIMPLE_BLOCK, _BLOCK_GROUP, 0xAF, _VOID, _CRC}
 _CRC_HEAD = bytes([_CRC, 0x84])  # the checksum of an element is the first one in it, with four bytes
-_MOST_ELEMENTS = 200_000
+_MOST_ELEMENTS = 1_000_000
 _MOST_BYTES = 1 << 20  # of an element that are searched
 _BLOCK = 1 << 20
+_BROKEN = "the structure of the file breaks at byte {:,}"
 
 
 class Element(NamedTuple):
@@ -101,19 +111,33 @@ def why_damaged(file: File, stop: threading.Event) -> str:
         segment = find_segment(data, file.size) if data.read(4) == HEADER.to_bytes(4, "big") else None
         if segment is None:
             return ""
-        end = min(segment.stop or file.size, file.size)
-        num_clusters = num_wrong = 0
         reached = segment.start
-        for element in until_stopped(elements(data, segment.start, end), stop):
-            if element.id not in _IN_SEGMENT | {HEADER}:
-                return f"the structure of the file breaks at byte {reached:,}"
-            if element.stop is None:
-                break
-            if element.id == CLUSTER and element.stop <= file.size:
+        num_clusters = num_wrong = 0
+        for part in until_stopped(parts(data, segment, file.size), stop):
+            if part.stop is None or part.stop > file.size:
+                return ""  # live, or cut off, which `cut_off` tells
+            if part.id == CLUSTER:
+                if (reached := _whole_until(data, part)) < part.stop:
+                    return _BROKEN.format(reached)
                 num_clusters += 1
-                num_wrong += not _has_its_checksum(data, element)
-            reached = element.stop
+                num_wrong += not _has_its_checksum(data, part)
+            reached = part.stop
+    if segment.stop is not None and reached < min(segment.stop, file.size):
+        return _BROKEN.format(reached)
     return f"{num_wrong} of {num_clusters} clusters do not have the checksum that they state" if num_wrong else ""
+
+
+def _whole_until(data: BinaryIO, cluster: Element) -> int:
+    """Up to where a cluster consists of what clusters consist of; its end if nobody can tell."""
+    assert cluster.stop is not None
+    reached = cluster.start
+    for element in elements(data, cluster.start, cluster.stop):
+        if element.stop is None:
+            return cluster.stop
+        if element.id not in _IN_CLUSTER or element.stop > cluster.stop:
+            break
+        reached = element.stop
+    return reached
 
 
 def _content(data: BinaryIO, element: Element) -> bytes:

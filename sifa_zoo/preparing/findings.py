@@ -86,8 +86,8 @@ def finding_lines(findings: Iterable[Finding], *, most: int) -> list[str]:
 def finding_table(findings: Iterable[Finding]) -> list[str]:
     """The number of findings of each kind, and which kinds stop training, as a table in lines."""
     counts = Counter(finding.kind for finding in findings)
-    rows = [f"{kind:16} {counts[kind]:8}  {'yes' if fatal else 'no'}" for kind, fatal in KINDS.items()]
-    return [f"{'finding':16} {'count':>8}  stops training", *rows]
+    rows = [f"{kind:18} {counts[kind]:7}  {'yes' if fatal else 'no'}" for kind, fatal in KINDS.items()]
+    return [f"{'finding':18} {'count':>7}  stops training", *rows]
 
 
 def findings_csv(findings: Sequence[Finding]) -> bytes:

@@ -65,6 +65,14 @@ def test_bytes_inserted_into_matroska_break_its_structure(videos, tmp_path):
     assert "damaged" not in found(tmp_path / "a.mkv", quick=True)
 
 
+def test_zeros_within_a_cluster_break_its_structure(videos, tmp_path):
+    data = bytearray(videos["short_gop"].read_bytes())
+    place = _packets(videos["short_gop"])[7][0]
+    data[place - 20 : place + 20] = bytes(40)  # with the header of the packet
+    (tmp_path / "a.mkv").write_bytes(data)
+    assert "the structure of the file breaks at byte " in found(tmp_path / "a.mkv")["damaged"]
+
+
 def test_clusters_have_the_checksum_that_they_state(videos, tmp_path):
     data = bytearray(videos["short_gop"].read_bytes())
     place = data.index(bytes.fromhex("1f43b675"))
