@@ -138,6 +138,7 @@ def _sources(videos: VideoList | ShardList) -> list[str]:
 def _read_any(
     data: str | os.PathLike[str], split: str | None, class_names: Sequence[str] | None, how: ReadConfig
 ) -> VideoList | ShardList:
+    """As `read_videos_or_shards`, but does not mind that shards lack no videos."""
     name = os.fspath(data)
     named = how.format == FORMAT or (how.format is None and (is_pattern(name) or name.endswith(".tar")))
     found = None if named else _recognise(data, split, how.format)

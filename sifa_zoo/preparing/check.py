@@ -24,9 +24,8 @@ def check_splits(
 ) -> Iterator[Finding]:
     """Checks the labels and files of each split, then looks for videos in two splits; yields findings as they come.
 
-    Videos in shards are compared with those in other shards only.
-
     A file is decoded once, however often and in however many splits it is listed; its findings bear the first of them.
+    Videos in shards are compared with those in other shards only.
     """
     lists = {split: videos for split, videos in splits.items() if isinstance(videos, VideoList)}
     shards = {split: videos for split, videos in splits.items() if isinstance(videos, ShardList)}

@@ -154,7 +154,7 @@ def _why_unreadable(file: File, error: FFmpegError) -> str:
     with file.open() as data:
         is_mp4 = data.read(8)[4:] in _MP4_BOXES
     if is_mp4:
-        return "MP4 without its index (moov atom), the file is truncated or damaged; copy or download it again"
+        return "MP4 without its index (moov atom), the file is truncated; copy or download it again"
     return "not a video that FFmpeg can open"
 
 

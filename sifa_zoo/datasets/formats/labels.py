@@ -162,7 +162,7 @@ def place_labels(
         own = tuple(sorted({table.get(name, name) for name in own}))
     elif class_names is None and naming.by_number:
         _refuse_gaps(naming, source=source)
-    elif class_names is not None and names.keys() <= set(class_names):
+    elif class_names is not None and naming.by_number and names.keys() <= set(class_names):
         names = {label: label for label in names}  # 1.0 is a name if the model says so
     elif class_names is not None and _only_numbered(naming, class_names):
         raise DataError(
