@@ -13,8 +13,9 @@ from sifa_zoo.cli.flags import Commands, add_device, add_settings, check_writabl
 from sifa_zoo.config import ClipConfig, ReadConfig, ResizeConfig
 
 if TYPE_CHECKING:
+    from sifa_zoo.datasets.shard_list import ShardList
     from sifa_zoo.datasets.videos import VideoList
-    from sifa_zoo.preparing.check import Finding
+    from sifa_zoo.preparing.findings import Finding
 
 _MOST_SHOWN = 50
 
@@ -46,7 +47,8 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from sifa_zoo.datasets.reading import read_splits
+    from sifa_zoo.datasets.reading import read_splits_or_shards
+    from sifa_zoo.datasets.shard_list import ShardList
     from sifa_zoo.preparing.check import check_splits
     from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.runtime.checkpoint import usual_clip
@@ -54,9 +56,10 @@ def _check(args: argparse.Namespace) -> int:
     check_writable(args.csv, suffixes=(".csv",))
     reading = ReadConfig(**given(args, ReadConfig))
     clip = dataclasses.replace(usual_clip(args.model) if args.model else ClipConfig(), **given(args, ClipConfig))
-    splits = read_splits(args.data, val=args.val, how=dataclasses.replace(reading, allow_missing=True))
+    splits = read_splits_or_shards(args.data, val=args.val, how=dataclasses.replace(reading, allow_missing=True))
     for split, videos in splits.items():
-        print(f"{split}: {len(videos)} videos, {len(videos.class_names)} classes, {videos.format}")
+        size = f"{len(videos.shards)} shards" if isinstance(videos, ShardList) else f"{len(videos)} videos"
+        print(f"{split}: {size}, {len(videos.class_names)} classes, {videos.format}")
     if "val" not in splits:
         print("no validation videos: set some aside with `sifa-zoo split`, or name some with --val")
     findings: list[Finding] = []
@@ -77,15 +80,16 @@ def _check(args: argparse.Namespace) -> int:
 def _report(findings: Sequence[Finding], file: str | None) -> None:
     """Prints the findings, and writes all of them to the file, if there is one."""
     from sifa_zoo.files import write_files
-    from sifa_zoo.preparing.check import finding_lines, finding_table, findings_csv
+    from sifa_zoo.preparing.findings import finding_lines, finding_table, findings_csv
 
     print("\n".join([*finding_lines(findings, most=_MOST_SHOWN), "", *finding_table(findings), ""]))
     if file:
         write_files({Path(file): findings_csv(findings)})
 
 
-def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) -> None:
+def _print_speed(args: argparse.Namespace, videos: VideoList | ShardList, clip: ClipConfig) -> None:
     """Prints what a worker delivers and, with a model, what training takes and what to do if that is more."""
+    from sifa_zoo.datasets.shard_list import ShardList
     from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.preparing.speed import (
         advice,
@@ -110,7 +114,11 @@ def _print_speed(args: argparse.Namespace, videos: VideoList, clip: ClipConfig) 
         print(f"training: {args.model} takes {training:.1f} clips/s ({device}, batches of {args.batch_size})")
         reading = {"val": args.val, **given(args, ReadConfig)}
         large = median_short_side(videos) > copied_short_side(clip)
-        resize = resize_command(args.data, clip, *flags_of(reading)) if large else None
+        in_shards = isinstance(videos, ShardList)
+        command = (
+            "make them before you write shards" if in_shards else resize_command(args.data, clip, *flags_of(reading))
+        )
+        resize = command if large else None
         print(advice(loading, training, cores=usable_cores(), resize=resize))
 
 

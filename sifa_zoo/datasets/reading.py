@@ -42,14 +42,10 @@ def read_videos_or_shards(
         LibraryError: If shards need a library that is not installed.
         ValueError: If an argument is out of range, or missing videos are allowed for shards.
     """
-    name = os.fspath(data)
-    named = how.format == FORMAT or (how.format is None and (is_pattern(name) or name.endswith(".tar")))
-    found = None if named else _recognise(data, split, how.format)
-    if found is not None:
-        return _read(found, data, split, class_names, how)
-    if how.allow_missing:
+    videos = _read_any(data, split, class_names, how)
+    if how.allow_missing and isinstance(videos, ShardList):
         raise ValueError("allow_missing is for lists: shards name no video that they do not hold")
-    return ShardList(find_shards(data, split), class_names, remap=how.remap)
+    return videos
 
 
 def read_videos(
@@ -108,9 +104,47 @@ def read_splits(
     return {"train": train, "val": val_videos}
 
 
+def read_splits_or_shards(
+    data: str | os.PathLike[str], *, val: str | os.PathLike[str] | None = None, how: ReadConfig = ReadConfig()
+) -> dict[str, VideoList | ShardList]:
+    """The splits as from `read_splits`; `data` or `val` may also name shards, which lack no videos.
+
+    Args:
+        data: As for `read_videos_or_shards`.
+        val: Where the validation videos are, if not in `data`.
+        how: As for `read_splits`.
+
+    Raises:
+        DataError: As from `read_videos_or_shards`.
+        LibraryError: If shards need a library that is not installed.
+    """
+    train = _read_any(data, "train", None, how)
+    how_val = how if val is None else replace(how, format=None)
+    val_videos = _read_any(data if val is None else val, "val", train.class_names, how_val)
+    if val is None and _sources(train) == _sources(val_videos):
+        return {"videos": train}
+    return {"train": train, "val": val_videos}
+
+
 def is_pattern(data: str) -> bool:
     """Whether this names shards but is no path: a URL, or a pattern with braces."""
     return "://" in data or data.startswith("pipe:") or ("{" in data and not os.path.exists(data))
+
+
+def _sources(videos: VideoList | ShardList) -> list[str]:
+    return videos.shards if isinstance(videos, ShardList) else videos.paths.tolist()
+
+
+def _read_any(
+    data: str | os.PathLike[str], split: str | None, class_names: Sequence[str] | None, how: ReadConfig
+) -> VideoList | ShardList:
+    """As `read_videos_or_shards`, but does not mind that shards lack no videos."""
+    name = os.fspath(data)
+    named = how.format == FORMAT or (how.format is None and (is_pattern(name) or name.endswith(".tar")))
+    found = None if named else _recognise(data, split, how.format)
+    if found is not None:
+        return _read(found, data, split, class_names, how)
+    return ShardList(find_shards(data, split), class_names, remap=how.remap)
 
 
 def _recognise(data: str | os.PathLike[str], split: str | None, name: str | None) -> _Found | None:

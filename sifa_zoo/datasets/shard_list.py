@@ -56,6 +56,7 @@ class ShardList:
         self.remap = remap
         self.multi_label = False
         self._length: int | None = None
+        self._places: dict[str, int] = {}
         if self.class_list is not None and remap != BY_INDEX:
             naming = name_labels(self.class_list.names, self.class_list)
             self.class_names = place_labels(naming, class_names, remap, source=self.class_list.file)[1]
@@ -75,6 +76,23 @@ class ShardList:
         if self._length is None:
             self._length = count_samples(self.shards)
         return self._length
+
+    def place(self, label: str, where: str) -> int:
+        """The place of a label among the classes.
+
+        Args:
+            label: As a sample states it.
+            where: The name of the sample, for the error.
+
+        Raises:
+            DataError: If it belongs to none of them.
+        """
+        if label not in self._places:
+            naming = name_labels([label], self.class_list)
+            if naming.faults:
+                raise DataError(f"{where}: {naming.faults[label]}")
+            self._places |= place_labels(naming, self.class_names, self.remap, source=where)[0]
+        return self._places[label]
 
     def with_classes(self, class_names: Sequence[str]) -> ShardList:
         """The same shards, with the same classes in another order."""

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sifa_zoo.datasets.clips import ClipCutter
-from sifa_zoo.datasets.formats.labels import name_labels, place_labels
 from sifa_zoo.datasets.formats.video_files import VIDEO_SUFFIXES
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.videos import DataError, few
@@ -25,6 +24,11 @@ _SHUFFLE_BUFFER = 100  # undecoded samples: about 100 MB per worker for videos o
 _LABELS = ("cls", "txt", "json")
 
 Item: TypeAlias = tuple[Tensor, int | Tensor, int]
+Sample: TypeAlias = dict[str, Any]  # the bytes of files by suffix, as webdataset groups them
+
+
+class UnlabelledError(VideoError, DataError):
+    """A video in a shard has no label that can be read, so that it is as useless as one that cannot be decoded."""
 
 
 class ShardReader(NamedTuple):
@@ -52,9 +56,9 @@ class ShardDataset(IterableDataset[Item]):
         cutter: How to cut clips.
 
     Raises:
-        DataError: While iterating, if a shard cannot be read, or a sample has no label or an unknown one. The message
-            names shard and key.
-        VideoError: While iterating, if a video is missing or cannot be decoded.
+        DataError: While iterating, if a shard cannot be read, or a sample has an unknown label. The message names shard
+            and key.
+        VideoError: While iterating, if a video is missing or cannot be decoded, or has no label.
 
     Example:
         >>> shards = ShardList("s3://bucket/train-{0000..0099}.tar")  # doctest: +SKIP
@@ -64,7 +68,6 @@ class ShardDataset(IterableDataset[Item]):
     def __init__(self, videos: ShardList, cutter: ClipCutter) -> None:
         self.videos = videos
         self.cutter = cutter
-        self._places: dict[str, int] = {}
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent loader workers must see it
 
     def __len__(self) -> int:
@@ -99,13 +102,13 @@ class ShardDataset(IterableDataset[Item]):
         """
         samples = self._samples(reader, 0) if stop is None else self._endless(reader)
         for draw, index, sample in islice(samples, start, stop):
-            where = f"{sample['__url__']}, sample {sample['__key__']}"
+            where = name_of(sample)
             try:
                 yield where, self._clips(sample, index, where=where, draw=draw)
             except VideoError as error:
                 yield where, error
 
-    def _endless(self, reader: ShardReader) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def _endless(self, reader: ShardReader) -> Iterator[tuple[int, int, Sample]]:
         for number in count():
             samples = self._samples(reader, number)
             first = next(samples, None)
@@ -114,7 +117,7 @@ class ShardDataset(IterableDataset[Item]):
             yield first
             yield from samples
 
-    def _samples(self, reader: ShardReader, number: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    def _samples(self, reader: ShardReader, number: int) -> Iterator[tuple[int, int, Sample]]:
         """One pass over the shards of a reader: samples, undecoded, each with the number of the pass and its index."""
         import webdataset
 
@@ -136,54 +139,74 @@ class ShardDataset(IterableDataset[Item]):
             random.Random(f"{self.cutter.seed} {int(self._epoch)}").shuffle(shards)
         return shards[reader.rank :: reader.num_replicas][reader.worker :: reader.num_workers]
 
-    def _clips(self, sample: dict[str, Any], index: int, *, where: str, draw: int) -> Item:
-        videos = [name for name in sample if f".{name}".endswith(VIDEO_SUFFIXES)]
-        if len(videos) != 1:
-            names = ", ".join(name for name in sample if not name.startswith("__"))
-            hint = "; keys end at the first dot of a name" if videos else ""
-            raise VideoError(f"{where}: expected one video, got {len(videos)} ({names}){hint}")
-        labels = np.asarray(self._place(_label(sample, where), where))
+    def _clips(self, sample: Sample, index: int, *, where: str, draw: int) -> Item:
+        video = video_of(sample)
+        labels = np.asarray(self.videos.place(label_of(sample), where))
         if self.videos.multi_label:
             labels = np.arange(len(self.videos.class_names)) == labels
         key = f"{int(self._epoch)} {sample['__key__']} {draw}"
-        return *self.cutter.cut(NamedBytes(sample[videos[0]], where), labels, key=key), index
-
-    def _place(self, label: str, where: str) -> int:
-        """The place of a label in the class names."""
-        if label not in self._places:
-            naming = name_labels([label], self.videos.class_list)
-            if naming.faults:
-                raise DataError(f"{where}: {naming.faults[label]}")
-            self._places |= place_labels(naming, self.videos.class_names, self.videos.remap, source=where)[0]
-        return self._places[label]
+        return *self.cutter.cut(video, labels, key=key), index
 
 
-def _read(shards: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Samples as webdataset groups them, each with its index."""
+def read_shard(url: str) -> Iterator[Sample]:
+    """The samples of a shard.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     import fsspec
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    for number, url in shards:
-        try:
-            with fsspec.open(url, "rb") as stream:
-                files = tar_file_expander([{"url": url, "stream": stream}])
-                for place, sample in enumerate(group_by_keys(files)):
-                    yield number << 32 | place, sample
-        except (OSError, EOFError, tarfile.TarError, ValueError) as error:
-            first = str(error.args[0] if error.args else error)
-            reason = "no such file" if isinstance(error, FileNotFoundError) else first
-            raise DataError(f"cannot read the shard {url}: {reason}") from error
+    try:
+        with fsspec.open(url, "rb") as stream:
+            yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+        first = str(error.args[0] if error.args else error)
+        reason = "no such file" if isinstance(error, FileNotFoundError) else first
+        raise DataError(f"cannot read the shard {url}: {reason}") from error
 
 
-def _label(sample: dict[str, Any], where: str) -> str:
+def name_of(sample: Sample) -> str:
+    """What errors and tables call a sample."""
+    return f"{sample['__url__']}, sample {sample['__key__']}"
+
+
+def video_of(sample: Sample) -> NamedBytes:
+    """The video of a sample.
+
+    Raises:
+        VideoError: If there is none, or there are several.
+    """
+    videos = [name for name in sample if f".{name}".endswith(VIDEO_SUFFIXES)]
+    if len(videos) != 1:
+        names = ", ".join(name for name in sample if not name.startswith("__"))
+        hint = "; keys end at the first dot of a name" if videos else ""
+        raise VideoError(f"{name_of(sample)}: expected one video, got {len(videos)} ({names}){hint}")
+    return NamedBytes(sample[videos[0]], name_of(sample))
+
+
+def label_of(sample: Sample) -> str:
+    """The label of a sample, as it is stated.
+
+    Raises:
+        UnlabelledError: If there is none that can be read.
+    """
+    where = name_of(sample)
     found = next((name for name in _LABELS if name in sample), None)
     if found is None:
-        raise DataError(f"{where}: no label; expected one of {', '.join(_LABELS)} beside the video")
+        raise UnlabelledError(f"{where}: no label; expected one of {', '.join(_LABELS)} beside the video")
     try:
         text = sample[found].decode("utf-8-sig").strip()
         label = str(json.loads(text)["label"]) if found == "json" else text
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{where}: expected a label in {found}, got {sample[found][:80]!r}") from error
+        raise UnlabelledError(f"{where}: expected a label in {found}, got {sample[found][:80]!r}") from error
     if not label:
-        raise DataError(f"{where}: the label in {found} is empty")
+        raise UnlabelledError(f"{where}: the label in {found} is empty")
     return label
+
+
+def _read(shards: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Sample]]:
+    """The samples of numbered shards, each with its index."""
+    for number, url in shards:
+        for place, sample in enumerate(read_shard(url)):
+            yield number << 32 | place, sample

@@ -116,6 +116,14 @@ def check_trainable(videos: VideoList) -> None:
         raise DataError(f"training needs videos of at least two classes, got {len(present)}: {names}")
 
 
+def names_alike(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Those of the names that differ from others in upper and lower case only, together with these."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.casefold(), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
 def few(items: Sequence[str]) -> str:
     """The first twenty items, and how many more there are."""
     more = f" and {len(items) - _MOST_LISTED} more" if len(items) > _MOST_LISTED else ""

@@ -17,9 +17,9 @@ from sifa_zoo.datasets.sampling import ROUNDING_SECONDS
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.evaluation.scores import view_scores
 from sifa_zoo.inference.predict import class_names_of, is_multi_label, top_classes
+from sifa_zoo.inference.source import Source, open_source
 from sifa_zoo.inference.windows import Windows, model_windows, window_indices
 from sifa_zoo.runtime.checkpoint import clip_config
-from sifa_zoo.video.source import Source, open_source
 
 
 @dataclass(frozen=True)

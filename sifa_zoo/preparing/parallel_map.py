@@ -44,6 +44,7 @@ def parallel_map(
     *,
     workers: int,
     text: str,
+    unit: str = "video",
     quiet: bool = False,
 ) -> Iterator[tuple[Item, Result]]:
     """Yields items with their results, as these become ready.
@@ -53,6 +54,7 @@ def parallel_map(
         items: The arguments.
         workers: Items at a time, at least 1.
         text: Label of the progress bar.
+        unit: What the bar counts.
         quiet: Show no bar.
 
     Raises:
@@ -70,7 +72,9 @@ def parallel_map(
         return {pool.submit(function, item, stop): item for item in islice(remaining, count)}
 
     try:
-        with tqdm(total=len(items), desc=text, unit="video", dynamic_ncols=True, mininterval=0.2, disable=quiet) as bar:
+        with tqdm(
+            total=len(items), desc=text, unit=unit, dynamic_ncols=True, mininterval=0.2, disable=quiet or not items
+        ) as bar:
             pending = submit(_AHEAD * workers)
             while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:

@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,28 +18,29 @@ from torch.nn import functional as F
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clips import TRAIN_SHORT_SIDE, ClipCutter, ClipDataset
+from sifa_zoo.datasets.shard_list import ShardList
+from sifa_zoo.datasets.shards import ShardDataset, ShardReader, read_shard, video_of
 from sifa_zoo.datasets.transforms import train_transform
-from sifa_zoo.datasets.videos import VideoList
+from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.video.load import VideoError, video_info
+from sifa_zoo.video.reader import Video
 
 # At most so many are measured, if the time allows.
 _CLIPS, _STEPS = 64, 10
 
 
-def loading_rate(videos: VideoList, clip: ClipConfig, *, seconds: float = 3.0) -> float:
+def loading_rate(videos: VideoList | ShardList, clip: ClipConfig, *, seconds: float = 3.0) -> float:
     """Training clips that one process decodes and transforms per second of CPU time; 0 if no video can be decoded."""
-    dataset = ClipDataset(videos, ClipCutter(clip, train_transform(clip), seed=0))
-    drawn = np.random.default_rng(0).permutation(len(videos))[:_CLIPS].tolist()
-    clips = 0
+    cutter = ClipCutter(clip, train_transform(clip), seed=0)
+    drawn = _items_of_shards(videos, cutter) if isinstance(videos, ShardList) else _items_of_list(videos, cutter)
+    clips, elapsed = 0, 0.0
     start = time.process_time()
-    for index in itertools.cycle(drawn):
-        with suppress(VideoError):  # bad videos are named by the check of files
-            dataset[index]
-            clips += 1
+    for is_good in drawn:
+        clips += is_good
         elapsed = time.process_time() - start
         if elapsed > seconds or clips >= _CLIPS:
             break
-    return clips / elapsed
+    return clips / elapsed if clips else 0.0
 
 
 def training_rate(
@@ -79,12 +81,12 @@ def copied_short_side(clip: ClipConfig) -> int:
     return max(32, round(max(clip.short_side, TRAIN_SHORT_SIDE * clip.img_size) / 32) * 32)
 
 
-def median_short_side(videos: VideoList) -> float:
+def median_short_side(videos: VideoList | ShardList) -> float:
     """The median short side of some of the videos, in pixels; 0 if none can be read."""
     sizes = []
-    for path in videos.paths[:_CLIPS]:
+    for video in _some_videos(videos):
         with suppress(VideoError):
-            info = video_info(path)
+            info = video_info(video)
             sizes.append(min(info.height, info.width))
     return float(np.median(sizes)) if sizes else 0.0
 
@@ -97,3 +99,32 @@ def resize_command(data: str, clip: ClipConfig, *flags: str) -> str:
     if not Path(data).is_absolute():
         name = Path(os.path.relpath(name))
     return shlex.join(["sifa-zoo", "resize", data, str(name), *flags, "--short-side", str(short_side)])
+
+
+def _items_of_list(videos: VideoList, cutter: ClipCutter) -> Iterator[bool]:
+    """Cuts clips without end; yields whether each could be decoded: the check of files names those that cannot."""
+    dataset = ClipDataset(videos, cutter)
+    for index in itertools.cycle(np.random.default_rng(0).permutation(len(videos))[:_CLIPS].tolist()):
+        try:
+            dataset[index]
+            yield True
+        except VideoError:
+            yield False
+
+
+def _items_of_shards(videos: ShardList, cutter: ClipCutter) -> Iterator[bool]:
+    """The same of samples, from the first shards on."""
+    with suppress(DataError):  # named by the check of shards
+        for _, item in ShardDataset(videos, cutter).named(ShardReader(), stop=_CLIPS):
+            yield not isinstance(item, VideoError)
+
+
+def _some_videos(videos: VideoList | ShardList) -> Iterator[Video]:
+    """The first videos; of shards those of the first one."""
+    if isinstance(videos, VideoList):
+        yield from videos.paths[:_CLIPS]
+        return
+    with suppress(DataError):
+        for sample in itertools.islice(read_shard(videos.shards[0]), _CLIPS):
+            with suppress(VideoError):
+                yield video_of(sample)

@@ -142,10 +142,10 @@ def collate(items: list[tuple[str, Any]]) -> Batch | DataError:
     """The batch of named items, each a dataset's item or the `VideoError` in its place; or the error that ends all."""
     failed, names, decoded = [], [], []
     for name, item in items:
-        if isinstance(item, DataError):
-            return DataError(str(item))  # of this class, which any process can read
         if isinstance(item, VideoError):
             failed.append(str(item))
+        elif isinstance(item, DataError):
+            return DataError(str(item))  # of this class, which any process can read
         else:
             names.append(name)
             decoded.append(item)

@@ -21,7 +21,7 @@ from sifa_zoo.datasets.mirror import mirrored_classes
 from sifa_zoo.datasets.reading import is_pattern, read_videos_or_shards
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.transforms import train_transform
-from sifa_zoo.datasets.videos import DataError, VideoList, check_trainable
+from sifa_zoo.datasets.videos import DataError, VideoList, check_trainable, names_alike
 from sifa_zoo.files import LAST
 from sifa_zoo.preparing.check import find_undecodable
 from sifa_zoo.runtime.batches import ClipLoader, clip_loader
@@ -165,6 +165,8 @@ def _sampler(train: TrainConfig, videos: VideoList) -> ClipSampler:
 
 def _check_training(train: TrainConfig, videos: Videos) -> None:
     """Refuse what cannot be trained on; for shards, only classes and the number of samples are known."""
+    for names in names_alike(videos.class_names):
+        print(f"warning: the classes {' and '.join(names)} differ in case only", file=sys.stderr)
     if isinstance(videos, VideoList):
         check_trainable(videos)
         _warn_of_small_epochs(train, num_clips=len(videos) * train.repeats)

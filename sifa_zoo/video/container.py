@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -29,6 +27,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from sifa_zoo.video.mp4_index import clean_aperture, is_encrypted, read_index
+
 # FFmpeg cuts the packets of these formats out of a stream of bytes; only seeking by byte finds the same ones again.
 SEEK_BY_BYTE = ("mpegts", "mpeg")
 # Attributes of decoders: one thread, and cropping to the pixel.
@@ -37,7 +37,7 @@ REPORT_DAMAGE = {"err_detect": "explode"}  # option of decoders: raise where the
 _DEFAULT_BONUS = 5_000_000  # pixels by which a stream may be smaller than others and be chosen as the default
 # AVFMT_FLAG_GENPTS, which PyAV sets: FFmpeg would make up missing times, and not as ffprobe does.
 _GENERATE_TIMES = 1
-_SAMPLE_ENTRY_BYTES = 78  # of the description of a video track in MP4, before the boxes in it
+_WEBP_ANIMATION = 2  # the flag in the header of a WebP file
 _MP4_BOXES = (b"ftyp", b"mdat", b"moov", b"free", b"wide", b"skip")  # with which an MP4 or MOV file may begin
 
 
@@ -141,6 +141,9 @@ def open_video(file: File) -> Iterator[OpenVideo]:
         raise VideoError(f"{path}: {_why_unreadable(file, error)}") from error
     with container:
         container.flags &= ~_GENERATE_TIMES
+        index = _mp4_index(file) if container.format.name.startswith("mov,") else b""
+        if is_encrypted(index):
+            raise VideoError(f"{path}: encrypted, and FFmpeg has no key; take a copy without protection (DRM)")
         # FFmpeg also "plays" text files, as a terminal would show them.
         if container.format.name == "tty":
             raise VideoError(f"{path}: not a video, but text")
@@ -153,7 +156,8 @@ def open_video(file: File) -> Iterator[OpenVideo]:
         if stream.codec_context is None:
             raise VideoError(f"{path}: this build of FFmpeg has no decoder for its video stream")
         prepare(stream.codec_context)
-        yield OpenVideo(container, stream, len(streams), _clean_aperture(file, stream))
+        crop = clean_aperture(index, stream.index, height=stream.height, width=stream.width)
+        yield OpenVideo(container, stream, len(streams), crop)
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
@@ -173,58 +177,9 @@ def prepare(codec: VideoCodecContext) -> None:
         setattr(codec, name, value)
 
 
-def _clean_aperture(file: File, stream: VideoStream) -> tuple[int, int, int, int]:
-    """What the `clap` box of an MP4 or MOV file cuts off, which FFmpeg reads and PyAV does not pass on.
-
-    Source: ISO/IEC 14496-12, 8.5.2 (sample descriptions) and 12.1.4 (`clap`).
-    """
-    nothing = (0, 0, 0, 0)
+def _mp4_index(file: File) -> bytes:
     with file.open() as data:
-        if data.read(8)[4:] not in _MP4_BOXES:
-            return nothing
-        index = next((data.read(size) for kind, size in _boxes(data, file.size) if kind == b"moov"), b"")
-    if b"clap" not in index:
-        return nothing
-    tracks = [body for kind, body in _inner_boxes(index) if kind == b"trak"]
-    body = b"".join(tracks[stream.index : stream.index + 1])
-    for name in (b"mdia", b"minf", b"stbl", b"stsd"):
-        body = dict(_inner_boxes(body)).get(name, b"")
-    for _, entry in _inner_boxes(body[8:]):
-        clap = dict(_inner_boxes(entry[_SAMPLE_ENTRY_BYTES:])).get(b"clap", b"")
-        if len(clap) < 32:
-            continue
-        values = struct.unpack_from(">8i", clap)
-        if 0 in values[1::2]:
-            continue
-        width, height, right, down = (Fraction(*values[at : at + 2]) for at in (0, 2, 4, 6))
-        left, top = (stream.width - width) / 2 + right, (stream.height - height) / 2 + down
-        crop = tuple(map(round, (left, top, stream.width - left - width, stream.height - top - height)))
-        if min(crop) >= 0 and width >= 1 and height >= 1:
-            return crop  # type: ignore[return-value]
-    return nothing
-
-
-def _boxes(data: BinaryIO, end: int) -> Iterator[tuple[bytes, int]]:
-    """The kind and the size of the body of each box of a file, which is then at the beginning of the body."""
-    place = 0
-    while place + 8 <= end:
-        data.seek(place)
-        size, kind = struct.unpack(">I4s", data.read(8))
-        head = 8
-        if size == 1:
-            size, head = int.from_bytes(data.read(8), "big"), 16
-        size = min(size or end, end - place)  # 0: to the end
-        if size < head:
-            return
-        yield kind, size - head
-        place += size
-
-
-def _inner_boxes(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The boxes in the body of another, each with its own body."""
-    with io.BytesIO(body) as data:
-        for kind, size in _boxes(data, len(body)):
-            yield kind, data.read(size)
+        return read_index(data, file.size)
 
 
 def _why_unreadable(file: File, error: FFmpegError) -> str:
@@ -235,6 +190,15 @@ def _why_unreadable(file: File, error: FFmpegError) -> str:
     if is_mp4:
         return "MP4 without its index (moov atom), the file is truncated; copy or download it again"
     return "not a video that FFmpeg can open"
+
+
+def why_no_frame(file: File, codec: str) -> str:
+    """Why a file that can be opened gives no frame."""
+    with file.open() as data:
+        head = data.read(21)
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & _WEBP_ANIMATION:
+        return "FFmpeg cannot decode animated WebP; save it as GIF or MP4, or its frames as a folder of pictures"
+    return f"not one frame of its {codec} stream can be decoded, the file is damaged"
 
 
 def packets(video: OpenVideo) -> Iterator[Packet]:

@@ -22,7 +22,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from sifa_zoo.video.cache import find_index, save_index
-from sifa_zoo.video.container import File, VideoError, find_file, frames_in_order
+from sifa_zoo.video.container import File, VideoError, find_file, frames_in_order, why_no_frame
 from sifa_zoo.video.index import Disagreement, Index, Pass
 from sifa_zoo.video.picture_folder import Folder, list_folder, read_pictures
 from sifa_zoo.video.random_access import frames_at_random
@@ -186,8 +186,7 @@ class VideoReader:
             decoded.add(frame, pts)
             last = frame
         if number < 0:
-            name, codec = self.file.path, self.index.codec
-            raise VideoError(f"{name}: not one frame of its {codec} stream can be decoded, the file is damaged")
+            raise VideoError(f"{self.file.path}: {why_no_frame(self.file, self.index.codec)}")
         self.index.learn(decoded)
         save_index(self.file, self.index)
         if canvas is not None:

@@ -26,6 +26,7 @@ from sifa_zoo.video.container import (
     decode,
     open_video,
     packets,
+    why_no_frame,
 )
 from sifa_zoo.video.decoder_settings import CHROMA_SITINGS, DecoderSettings
 from sifa_zoo.video.h264_headers import FaultyError, H264Headers, split_units
@@ -56,7 +57,7 @@ def build_index(file: File) -> Index:
         table = _read_packets(video, data)
         container, codec = video.container.format.name, video.codec.codec.canonical_name
         if not table.first_frames:
-            raise VideoError(f"{file.path}: not one frame of its {codec} stream can be decoded, the file is damaged")
+            raise VideoError(f"{file.path}: {why_no_frame(file, codec)}")
         rate = video.stream.average_rate or video.stream.guessed_rate or 0
         time_base = (video.stream.time_base or Fraction(1)).as_integer_ratio()
         first = table.first_frames[0]

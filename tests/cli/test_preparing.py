@@ -60,6 +60,30 @@ def test_missing_videos_stop_training_unless_allowed(data: Path, capsys: pytest.
     assert main([*call, "--allow-missing"]) == 0
 
 
+def test_shards_are_checked(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    for split in ("train", "val"):
+        (tmp_path / "shards" / split).mkdir(parents=True)
+        with webdataset.TarWriter(str(tmp_path / "shards" / split / "0.tar")) as writer:
+            for number, path in enumerate(sorted(data.glob(f"{split}/*/*.mp4"))):
+                writer.write({"__key__": f"{number}", "mp4": path.read_bytes(), "txt": path.parent.name})
+            if split == "val":
+                writer.write({"__key__": "9", "mp4": b"no video"})
+    (tmp_path / "shards" / "classes.txt").write_text("blue\nred\n")
+    assert main(["check", str(tmp_path / "shards" / "train"), *CLIP]) == 0
+    captured = capsys.readouterr()
+    assert "videos: 1 shards, 2 classes, WebDataset shards" in captured.out
+    assert "clips/s" in captured.out
+    assert "check videos: 100%" in captured.err
+    model = ["--model", "sifa_net_nano", "--device", "cpu", "--batch-size", "2"]
+    assert main(["check", str(tmp_path / "shards"), *CLIP, *model]) == 1
+    out = capsys.readouterr().out
+    assert "0.tar, sample 9: undecodable: not a video that FFmpeg can open; unlabelled: no label" in out
+    assert "training: sifa_net_nano takes" in out
+    assert main(["check", str(data / "train"), "--val", str(tmp_path / "shards" / "val" / "0.tar"), *CLIP]) == 1
+    assert "val: 1 shards" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("rate", "answer"), [(1e6, "keeps the model busy"), (1e-3, "the model would wait")])
 def test_a_model_says_what_it_consumes(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: float, answer: str

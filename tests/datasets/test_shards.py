@@ -14,7 +14,7 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
 from sifa_zoo.datasets.reading import read_videos, read_videos_or_shards
 from sifa_zoo.datasets.shard_list import ShardList, count_samples, find_shards
-from sifa_zoo.datasets.shards import ShardDataset
+from sifa_zoo.datasets.shards import ShardDataset, UnlabelledError
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.datasets.videos import DataError, VideoList
 from sifa_zoo.video.load import VideoError
@@ -180,9 +180,9 @@ def test_shards_that_cannot_be_found(tmp_path, folder):
         ({"cls": "0"}, VideoError, r"expected one video, got 0 \(cls\)"),
         ({"avi": b"", "mp4": b"", "cls": "0"}, VideoError, "expected one video, got 2 .*; keys end at the first dot"),
         ({"mp4": b"no video" * 9, "cls": "0"}, VideoError, "not a video that FFmpeg can open"),
-        ({"mp4": b""}, DataError, "no label; expected one of cls, txt, json beside the video"),
-        ({"mp4": b"", "json": {"class": 1}}, DataError, "expected a label in json, got"),
-        ({"mp4": b"", "txt": " \n"}, DataError, "the label in txt is empty"),
+        ({"mp4": b""}, UnlabelledError, "no label; expected one of cls, txt, json beside the video"),
+        ({"mp4": b"", "json": {"class": 1}}, UnlabelledError, "expected a label in json, got"),
+        ({"mp4": b"", "txt": " \n"}, UnlabelledError, "the label in txt is empty"),
         ({"mp4": b"", "cls": "2"}, DataError, r"label 2 is not in .*classes.txt \(0 to 1\)"),
         ({"mp4": b"", "txt": "swim"}, DataError, "label swim is not in .*classes.txt"),
     ],

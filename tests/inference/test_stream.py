@@ -14,12 +14,12 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.datasets.transforms import eval_transform
 from sifa_zoo.inference.predict import predict
+from sifa_zoo.inference.source import Source
 from sifa_zoo.inference.stream import WindowScores, at_rate, merge, predict_stream, slide
 from sifa_zoo.inference.windows import Windows
 from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.checkpoint import clip_config, load_run
 from sifa_zoo.video.load import VideoError, load_video
-from sifa_zoo.video.source import Source
 
 CLIP = ClipConfig(num_frames=4, frame_stride=2, img_size=32)
 

@@ -8,25 +8,15 @@ import pytest
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.videos import VideoList
-from sifa_zoo.preparing.check import (
-    Finding,
-    check_duplicates,
-    check_files,
-    check_labels,
-    check_splits,
-    find_undecodable,
-    finding_lines,
-    finding_table,
-    findings_csv,
-)
+from sifa_zoo.preparing.check import check_duplicates, check_files, check_labels, check_splits, find_undecodable
+from sifa_zoo.preparing.findings import Finding, finding_lines, finding_table, findings_csv
 from sifa_zoo.video.cache import forget_memory
 
 CLIP = ClipConfig(num_frames=4, frame_stride=4, img_size=32)  # spans 13 frames
 
 
 def kinds(path: Path, *, quick: bool = False, clip: ClipConfig = CLIP) -> dict[str, str]:
-    videos = VideoList([path], [0], ["run"])
-    return {f.kind: f.detail for f in check_files(videos, "train", clip=clip, workers=1, quick=quick)}
+    return {f.kind: f.detail for f in check_files([str(path)], "train", clip=clip, workers=1, quick=quick)}
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -71,7 +61,7 @@ def test_what_cannot_be_decoded_stops_training(not_videos, name, reason, quick):
 
 
 def test_a_quick_check_does_not_decode_the_rest(videos, monkeypatch):
-    monkeypatch.setattr("sifa_zoo.preparing.check._count_corrupt", None)
+    monkeypatch.setattr("sifa_zoo.preparing.inspection._decode_all", None)
     assert kinds(videos["damaged"], quick=True) == {}
 
 
@@ -85,9 +75,33 @@ def test_what_is_short_depends_on_the_clip(videos):
 def test_labels():
     videos = VideoList(["a"] * 21, [0] * 20 + [1], ["run", "jump", "fall"])
     assert [str(finding) for finding in check_labels(videos, "train")] == [
-        "labels: class fall has no video",
-        "labels: class jump has 1 videos, the largest class 20",
+        "labels: 1 class has no video: fall",
+        "labels: 1 class has less than 1/10 of the 20 videos of another: jump (1)",
     ]
+
+
+def test_many_classes_are_named_in_one_short_line():
+    videos = VideoList(["a"] * 22, [3] * 20 + [7, 8], [*map(str, range(2006))])
+    assert [str(finding) for finding in check_labels(videos, "train")] == [
+        "labels: 2,003 classes have no video: 0, 1, 2, ...",
+        "labels: 2 classes have less than 1/10 of the 20 videos of another: 7 (1), 8 (1)",
+    ]
+
+
+def test_classes_that_differ_in_case_only():
+    videos = VideoList(["a"] * 3, [0, 1, 2], ["Wave", "jump", "wave"])
+    assert [f.detail for f in check_labels(videos, "train")] == ["the classes Wave and wave differ in case only"]
+
+
+def test_a_file_is_checked_once_however_often_it_is_listed(videos, tmp_path):
+    (tmp_path / "link").symlink_to(videos["rotated"].parent)
+    same = [videos["rotated"], tmp_path / "link" / videos["rotated"].name]
+    train = VideoList([*same, *same], [0, 1, 0, 1], ["run", "jump"], missing=["gone.mp4", "gone.mp4", "c\\b.mp4"])
+    found = list(check_splits({"train": train, "val": train}, clip=CLIP, workers=2))
+    assert [(f.path, f.split) for f in found if f.kind == "rotated"] == [(str(same[0]), "train")]
+    lines = finding_lines(found, most=50)
+    assert [line.partition(":")[0] for line in lines] == ["gone.mp4", "c\\b.mp4", str(same[0]), str(same[1])]
+    assert lines[1] == "c\\b.mp4: missing: no such file; folders are separated by /, not by \\"
 
 
 def test_one_class_stops_training():

@@ -87,6 +87,14 @@ def test_training_videos_by_other_paths_do_not_validate(numbered, data, tmp_path
     assert "warning: 6 validation videos are in training too" in capsys.readouterr().err
 
 
+def test_classes_that_differ_in_case_only_are_warned_of(numbered, tmp_path, capsys):
+    for split in ("train", "val"):
+        file = numbered / f"{split}.txt"
+        file.write_text(file.read_text().replace(" 0\n", " Wave\n").replace(" 1\n", " wave\n"))
+    read_data(config(numbered), run=tmp_path / "run")
+    assert "warning: the classes Wave and wave differ in case only" in capsys.readouterr().err
+
+
 def test_an_epoch_smaller_than_an_update_is_warned_of(data, tmp_path, capsys):
     train = TrainConfig(batch_size=8, lr_batch=4)
     read_data(RunConfig(str(data), "sifa_net_nano", ClipConfig(), train), run=tmp_path / "run")

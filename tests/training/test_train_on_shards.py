@@ -245,6 +245,25 @@ def test_bad_videos_stop_or_are_skipped(data, run, tmp_path, capsys):
     assert "not a video" in rows["val/a.tar, sample val1"]
 
 
+def test_an_unlabelled_video_counts_as_a_bad_one(data, run, tmp_path, capsys):
+    for split, count in (("train", 4), ("val", 2)):
+        (tmp_path / "shards" / split).mkdir(parents=True)
+        with webdataset.TarWriter(str(tmp_path / "shards" / split / "a.tar")) as writer:
+            for i in range(count):
+                label = {} if i == 1 else {"txt": CLASSES[i % 2]}
+                writer.write({"__key__": f"{split}{i}", "mp4": (data / f"val0_{i}.mp4").read_bytes(), **label})
+    (tmp_path / "shards" / "classes.txt").write_text("blue\nred\n")
+    with pytest.raises(ValueError, match=r"train/a\.tar, sample train1: no label; expected one of cls, txt, json"):
+        train(tmp_path / "shards", tmp_path / "stopped")
+    train(tmp_path / "shards", tmp_path / "skipped", skip_bad=True, epochs=1)
+    output = capsys.readouterr()
+    assert "skipped: " in output.err
+    assert "sample train1: no label" in output.err
+    assert "validation is INCOMPLETE: 1 of 2 videos" in output.out
+    with (tmp_path / "skipped" / "log.csv").open() as file:
+        assert [row["skipped"] for row in csv.DictReader(file)] == ["1"]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unknown_label_stops_in_one_line_even_from_a_worker(data, tmp_path, workers):
     for shard in range(2):

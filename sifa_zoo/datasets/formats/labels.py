@@ -13,6 +13,8 @@ from sifa_zoo.datasets.videos import DataError, few
 
 BY_INDEX = "index"
 _MOST_CLASSES = 100_000
+# Labels that make more classes than this and use less than one part in ten of them do not count classes.
+_MOST_SPARSE, _SPARSE = 1000, 10
 _CLASS_LISTS = ("classes.txt", "classInd.txt")
 
 
@@ -30,13 +32,21 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def number_of(label: str) -> int | None:
+    """The whole number that a label is, also as pandas writes it where a column has gaps (`3.0`); None for a name."""
+    whole, _, fraction = label.partition(".")
+    # Python refuses to convert thousands of digits; twenty are already beyond any class.
+    return int(whole[:20]) if whole.isdecimal() and not fraction.strip("0") else None
+
+
 def find_class_list(folder: Path) -> ClassList | None:
     """The class list in a folder: `classes.txt` (a name per line) or `classInd.txt` (number and name per line).
 
     Raises:
         DataError: If it cannot be used.
     """
-    file = next((folder / name for name in _CLASS_LISTS if (folder / name).is_file()), None)
+    names = [spelt for name in _CLASS_LISTS for spelt in (name, name.replace(".txt", ".TXT"))]
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
     return read_class_list(file) if file else None
 
 
@@ -85,26 +95,30 @@ class Naming:
 def name_labels(labels: Iterable[str], class_list: ClassList | None, *, are_names: bool = False) -> Naming:
     """Finds the name of each label of a data set.
 
-    Numbers are looked up in the class list; without one the names are `0`, `1` and so on up to the highest number.
+    Numbers (see `number_of`) are looked up in the class list; without one the names are `0`, `1` and so on up to the
+    highest number.
     Where labels `are_names`, as those of folders are, numbers are names like any other.
     """
     different = {label: composed(label) for label in dict.fromkeys(labels)}
-    all_numbers = bool(different) and not are_names and all(label.isdecimal() for label in different)
+    all_numbers = bool(different) and not are_names and all(number_of(label) is not None for label in different)
     if class_list is not None:
         return _by_class_list(different, class_list, all_numbers=all_numbers)
     if are_names:
         return Naming(different, {}, tuple(sorted(set(different.values()))))
     faults = {
-        label: f"labels count from 0, got {label}" for label in different if label[:1] == "-" and label[1:].isdecimal()
+        label: f"labels count from 0, got {label}"
+        for label in different
+        if label[:1] == "-" and number_of(label[1:]) is not None
     }
     if not all_numbers:
         return Naming(different, faults, tuple(sorted(set(different.values()))))
+    numbers = {label: number for label in different if (number := number_of(label)) is not None}
     faults = {
         label: f"labels count from 0 without large gaps, got {label}"
-        for label in different
-        if len(label) > 9 or int(label) >= _MOST_CLASSES
+        for label, number in numbers.items()
+        if number >= _MOST_CLASSES
     }
-    names = {label: str(int(label)) for label in different if label not in faults}  # 007 is 7
+    names = {label: str(number) for label, number in numbers.items() if label not in faults}  # 007 is 7
     highest = max((int(name) for name in names.values()), default=0)
     return Naming(names, faults, tuple(map(str, range(highest + 1))), by_number=True)
 
@@ -146,6 +160,10 @@ def place_labels(
         table = read_remap(Path(remap), class_names)
         names = {label: table.get(composed(label), table.get(name, name)) for label, name in names.items()}
         own = tuple(sorted({table.get(name, name) for name in own}))
+    elif class_names is None and naming.by_number:
+        _refuse_gaps(naming, source=source)
+    elif class_names is not None and naming.by_number and names.keys() <= set(class_names):
+        names = {label: label for label in names}  # 1.0 is a name if the model says so
     elif class_names is not None and _only_numbered(naming, class_names):
         raise DataError(
             f"the labels of {source} are numbers ({few(sorted(set(names.values()), key=int))}), but the classes are "
@@ -197,7 +215,8 @@ def _by_class_list(different: dict[str, str], class_list: ClassList, *, all_numb
     known = set(class_list.names)
     names = {label: name for label, name in different.items() if name in known}
     if all_numbers and len(names) < len(different):  # unless they are names that happen to be numbers
-        names = {label: class_list.numbers[int(label)] for label in different if int(label) in class_list.numbers}
+        numbers = {label: number_of(label) for label in different}
+        names = {label: class_list.numbers[n] for label, n in numbers.items() if n in class_list.numbers}
     least, most = min(class_list.numbers), max(class_list.numbers)
     faults = {
         label: f"label {label} is not in {class_list.file}" + (f" ({least} to {most})" if all_numbers else "")
@@ -205,6 +224,17 @@ def _by_class_list(different: dict[str, str], class_list: ClassList, *, all_numb
         if label not in names
     }
     return Naming(names, faults, class_list.names)
+
+
+def _refuse_gaps(naming: Naming, *, source: Path | str) -> None:
+    """Refuses numbers that would make many classes and leave most of them empty, as years do."""
+    num_classes, used = len(naming.class_names), sorted(set(naming.names.values()), key=int)
+    if num_classes > _MOST_SPARSE and len(used) * _SPARSE < num_classes:
+        raise DataError(
+            f"the labels of {source} are numbers ({few(used)}), which would make {num_classes:,} classes, only "
+            f"{len(used)} of them with videos: list the names of the classes in a classes.txt beside it, one per line, "
+            "even if these numbers are the names"
+        )
 
 
 def _only_numbered(naming: Naming, class_names: Sequence[str]) -> bool:
@@ -220,10 +250,11 @@ def _classes(names: Sequence[str]) -> str:
 def _by_index(naming: Naming, class_names: Sequence[str] | None, *, source: Path | str) -> dict[str, str]:
     if class_names is None:
         raise DataError(f"--remap {BY_INDEX} needs weights with class names, which the numbers count")
-    if words := [label for label in naming.names if not label.isdecimal()]:
+    numbers = {label: number_of(label) for label in naming.names}
+    if words := [label for label, number in numbers.items() if number is None]:
         raise DataError(f"--remap {BY_INDEX} needs numbers as labels, but {source} has {few(sorted(words))}")
-    if high := [label for label in naming.names if int(label) >= len(class_names)]:
-        raise DataError(
-            f"{source} has labels beyond the {_classes(class_names)}: {few(sorted(high, key=int))}; places count from 0"
-        )
-    return {label: composed(class_names[int(label)]) for label in naming.names}
+    places = {label: number for label, number in numbers.items() if number is not None}
+    if high := [label for label, place in places.items() if place >= len(class_names)]:
+        named = few(sorted(high, key=places.__getitem__))
+        raise DataError(f"{source} has labels beyond the {_classes(class_names)}: {named}; places count from 0")
+    return {label: composed(class_names[place]) for label, place in places.items()}

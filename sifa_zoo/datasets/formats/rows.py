@@ -14,7 +14,7 @@ import numpy as np
 from sifa_zoo.config import ReadConfig
 from sifa_zoo.datasets.formats.labels import ClassList, UnknownLabels, name_labels, place_labels
 from sifa_zoo.datasets.formats.text import refuse_lines
-from sifa_zoo.datasets.formats.video_files import existing_videos, real_paths
+from sifa_zoo.datasets.formats.video_files import existing_videos, hints_for_missing, real_paths
 from sifa_zoo.datasets.videos import DataError, VideoList, few
 
 
@@ -128,7 +128,8 @@ def _report_missing(rows: Rows, exists: Sequence[bool], wish: Wish) -> list[str]
     names = rows.names if rows.names is not None else rows.paths
     missing = [place for place, is_there in enumerate(exists) if not is_there]
     some = few([f"{rows.unit} {rows.numbers[place]}: {names[place]}" for place in missing])
-    text = f"{len(missing)} of {len(exists)} videos in {rows.file} do not exist: {some}"
+    hints = hints_for_missing([str(names[place]) for place in missing], rows.file.parent)
+    text = "; ".join([f"{len(missing)} of {len(exists)} videos in {rows.file} do not exist: {some}", *hints])
     if not wish.how.allow_missing or len(missing) == len(exists):
         raise DataError(text + ("" if wish.how.allow_missing else "; --allow-missing leaves them out"))
     print(f"warning: {text}; they are left out", file=sys.stderr)

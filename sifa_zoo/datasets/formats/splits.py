@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 
@@ -21,10 +21,12 @@ _ANNOTATIONS = ("annotations", "labels")
 def split_files(folder: Path, pattern: str) -> dict[str, Path]:
     """Files of a folder by split, whose name is or ends theirs, such as `kinetics_train.csv` for `*.csv`.
 
+    Upper and lower case are the same.
+
     Raises:
         DataError: If two files could be meant.
     """
-    names = sorted(name for name in fnmatch.filter(os.listdir(folder), pattern) if not name.startswith("."))
+    names = sorted(name for name in os.listdir(folder) if fnmatchcase(name.lower(), pattern) and name[0] != ".")
     files = [folder / name for name in names if (folder / name).is_file()]
     found = {}
     for split, endings in SPLITS.items():
@@ -44,9 +46,10 @@ def list_files(folder: Path) -> dict[str, Path]:
 def _find_file(files: Sequence[Path], split: str) -> Path | None:
     exact = [file for file in files if file.stem.lower() == split]
     ending = [file for file in files if file.stem.lower().endswith(tuple(f"{mark}{split}" for mark in "-_. "))]
-    if not exact and len(ending) > 1:
-        raise DataError(f"{ending[0]} and {ending[1].name} could both be meant: name the file itself")
-    return next(iter((*exact, *ending)), None)
+    found = exact or ending
+    if len(found) > 1:
+        raise DataError(f"{found[0]} and {found[1].name} could both be meant: name the file itself")
+    return found[0] if found else None
 
 
 def annotation_files(data: Path, pattern: str) -> dict[str, Path]:

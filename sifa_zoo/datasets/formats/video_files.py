@@ -107,6 +107,17 @@ def existing_videos(paths: Sequence[str]) -> list[str | None]:
     return found
 
 
+def hints_for_missing(names: Sequence[str], folder: str | os.PathLike[str] = "") -> list[str]:
+    """What names that do not exist below the folder of their list may mean: URLs, or paths as Windows writes them."""
+    hints = []
+    if any("://" in name for name in names):
+        hints.append("URLs are not opened: download the videos, and list their files")
+    if windows := [name for name in names if "\\" in name]:
+        there = [name for name in (n.replace("\\", "/") for n in windows[:_FEW]) if _exists(os.path.join(folder, name))]
+        hints.append("folders are separated by /, not by \\" + (f": {there[0]} is there" if there else ""))
+    return hints
+
+
 def real_paths(paths: Sequence[str]) -> list[str]:
     """Paths that can be compared: without links or `..` in their folders. Links to videos stay links.
 

@@ -42,6 +42,34 @@ def test_numbers_are_not_taken_for_names(disk, listed):
     assert labels(read_videos(listed("2", "0"), class_names=CLASSES, how=ReadConfig(remap="index"))) == ["jump", "walk"]
 
 
+def test_years_are_names_where_a_list_says_so(disk, listed):
+    file = listed("1999", "2005")
+    disk.refuses("would make 2,006 classes, only 2 of them with videos", file)
+    disk.write("classes.TXT", "1999\n2005\n")
+    assert read_videos(file).class_names == ("1999", "2005")
+
+
+def test_a_few_of_many_classes(listed):
+    assert len(read_videos(listed("3", "700")).class_names) == 701  # as of a part of Kinetics
+    numbers = tuple(map(str, range(3000)))
+    assert labels(read_videos(listed("1999", "2005"), class_names=numbers)) == ["1999", "2005"]  # as weights say
+
+
+@pytest.mark.parametrize("given", [("0.0", "2.0"), ("0", "2.00"), ("0.", "002")])
+def test_numbers_as_pandas_writes_them(disk, listed, given):
+    assert read_videos(listed(*given)).labels.tolist() == [0, 2]
+    assert labels(read_videos(listed(*given), class_names=CLASSES, how=ReadConfig(remap="index"))) == ["walk", "jump"]
+    assert read_videos(listed(*given), class_names=given).labels.tolist() == [0, 1]  # names, as a model says
+    disk.write("classes.txt", "walk\nrun\njump\n")
+    assert labels(read_videos(listed(*given))) == ["walk", "jump"]
+
+
+def test_versions_are_names(disk, listed):
+    assert read_videos(listed("1.0", "1.5")).class_names == ("1.0", "1.5")
+    disk.refuses("labels count from 0, got -1.0", listed("0.0", "-1.0"))
+    disk.refuses("labels count from 0 without large gaps, got 9999", listed("0", "9" * 5000))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "numbers"),
     [

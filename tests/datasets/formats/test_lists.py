@@ -56,7 +56,7 @@ def test_a_folder_of_pictures_is_no_header(disk, rows):
     assert rows(read_videos(file)) == [("video/a.mp4", "run")]
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".csv"])
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".TXT", ".CSV"])
 def test_split_lists(disk, rows, suffix):
     disk.touch("videos/a.mp4", "videos/b.mp4")
     disk.write(f"train{suffix}", "videos/a.mp4 run")
@@ -123,6 +123,14 @@ def test_many_videos_of_one_folder(disk, rows):
             r"not among the 2 classes \(run, walk\): jump \(line 2\); leave them out",
         ),
         ("a.mp4 0\nb.mp4 1", None, "1 of 2 videos in .*l.txt do not exist: line 2: b.mp4; --allow-missing"),
+        ("https://x.org/b.mp4 run\n", None, "https://x.org/b.mp4; URLs are not opened: download the videos, and list"),
+        ("c\\b.mp4 run\n", None, r"c\\b.mp4; folders are separated by /, not by \\; --allow-missing"),
+        (".\\a.mp4 run\n", None, r"folders are separated by /, not by \\: ./a.mp4 is there; --allow-missing"),
+        (
+            "a.mp4 1999\na.mp4 2005",
+            None,
+            r"numbers \(1999, 2005\), which .* 2,006 classes, only 2 .*: list .*classes.txt",
+        ),
         ("a.mp4 run\n./a.mp4 jump", None, "1 videos in .*l.txt come twice, with different labels: .*a.mp4"),
     ],
 )

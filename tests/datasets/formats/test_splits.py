@@ -14,6 +14,7 @@ from sifa_zoo.datasets.videos import DataError
         (["Train.txt", "a_train.txt", "b_train.txt"], {"train": "Train.txt"}),
         (["val.txt", "test.txt"], {"val": "val.txt", "test": "test.txt"}),
         (["test.txt"], {"val": "test.txt", "test": "test.txt"}),
+        (["train.TXT", "VAL.Txt"], {"train": "train.TXT", "val": "VAL.Txt"}),
         (["classes.txt", "restrain.txt", ".train.txt", "train.csv"], {}),
     ],
 )
@@ -27,6 +28,13 @@ def test_two_files_of_a_split_are_named(disk):
     disk.touch("a_train.txt", "b_train.txt")
     with pytest.raises(DataError, match="a_train.txt and b_train.txt could both be meant: name the file itself"):
         split_files(disk.root, "*.txt")
+
+
+def test_two_spellings_of_a_file_are_named(disk):
+    disk.touch("train.TXT", "train.txt")
+    if len(list(disk.root.iterdir())) == 2:  # on a disk that tells upper from lower case
+        with pytest.raises(DataError, match="train.TXT and train.txt could both be meant"):
+            split_files(disk.root, "*.txt")
 
 
 def test_annotations_may_lie_below(disk):

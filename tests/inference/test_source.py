@@ -11,9 +11,9 @@ import pytest
 from tiny_videos import write_video
 
 from sifa_zoo.datasets.sampling import clip_indices
+from sifa_zoo.inference.source import open_source
 from sifa_zoo.inference.stream import at_rate
 from sifa_zoo.video.load import VideoError, load_video
-from sifa_zoo.video.source import open_source
 
 
 def test_frames_are_those_of_load_video(tmp_path: Path) -> None:
