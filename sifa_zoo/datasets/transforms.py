@@ -93,7 +93,8 @@ class SeparableBlur(v2.GaussianBlur):
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """Blurs with the deviations drawn; a value may be rounded to the other side where it is half-way."""
         (width, height), sigma = self.kernel_size, params["sigma"]
-        across = F.gaussian_blur(inpt.float(), [width, 1], sigma)
+        frames = inpt.float().contiguous(memory_format=torch.channels_last)  # others take six times as long
+        across = F.gaussian_blur(frames, [width, 1], sigma)
         return F.gaussian_blur(across, [1, height], sigma).round_().to(torch.uint8)
 
 
