@@ -300,7 +300,7 @@ def main() -> None:
             result["geometric_mean"], result["minimum"] = statistics.geometric_mean(ratios), min(ratios)
             print(f"\nbest / ours, CPU: geometric mean {result['geometric_mean']:.2f}, minimum {result['minimum']:.2f}")
         if not args.no_loader:
-            result["scaling"] = scaling(Clips(paths, 256), rounds=3)
+            result["scaling"] = scaling(Clips(paths, 128), rounds=3)
             print(describe(result["scaling"]))
         if args.soak:
             result["soak_mb"] = soak(paths, args.soak)

@@ -89,7 +89,8 @@ def _run_bare(dataset: Dataset, processes: int) -> None:
 
 
 def _take(dataset: Dataset, rank: int, processes: int) -> None:
-    for index in range(rank, len(dataset), processes):  # type: ignore[arg-type]
+    length = len(dataset)  # type: ignore[arg-type]
+    for index in range(rank * length // processes, (rank + 1) * length // processes):
         dataset[index]
 
 
