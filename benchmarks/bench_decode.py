@@ -31,8 +31,9 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV is not to talk
 import av
 import numpy as np
 import torch
+from loader_scaling import describe, scaling
 from measure import benchmark_parser, machine, markdown_table, write_json
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.video import cache
@@ -245,19 +246,6 @@ class Clips(Dataset):
         return int(load_video(path, draw(path, "dense", index), SHORT_SIDE)[0, 0, 0, 0])
 
 
-def scaling(paths: list[str], clips: int) -> dict[int, float]:
-    """Clips per second with one and with two workers."""
-    rates = {}
-    for workers in (1, 2):
-        loader = DataLoader(Clips(paths, clips), batch_size=4, num_workers=workers, persistent_workers=True)
-        for _ in range(2):  # the first time starts the workers
-            start = time.perf_counter()
-            for _ in loader:
-                pass
-            rates[workers] = clips / (time.perf_counter() - start)
-    return rates
-
-
 def soak(paths: list[str], draws: int) -> list[float]:
     """Resident MB at the start (after 100 draws), in the middle and at the end."""
     marks = []
@@ -312,10 +300,8 @@ def main() -> None:
             result["geometric_mean"], result["minimum"] = statistics.geometric_mean(ratios), min(ratios)
             print(f"\nbest / ours, CPU: geometric mean {result['geometric_mean']:.2f}, minimum {result['minimum']:.2f}")
         if not args.no_loader:
-            rates = result["clips_per_second"] = scaling(paths, 256)
-            print(
-                f"loader: {rates[1]:.0f} clips/s with 1 worker, {rates[2]:.0f} with 2: {rates[2] / rates[1]:.2f} times"
-            )
+            result["scaling"] = scaling(Clips(paths, 128), rounds=3)
+            print(describe(result["scaling"]))
         if args.soak:
             result["soak_mb"] = soak(paths, args.soak)
             print(

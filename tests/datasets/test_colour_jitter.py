@@ -60,3 +60,8 @@ def test_all_steps_in_every_order(size, layout):
         assert distance.max() <= 3  # later steps stretch a difference of one level
         assert (distance > 0).float().mean() < 1e-3
     assert torch.equal(frames, before)
+
+
+def test_floats_are_left_to_torchvision():
+    settings = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+    assert torch.equal(*_both(settings, _noise(2, 16, 9) / 255, seed=0))

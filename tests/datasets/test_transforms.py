@@ -112,6 +112,11 @@ def test_blur_is_torchvisions_within_a_grey_level(sigma, size, layout):
         assert (distance > 0).float().mean() < 0.01
 
 
+def test_blur_leaves_floats_to_torchvision():
+    frames = _frames(16, 9) / 255
+    assert torch.equal(SeparableBlur(5, (1.0, 1.0))(frames), v2.GaussianBlur(5, (1.0, 1.0))(frames))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_training_is_that_of_torchvisions_plain_transforms(seed):
     augment = AugmentConfig(color_jitter_prob=0.8, grayscale_prob=0.2, blur_prob=0.5, erase_prob=0.5)
