@@ -16,7 +16,7 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.preparing import ebml
 from sifa_zoo.preparing.cut_off import why_cut_off
 from sifa_zoo.preparing.parallel_map import until_stopped
-from sifa_zoo.video.container import File, decode, find_file, frames_in_order, open_video, packets, use_one_thread
+from sifa_zoo.video.container import File, decode, find_file, frames_in_order, open_video, packets, prepare
 from sifa_zoo.video.load import VideoError, VideoInfo, load_video, video_info
 from sifa_zoo.video.reader import Video, VideoReader, open_reader
 
@@ -119,7 +119,7 @@ def _strictly_decoded(file: File, codec: str) -> Iterator[VideoFrame | None]:
     if name in av.codecs_available:
         with open_video(file) as video:
             decoder: Any = VideoCodecContext.create(name, "r")
-            use_one_thread(decoder)
+            prepare(decoder)
             for packet in chain(packets(video), [None]):  # None gets what the decoder still holds
                 frames = decode(decoder, packet)
                 num_refused += frames is None and packet is not None
