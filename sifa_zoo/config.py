@@ -227,7 +227,9 @@ class TrainConfig(AugmentConfig):
     compile: bool = _setting(False, "torch.compile the model")
     sync_bn: bool = _setting(False, "batch norm over the batches of all processes")
     fsdp: bool = _setting(False, "divide weights, gradients and optimiser state among the processes")
-    skip_bad: bool = _setting(False, "leave out videos that cannot be decoded, and count them", group="run")
+    skip_bad: bool = _setting(
+        False, "leave out videos that cannot be decoded or, in shards, have no label, and count them", group="run"
+    )
     save_every: int = _setting(0, "updates between saves, besides the one after each epoch; 0: none")
     save_minutes: float = _setting(0.0, "minutes between such saves; 0: none")
     workers: int = _setting(2, "processes that decode videos, per process that trains")

@@ -62,7 +62,7 @@ def _what_is_shown_otherwise(info: VideoInfo) -> dict[str, str]:
         "mirrored": (info.mirrored, "stored mirrored; read as players show it"),
         "anamorphic": (ratio != 1, f"pixels are {ratio:.3g} times as wide as high; read with square pixels"),
         "HDR": (info.transfer, f"{info.transfer} colours, not mapped to those of SDR: they look pale"),
-        "two video streams": (info.num_streams > 1, f"{info.num_streams}; the one that FFmpeg chooses is read"),
+        "two video streams": (info.num_streams > 1, f"of {info.num_streams}, the one that FFmpeg chooses is read"),
     }
     return {kind: text for kind, (is_so, text) in texts.items() if is_so}
 

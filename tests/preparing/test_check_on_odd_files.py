@@ -61,4 +61,4 @@ def test_hdr(tmp_path, transfer, name):
 
 def test_two_video_streams(tmp_path):
     path = _write(tmp_path / "a.mkv", streams=2)
-    assert found(path) == {"two video streams": "2; the one that FFmpeg chooses is read"}
+    assert found(path) == {"two video streams": "of 2, the one that FFmpeg chooses is read"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sifa_zoo.preparing.cut_off import why_cut_off
+from sifa_zoo.preparing.ebml import why_damaged
 from sifa_zoo.video.container import NamedBytes, find_file
 
 SHORT = {"g": "10", "bf": "2"}
@@ -144,6 +145,7 @@ def test_nonsense_is_harmless(files, name):
             data[generator.randrange(min(len(data), 4000))] = generator.randrange(256)
         data = data[: generator.randrange(1, len(data))]
         why(bytes(data))
+        why_damaged(find_file(NamedBytes(bytes(data), "clip")), threading.Event())
     why(bytes(data[:4]))
 
 
@@ -157,3 +159,10 @@ def test_files_on_disk_are_asked_like_bytes(videos: dict[str, Path]):
     stop = threading.Event()
     assert why_cut_off(find_file(videos["truncated"]), stop).startswith("the file says it has")
     assert not [name for name in sorted({*videos} - {"truncated"}) if why_cut_off(find_file(videos[name]), stop)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_structure_of_a_whole_file_is_not_broken(files, name):
+    whole = files[name]
+    for data in (whole, whole[: len(whole) * 7 // 10]):  # nor that of a cut one, which is another finding
+        assert why_damaged(find_file(NamedBytes(data, "clip")), threading.Event()) == ""

@@ -118,7 +118,7 @@ def test_a_video_whose_frames_change_size(tmp_path, write_video):
         ({"mirrored": True}, "mirrored", "stored mirrored; read as players show it"),
         ({"sample_aspect_ratio": 64 / 45}, "anamorphic", "pixels are 1.42 times as wide as high; read with square"),
         ({"transfer": "PQ"}, "HDR", "PQ colours, not mapped to those of SDR"),
-        ({"num_streams": 2}, "two video streams", "2; the one that FFmpeg chooses is read"),
+        ({"num_streams": 2}, "two video streams", "of 2, the one that FFmpeg chooses is read"),
     ],
 )
 @pytest.mark.parametrize("quick", [False, True])
