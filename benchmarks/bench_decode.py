@@ -38,7 +38,7 @@ from torch.utils.data import Dataset
 from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.video import cache
 from sifa_zoo.video.load import load_video, video_info
-from sifa_zoo.video.scaling import upright_size
+from sifa_zoo.video.scaling import Display
 
 SHORT_SIDE = 256
 DRAWS = {
@@ -197,7 +197,7 @@ def milliseconds(call: Callable[[], object]) -> tuple[float, float]:
 
 def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> dict:
     info = video_info(path)
-    size = upright_size(info.height, info.width, short_side=SHORT_SIDE)
+    size = Display().size(info.height, info.width, short_side=SHORT_SIDE)
     truth = decode_all(path)
     checked = [draw(path, kind, seed) for seed in range(3)]
     row: dict = {"file": Path(path).name, "draw": kind, "cpu_ms": {}, "wall_ms": {}, "wrong": {}}
