@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sifa_zoo.preparing.cut_off import why_cut_off
 from sifa_zoo.preparing.parallel_map import until_stopped
 from sifa_zoo.video.container import File, decode, find_file, frames_in_order, open_video, packets, prepare
 from sifa_zoo.video.load import VideoError, VideoInfo, load_video, video_info
+from sifa_zoo.video.picture_folder import list_folder, picture_size_and_format
 from sifa_zoo.video.reader import Video, VideoReader, open_reader
 
 # Decoders that refuse damage which the one that FFmpeg prefers turns into pictures without a word.
@@ -36,7 +38,7 @@ def inspect_video(video: Video, *, clip: ClipConfig, quick: bool, stop: threadin
     """
     try:
         info = video_info(video)
-        seen = _Decoded(info.num_corrupt) if quick else _decode_all(video, info, stop)
+        seen = _Decoded(info.num_frames, info.num_corrupt) if quick else _decode_all(video, info, stop)
         cut_off = _why_incomplete(video, info, stop)
         structure = "" if quick or info.container == "folder" else ebml.why_damaged(find_file(video), stop)
     except VideoError as error:
@@ -44,7 +46,7 @@ def inspect_video(video: Video, *, clip: ClipConfig, quick: bool, stop: threadin
     lacks_times = clip.fps is not None and info.container == "folder"
     found = {
         "no times": lacks_times and "a folder of pictures has no rate, which --fps needs",
-        "damaged": ", ".join(filter(None, [seen.damage(info.num_frames), structure])),
+        "damaged": ", ".join(filter(None, [seen.damage(), structure])),
         "cut off": cut_off,
         "short": not lacks_times and _why_short(info, clip),
         "variable rate": info.variable_rate and "frames are not evenly spaced; --fps samples by time",
@@ -71,15 +73,16 @@ def _what_is_shown_otherwise(info: VideoInfo) -> dict[str, str]:
 class _Decoded:
     """What decoding all frames showed."""
 
+    num_frames: int = 0  # that there are or should be
     num_corrupt: int = 0  # frames that the decoder had to guess or could not make
     num_missing: int = 0  # frames that did not come out, without a word from the decoder
     first_size: tuple[int, int] | None = None
     other_size: str = ""
 
-    def damage(self, num_frames: int) -> str:
+    def damage(self) -> str:
         """What is damaged, in words; empty if nothing is."""
         texts = {"are made of damaged data": self.num_corrupt, "do not come out of the decoder": self.num_missing}
-        return ", ".join(f"{count} of {num_frames} frames {text}" for text, count in texts.items() if count)
+        return ", ".join(f"{count} of {self.num_frames} frames {text}" for text, count in texts.items() if count)
 
     def add_size(self, number: int, height: int, width: int) -> None:
         """Notes the first frame whose size is not that of the very first."""
@@ -95,20 +98,22 @@ class _Decoded:
 def _decode_all(video: Video, info: VideoInfo, stop: threading.Event) -> _Decoded:
     seen = _Decoded()
     if info.container == "folder":
-        for number in until_stopped(range(info.num_frames), stop):
-            seen.add_size(number, *load_video(video, [number]).shape[1:3])
+        folder = list_folder(os.fspath(video))  # type: ignore[arg-type]
+        for number, name in enumerate(until_stopped(folder.names, stop)):
+            load_video(video, [number])
+            seen.add_size(number, *picture_size_and_format(folder.path, name)[0])
         return seen
     file = find_file(video)
-    num_frames = 0
-    for frame in until_stopped(_strictly_decoded(file, info.codec), stop):
+    for number, frame in enumerate(until_stopped(_strictly_decoded(file, info.codec), stop)):
+        seen.num_frames += 1
         seen.num_corrupt += frame is None or frame.is_corrupt
         if frame is not None:
-            seen.add_size(num_frames, frame.height, frame.width)
-            num_frames += 1
+            seen.add_size(number, frame.height, frame.width)
     if info.codec in _ONE_FRAME_PER_PACKET:
         with open_video(file) as opened:
             num_shown = sum(not packet.is_discard for packet in until_stopped(packets(opened), stop))
-        seen.num_missing = max(0, num_shown - num_frames - seen.num_corrupt)
+        seen.num_missing = max(0, num_shown - seen.num_frames)
+        seen.num_frames += seen.num_missing
     return seen
 
 

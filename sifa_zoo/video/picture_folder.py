@@ -83,12 +83,21 @@ def _list_folder(path: str, mtime_ns: int) -> Folder:
     if not names:
         raise VideoError(f"{path}: is a folder without pictures, expected a video file or a folder of pictures")
     names.sort(key=_last_number)
-    with _explained(path, names[0]), Image.open(os.path.join(path, names[0])) as image:
+    size, codec = picture_size_and_format(path, names[0])
+    return Folder(path, tuple(names), size, codec, num_bytes)
+
+
+def picture_size_and_format(path: str, name: str) -> tuple[tuple[int, int], str]:
+    """Height and width of a picture, upright, and its format in small letters.
+
+    Raises:
+        VideoError: If it cannot be read.
+    """
+    with _explained(path, name), Image.open(os.path.join(path, name)) as image:
         width, height = image.size
         if image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS:
             width, height = height, width
-        codec = (image.format or "").lower()
-    return Folder(path, tuple(names), (height, width), codec, num_bytes)
+        return (height, width), (image.format or "").lower()
 
 
 def _last_number(name: str) -> tuple[int, str]:

@@ -62,7 +62,7 @@ def test_what_cannot_be_decoded_stops_training(not_videos, name, reason, quick):
 
 def test_a_quick_check_does_not_decode_the_rest(videos, monkeypatch):
     monkeypatch.setattr("sifa_zoo.preparing.inspection._decode_all", None)
-    assert kinds(videos["damaged"], quick=True) == {}
+    assert kinds(videos["long_gop"], quick=True) == {}
 
 
 def test_what_is_short_depends_on_the_clip(videos):

@@ -62,7 +62,7 @@ def test_bytes_inserted_into_matroska_break_its_structure(videos, tmp_path):
     place = clusters + (len(data) - clusters) // 3
     (tmp_path / "a.mkv").write_bytes(data[:place] + b"0123456" + data[place:])
     assert "the structure of the file breaks at byte " in found(tmp_path / "a.mkv")["damaged"]
-    assert "damaged" not in found(tmp_path / "a.mkv", quick=True)
+    assert "breaks" not in found(tmp_path / "a.mkv", quick=True).get("damaged", "")
 
 
 def test_zeros_within_a_cluster_break_its_structure(videos, tmp_path):
