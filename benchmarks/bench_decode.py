@@ -11,6 +11,8 @@ decode than like its own; ours must equal its own bit for bit.
 
 Besides the videos given, others are written: MPEG-4 in AVI, H.264 with long and short groups, with and without
 B-frames, 240p to 1080p. Readers that are not installed are named and left out.
+
+Last comes what a second process adds to the loader, to bare processes and to arithmetic; see loader_scaling.py.
 """
 
 from __future__ import annotations
