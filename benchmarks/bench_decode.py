@@ -39,8 +39,10 @@ from torch.utils.data import Dataset
 
 from sifa_zoo.datasets.sampling import clip_indices
 from sifa_zoo.video import cache
+from sifa_zoo.video.cache import find_index
+from sifa_zoo.video.container import find_file
 from sifa_zoo.video.load import load_video, video_info
-from sifa_zoo.video.scaling import Display
+from sifa_zoo.video.scaling import Display, Scaler
 
 SHORT_SIDE = 256
 DRAWS = {
@@ -163,11 +165,14 @@ def write_video(path: Path, codec: str, size: tuple[int, int], num_frames: int, 
         container.mux(stream.encode())
 
 
-def decode_all(path: str) -> list[np.ndarray]:
+def decode_all(path: str, display: Display) -> list[np.ndarray]:
+    """All frames in order, as players show them with that display; as stored, with the usual one."""
+    scaler = Scaler()
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        return [frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(stream)]
+        frames = container.decode(stream)
+        return [scaler.to_rgb(frame, display.size(frame.height, frame.width), display).copy() for frame in frames]
 
 
 def draw(path: str, kind: str, seed: int) -> list[int]:
@@ -200,18 +205,23 @@ def milliseconds(call: Callable[[], object]) -> tuple[float, float]:
 def measure(path: str, kind: str, readers: dict[str, Reader], rounds: int) -> dict:
     info = video_info(path)
     size = Display().size(info.height, info.width, short_side=SHORT_SIDE)
-    truth = decode_all(path)
+    truth, display = decode_all(path, Display()), find_index(find_file(path)).display
+    shown = truth if display == Display() else decode_all(path, display)
     checked = [draw(path, kind, seed) for seed in range(3)]
     row: dict = {"file": Path(path).name, "draw": kind, "cpu_ms": {}, "wall_ms": {}, "wrong": {}}
     works = {}
     for name, read in readers.items():
         try:
-            row["wrong"][name] = count_wrong(read, truth, path, checked, exact=name == "ours" and not info.rotation)
+            row["wrong"][name] = (
+                count_wrong(read, shown, path, checked, exact=True)
+                if name == "ours"
+                else count_wrong(read, truth, path, checked, exact=False)
+            )
             works[name] = read
         except Exception as error:  # whatever a reader raises at an odd file
             row["wrong"][name] = f"failed: {str(error).splitlines()[0][:80]}"
     row["asked"] = sum(map(len, checked))
-    del truth
+    del truth, shown
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for seed in range(rounds):
         frames = draw(path, kind, seed)

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def scaling(clips: Dataset, *, rounds: int) -> dict[str, dict[str, Any]]:
     """Items per second and CPU milliseconds per item with one and two processes, and the gain of the second."""
     works: dict[str, tuple[Dataset, Callable[[Dataset, int], None]]] = {
         "loader": (clips, _load),
+        "loader, 16 batches ahead": (clips, partial(_load, ahead=16)),
         "bare processes": (clips, _run_bare),
         "arithmetic": (Arithmetic(100), _run_bare),
     }
@@ -74,8 +76,9 @@ def _measure(dataset: Dataset, work: Callable[[Dataset, int], None], processes: 
     return {"rate": length / seconds, "cpu_ms": 1e3 * own / length, "others": max(0.0, busy - own) / seconds}
 
 
-def _load(dataset: Dataset, workers: int) -> None:
-    for _ in DataLoader(dataset, batch_size=4, num_workers=workers):
+def _load(dataset: Dataset, workers: int, *, ahead: int = 2) -> None:
+    """Two batches ahead is PyTorch's default. Batches come in turn, so a slow one stops whoever is that far ahead."""
+    for _ in DataLoader(dataset, batch_size=4, num_workers=workers, prefetch_factor=ahead):
         pass
 
 

@@ -35,7 +35,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", metavar="DATA", help="validation videos, if DATA has none")
     model_help = "compare the speed of decoding with that of training this model; clips are cut as it takes them"
     parser.add_argument("--model", metavar="NAME", help=model_help)
-    parser.add_argument("--quick", action="store_true", help="decode only the first frame of each video")
+    parser.add_argument("--quick", action="store_true", help="decode no more than numbering frames needs")
     parser.add_argument("--csv", metavar="FILE", help="write all findings to a table")
     parser.add_argument("--workers", type=positive_int, metavar="N", help="videos at a time (default: one per core)")
     parser.add_argument(

@@ -61,6 +61,7 @@ class Index:
     key_frames: np.ndarray = field(repr=False)  # for each of them the first frame that is right from there on
     frame_packets: np.ndarray = field(repr=False)  # the packet that gives each frame
     frame_times: np.ndarray = field(repr=False)  # in units of `time_base`, or NO_TIME
+    num_decoded: int = 0  # frames decoded from the start by reads that did not reach the end
 
     @property
     def num_frames(self) -> int:

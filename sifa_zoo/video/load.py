@@ -1,4 +1,4 @@
-"""Reads frames of a video by number: exact, upright, RGB, resized in the same pass. Uses PyAV.
+"""Reads frames of a video by number: exact, as players show them, RGB, resized in the same pass. Uses PyAV.
 
 Frame number i is the i-th frame that a single-threaded decoder puts out; headers, durations and rates are not trusted.
 How a frame is reached is said in `reader`.
@@ -23,7 +23,7 @@ class Frames:
     """Frames of a video.
 
     Attributes:
-        images: uint8 `(T, H, W, 3)`, RGB, upright.
+        images: uint8 `(T, H, W, 3)`, RGB, as players show them.
         numbers: int64 `(T,)`, their numbers in the video; numbers beyond the end became that of the last frame.
         pts_seconds: float64 `(T,)`, when each is shown; NaN where the file does not say.
     """
@@ -39,11 +39,11 @@ def load_video(path: Video, frames: Sequence[int] | None = None, short_side: int
     Args:
         path: The video file, a folder of pictures, or the bytes of a video file (as `NamedBytes`, errors name them).
         frames: Frame numbers in any order, repeats allowed; numbers beyond the end give the last frame. None: all.
-        short_side: Resize so that the shorter side has this many pixels, keeping the aspect ratio. None: as stored.
+        short_side: Resize so that the shorter side has this many pixels, keeping the aspect ratio. None: as shown.
 
     Returns:
-        uint8 `(T, H, W, 3)`, RGB, upright. If the size changes within the video, all frames get the size of the first
-        one asked for.
+        uint8 `(T, H, W, 3)`, RGB, as players show them: cropped, with square pixels, upright. If the size changes within
+        the video, all frames get the size of its first one.
 
     Raises:
         VideoError: If the file is missing, is not a video, or no frame of it can be decoded.

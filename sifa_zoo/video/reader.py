@@ -112,6 +112,11 @@ class VideoReader:
         numbers = range(self.num_frames) if wanted is None else wanted
         index = self.index
         size = index.display.size(*index.stored_size, short_side=short_side)
+        if not index.known and numbers:
+            # The whole file is decoded once reads from its start, taken together, would cost as much.
+            index.num_decoded += max(numbers)
+            if index.num_decoded > len(index.sizes):
+                self.known_index()
         for lead in _LEADS:
             canvas = Canvas(numbers, size=size, display=index.display, num_frames=len(index.frame_packets))
             try:

@@ -98,6 +98,13 @@ def test_other_files_are_read_at_random_after_a_whole_pass(videos, name, way):
     assert access(videos[name]) == way
 
 
+def test_reads_from_the_start_end_when_they_cost_as_much_as_the_whole(videos):
+    truth = decode_all(videos["vp9"])
+    for number, way in ((15, "not known"), (20, "not known"), (9, "direct"), (12, "direct")):
+        np.testing.assert_array_equal(load_video(videos["vp9"], [number])[0], truth[number])
+        assert access(videos["vp9"]) == way
+
+
 @pytest.mark.parametrize("name", ["mpeg2_in_avi", "transport_stream", "program_stream", "flv", "short_gop"])
 def test_few_packets_are_decoded_for_a_late_frame(videos, name, monkeypatch):
     video_info(videos[name])
