@@ -4,11 +4,13 @@ import csv
 import os
 import shutil
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import unusual_display as unusual
 
 from sifa_zoo.config import ResizeConfig
 from sifa_zoo.datasets.formats.table import write_table
@@ -91,6 +93,29 @@ def test_a_copy_has_the_same_colours(tmp_path, rotate_video, pixels, colorspace,
     resize_video(source, tmp_path / "copy.mp4", ResizeConfig(short_side=64, crf=5))
     frame, expected = load_video(tmp_path / "copy.mp4", [1])[0], load_video(source, [1])[0]
     assert np.abs(frame.astype(int) - expected)[8:-8:16, 8:-8:16].max() <= 3
+
+
+def shown_otherwise(folder, kind):
+    """A video that players do not show as it is stored."""
+    plain = unusual.write(folder / "plain.mp4")
+    if kind == "anamorphic":
+        return unusual.write(folder / "wide.mp4", unusual.Encoding(sample_aspect_ratio=Fraction(3, 2)))
+    if kind == "cut":
+        plain = unusual.add_clean_aperture(plain, folder / "cut.mp4", (14, 6, 6, 10))
+    if kind == "rotation in keyframes":
+        return unusual.write_rotation_in_keyframes(folder / "turned.ts")
+    return unusual.orient(plain, folder / "mirrored.mp4", "+0+1+1+0")
+
+
+@pytest.mark.parametrize("kind", ["mirrored", "anamorphic", "cut", "rotation in keyframes"])
+def test_a_copy_is_what_players_show(tmp_path, kind):
+    source = shown_otherwise(tmp_path, kind)
+    resize_video(source, tmp_path / "copy.mp4", ResizeConfig(short_side=4096, crf=5))
+    copied, info = load_video(tmp_path / "copy.mp4"), video_info(tmp_path / "copy.mp4")
+    shown = load_video(source)
+    assert copied.shape == shown.shape
+    assert np.abs(copied.astype(int) - shown).mean() < 6
+    assert (info.rotation, info.mirrored, info.sample_aspect_ratio) == (0, False, 1)
 
 
 def test_frames_that_damage_took_away_shift_no_times(videos, tmp_path, monkeypatch):
