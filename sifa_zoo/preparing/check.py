@@ -56,7 +56,7 @@ def check_files(
         split: The name of their split, for the findings.
         clip: How clips will be cut; videos too short for one are reported.
         workers: Videos at a time.
-        quick: Read every packet, but decode only the first frame: much faster, but misses damage further on.
+        quick: Read every packet, but decode no more than numbering frames needs: misses damage further on.
     """
 
     def inspect(path: str, stop: threading.Event) -> dict[str, str]:

@@ -33,7 +33,7 @@ def inspect_video(video: Video, *, clip: ClipConfig, quick: bool, stop: threadin
     Args:
         video: What to look at.
         clip: How clips will be cut; videos too short for one are reported.
-        quick: Read every packet, but decode only the first frame: much faster, but misses damage further on.
+        quick: Read every packet, but decode no more than numbering frames needs: misses damage further on.
         stop: Ends the work with `Stopped`.
     """
     try:
