@@ -131,7 +131,7 @@ def write_two_streams(path: Path, small: np.ndarray, large: np.ndarray) -> Path:
     encoding = Encoding()
     with av.open(str(path), "w") as container:
         streams = [encoding.add_to(container, *images.shape[1:3]) for images in (small, large)]
-        streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
+        streams[0].disposition, streams[1].disposition = 0, Disposition.default.value
         for stream, images in zip(streams, (small, large), strict=True):
             for frame in [*encoding.frames(images), None]:
                 container.mux(stream.encode(frame))
