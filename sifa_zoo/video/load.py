@@ -42,8 +42,9 @@ def load_video(path: Video, frames: Sequence[int] | None = None, short_side: int
         short_side: Resize so that the shorter side has this many pixels, keeping the aspect ratio. None: as shown.
 
     Returns:
-        uint8 `(T, H, W, 3)`, RGB, as players show them: cropped, with square pixels, upright. If the size changes within
-        the video, all frames get the size of its first one.
+        uint8 `(T, H, W, 3)`, RGB, as players show them: cropped, with square pixels, upright. If the size changes
+        within the video, all frames get the size of its first one.
+
 
     Raises:
         VideoError: If the file is missing, is not a video, or no frame of it can be decoded.
