@@ -45,7 +45,6 @@ def load_video(path: Video, frames: Sequence[int] | None = None, short_side: int
         uint8 `(T, H, W, 3)`, RGB, as players show them: cropped, with square pixels, upright. If the size changes
         within the video, all frames get the size of its first one.
 
-
     Raises:
         VideoError: If the file is missing, is not a video, or no frame of it can be decoded.
         ValueError: If a frame number is negative or `short_side` is less than 1.
