@@ -81,6 +81,8 @@ class Display:
         """The part of a stored frame that is shown; as RGB if that is not all of it."""
         if self.crop == _WHOLE:
             return frame
+        if self.crop[0] + self.crop[2] >= frame.width or self.crop[1] + self.crop[3] >= frame.height:
+            return frame  # smaller than the first one, for which the crop was meant
         left, top, right, bottom = self.crop
         picture: Any = frame.to_ndarray(format="rgb24", threads=1)
         part = np.ascontiguousarray(picture[top : frame.height - bottom, left : frame.width - right])
