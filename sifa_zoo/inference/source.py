@@ -1,4 +1,8 @@
-"""A video read once, in order, in constant memory: a file of any length, a camera, a URL, standard input."""
+"""A video read in order, in constant memory: a file of any length, a camera, a URL, standard input.
+
+Cameras, URLs, standard input, MP4 and Matroska are decoded once. The times of other files are known only after a decode
+of the whole file, which their index may have had before.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Told by: the sizes of boxes in MP4 and MOV; those of RIFF chunks in AVI, and its index of indices; in Matroska and WebM
 the size of the segment or, where it is not known, that of its parts, the places that its tables name, and its duration.
-MPEG-TS and PS, raw streams and GIF do not tell.
+MPEG-TS and PS, raw streams and GIF do not tell; FLV, ASF and others are not looked at.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from sifa_zoo.preparing import ebml
 from sifa_zoo.preparing.cut_off import why_cut_off
 from sifa_zoo.preparing.parallel_map import until_stopped
 from sifa_zoo.video.container import File, decode, find_file, frames_in_order, open_video, packets, prepare
-from sifa_zoo.video.load import VideoError, VideoInfo, load_video, video_info
-from sifa_zoo.video.picture_folder import list_folder, picture_size_and_format
-from sifa_zoo.video.reader import Video, VideoReader, open_reader
+from sifa_zoo.video.load import VideoError, VideoInfo, video_info
+from sifa_zoo.video.picture_folder import picture_size_and_format
+from sifa_zoo.video.reader import FolderReader, Video, VideoReader, open_reader
 
 # Decoders that refuse damage which the one that FFmpeg prefers turns into pictures without a word.
 _STRICT_DECODERS = {"vp9": "libvpx-vp9"}
@@ -98,10 +97,11 @@ class _Decoded:
 def _decode_all(video: Video, info: VideoInfo, stop: threading.Event) -> _Decoded:
     seen = _Decoded()
     if info.container == "folder":
-        folder = list_folder(os.fspath(video))  # type: ignore[arg-type]
-        for number, name in enumerate(until_stopped(folder.names, stop)):
-            load_video(video, [number])
-            seen.add_size(number, *picture_size_and_format(folder.path, name)[0])
+        reader = open_reader(video)
+        assert isinstance(reader, FolderReader)
+        for number, name in enumerate(until_stopped(reader.folder.names, stop)):
+            reader.images([number], None)
+            seen.add_size(number, *picture_size_and_format(reader.name, name)[0])
         return seen
     file = find_file(video)
     for number, frame in enumerate(until_stopped(_strictly_decoded(file, info.codec), stop)):

@@ -31,13 +31,12 @@ from sifa_zoo.preparing.parallel_map import parallel_dict, until_stopped
 from sifa_zoo.video.cache import find_index
 from sifa_zoo.video.container import find_file, frames_in_order
 from sifa_zoo.video.load import VideoError, VideoInfo, frame_times, video_info
-from sifa_zoo.video.scaling import Display
+from sifa_zoo.video.scaling import COLOR_ATTRIBUTES, Display, map_planes
 from sifa_zoo.video.scan import TIMED_FORMATS, build_index
 
 _SETTINGS = "resize.json"
 _TICK = Fraction(1, 90_000)  # seconds; frames last whole numbers of it at all usual rates but 23.976
 _NO_RATE = 25.0  # frames per second, assumed for a file that does not say
-_COLORS = ("color_range", "colorspace", "color_primaries", "color_trc")
 # Without b-pyramid no frame refers to a B-frame, so readers can leave out those that they do not want.
 _X264 = {"preset": "veryfast", "bf": "3", "x264-params": "b-pyramid=none:log-level=none", "threads": "1"}
 
@@ -128,7 +127,7 @@ def _encode(source: Path, target: Path, *, config: ResizeConfig, stop: threading
         for count, (frame, pts) in enumerate(until_stopped(frames, stop), 1):
             upright = _reformat(frame, size, reformatter, display)
             if count == 1:
-                for name in _COLORS:
+                for name in COLOR_ATTRIBUTES:
                     setattr(stream.codec_context, name, getattr(upright, name))
             upright.pts, upright.time_base = round(clock.seconds(count - 1, pts) * _TICK.denominator), _TICK
             container.mux(stream.encode(upright))
@@ -170,13 +169,7 @@ def _reformat(
     )
     if not (display.rotation or display.mirrored):
         return resized
-    planes = np.split(resized.to_ndarray().ravel(), [height * width, height * width * 5 // 4])
-    shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
-    turned = [display.turn(plane.reshape(shape)).ravel() for plane, shape in zip(planes, shapes, strict=True)]
-    upright = av.VideoFrame.from_ndarray(np.concatenate(turned).reshape(-1, size[1]), format="yuv420p")
-    for name in _COLORS:
-        setattr(upright, name, getattr(resized, name))
-    return upright
+    return map_planes(resized, lambda plane, _: display.turn(plane))
 
 
 def _copied_size(height: int, width: int, short_side: int) -> tuple[int, int]:

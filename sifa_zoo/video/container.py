@@ -12,9 +12,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import av
@@ -34,6 +34,7 @@ SEEK_BY_BYTE = ("mpegts", "mpeg")
 # Attributes of decoders: one thread, and cropping to the pixel.
 ATTRIBUTES: dict[str, Any] = {"thread_type": "NONE", "thread_count": 1, "flags": Flags.unaligned}
 REPORT_DAMAGE = {"err_detect": "explode"}  # option of decoders: raise where they would conceal
+_NUM_PROBED = 1000  # packets by which to see whether streams are empty
 _DEFAULT_BONUS = 5_000_000  # pixels by which a stream may be smaller than others and be chosen as the default
 # AVFMT_FLAG_GENPTS, which PyAV sets: FFmpeg would make up missing times, and not as ffprobe does.
 _GENERATE_TIMES = 1
@@ -130,13 +131,7 @@ def open_video(file: File) -> Iterator[OpenVideo]:
     """
     path = file.path
     try:
-        # `file:` keeps FFmpeg from taking a name with a colon for a protocol; the whitelist keeps playlists offline.
-        container = av.open(
-            f"file:{path}" if file.data is None else io.BytesIO(file.data),
-            mode="r",
-            options={"protocol_whitelist": "file"},
-            metadata_errors="replace",
-        )
+        container = _open_container(file)
     except FFmpegError as error:
         raise VideoError(f"{path}: {_why_unreadable(file, error)}") from error
     with container:
@@ -148,9 +143,13 @@ def open_video(file: File) -> Iterator[OpenVideo]:
         if container.format.name == "tty":
             raise VideoError(f"{path}: not a video, but text")
         streams = video_streams(container)
+        if len(streams) > 1:
+            filled = _filled_streams(file)
+            streams.sort(key=lambda stream: stream.index not in filled)
         if not streams:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            kinds = kinds.replace("video", "a cover picture")
+            if not container.streams:
+                raise VideoError(f"{path}: nothing in it can be read, its index is damaged")
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})).replace("video", "a cover picture")
             raise VideoError(f"{path}: no video stream, the file holds only {kinds}")
         stream = streams[0]
         if stream.codec_context is None:
@@ -160,8 +159,28 @@ def open_video(file: File) -> Iterator[OpenVideo]:
         yield OpenVideo(container, stream, len(streams), crop)
 
 
+def _open_container(file: File) -> InputContainer:
+    # `file:` keeps FFmpeg from taking a name with a colon for a protocol; the whitelist keeps playlists offline.
+    return av.open(
+        f"file:{file.path}" if file.data is None else io.BytesIO(file.data),
+        mode="r",
+        options={"protocol_whitelist": "file"},
+        metadata_errors="replace",
+    )
+
+
+def _filled_streams(file: File) -> set[int]:
+    """The video streams that have packets among the first ones; FFmpeg prefers them."""
+    filled = set()
+    with _open_container(file) as container, suppress(FFmpegError):
+        for packet in islice(container.demux(*container.streams.video), _NUM_PROBED):
+            if packet.size:
+                filled.add(packet.stream_index)
+    return filled
+
+
 def video_streams(container: InputContainer) -> list[VideoStream]:
-    """The video streams, without cover pictures, beginning with FFmpeg's choice: the default, or else the largest."""
+    """The video streams, without cover pictures; FFmpeg prefers the default one, or else the largest."""
 
     def score(stream: VideoStream) -> int:
         size = 0 if stream.codec_context is None else stream.height * stream.width

@@ -1,8 +1,8 @@
 """Tells by the headers of an H.264 stream whether any of it is missing, without decoding a picture.
 
 Reference pictures are numbered (`frame_num`), so a lost one leaves a gap. Nor does a whole stream have headers that
-cannot be read, three zeros in a row, or a picture of fewer slices than the others. A decoder that gets a whole stream
-need not conceal anything: what it makes of a picture depends on that picture and its references alone.
+cannot be read, or three zeros in a row. A decoder that gets a whole stream need not conceal anything: what it makes of
+a picture depends on that picture and its references alone. Rare ways to number pictures count as missing something.
 
 Source: ITU-T H.264, 7.3 (syntax), 7.4.3 (`frame_num`), Annex B (start codes); ISO/IEC 14496-15 (avcC).
 """
@@ -66,18 +66,17 @@ class H264Headers:
 
     Args:
         extradata: Parameter sets as FFmpeg has them. In an avcC box they also tell that packets give the length of
-            each unit; otherwise units begin with start codes. None for a stream of another codec.
+            each unit; otherwise units begin with start codes.
 
     Attributes:
         whole: Whether nothing was found to be missing so far.
-        proven: Whether headers were read and show, besides, that each packet gives one frame, which damage within it
-            does not carry on to frames without reference to it. FFmpeg's decoder does carry it on without CABAC.
+        proven: Whether, besides, each packet gives one frame, of as many slices as the others, so that none of these is
+            missing, and with CABAC: without, FFmpeg carries damage on to frames that do not refer to it.
         orders: For each packet the number of its IDR picture, and its own place in the order of presentation after it.
     """
 
-    def __init__(self, extradata: bytes | None) -> None:
-        self.whole = True
-        self.proven = extradata is not None
+    def __init__(self, extradata: bytes) -> None:
+        self.whole = self.proven = True
         self.orders: list[tuple[int, int]] = []
         self._length_size = 0
         self._sequences: dict[int, _Sequence] = {}
@@ -87,17 +86,17 @@ class H264Headers:
         self._order = 0  # of the last reference
         self._num_idr = 0
         self._num_slices = 0  # of each picture
-        if extradata is not None and extradata[:1] == b"\1":
+        if extradata[:1] == b"\1":
             self._length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 else 4
             self._follow(_in_box(extradata))
         else:
-            self._follow(_after_start_codes(extradata or b""))
+            self._follow(_after_start_codes(extradata))
 
     def add(self, packet: bytes) -> None:
         """Takes note of the next packet."""
         if self.whole:
             pictures = self._follow(split_units(packet, self._length_size))
-            self.proven &= self.whole and pictures == 1
+            self.proven &= pictures == 1
 
     def _follow(self, units: Iterator[bytes]) -> int:
         """Reads units; returns how many pictures they hold, a field counting as two, since it needs another."""
@@ -120,7 +119,7 @@ class H264Headers:
             self.whole = self.proven = False
             return 0
         self._num_slices = self._num_slices or sum(counts[:1])
-        self.whole = all(count == self._num_slices for count in counts)
+        self.proven &= all(count == self._num_slices for count in counts)
         return len(counts) + bool(picture and picture.field)
 
     def _read(self, unit: bytes) -> tuple[bool, _Header] | None:
@@ -252,7 +251,7 @@ def _read_sequence(bits: _Bits) -> tuple[int, _Sequence]:
     frame_num_bits = bits.number(12) + 4
     order_type = bits.number(2)
     if order_type == 1:
-        raise FaultyError  # a way to number pictures that no encoder takes
+        raise FaultyError  # order told by differences from a cycle
     order_bits = 0 if order_type else bits.number(12) + 4
     bits.number(16), bits.take(), bits.number(), bits.number()
     return identity, _Sequence(bool(chroma), frame_num_bits, order_bits, bool(bits.take()))
@@ -287,7 +286,7 @@ def _read_slice(unit: bytes, sequences: dict[int, _Sequence], pictures: dict[int
     is_idr, is_reference = unit[0] & 31 == _IDR, bool(unit[0] & 0x60)
     is_first, kind = not bits.number(), bits.number(9) % 5
     if kind > _I or (is_idr and kind != _I):
-        raise FaultyError  # the extended profile, which nobody uses, or an IDR picture with references
+        raise FaultyError  # the extended profile, or an IDR picture with references
     picture = pictures[bits.number(255)]
     sequence = sequences[picture.sequence]
     number = bits.take(sequence.frame_num_bits)
@@ -344,6 +343,6 @@ def _skip_marking(bits: _Bits, *, is_idr: bool) -> None:
     elif bits.take():
         while operation := bits.number(6):
             if operation == 5:
-                raise FaultyError  # numbers start anew, which is rarely done without an IDR picture
+                raise FaultyError  # numbers start anew without an IDR picture
             for _ in range(2 if operation == 3 else 1):
                 bits.number()

@@ -173,17 +173,22 @@ def read_packets(
 def _continued(times: np.ndarray, time_base: tuple[int, int], container: str) -> np.ndarray:
     """Times that do not fall: where the clock is set back, as in files joined byte for byte, it continues instead.
 
-    Formats for broadcast may set it ahead, too. Small falls are rounding, or mistakes of whoever wrote the file.
+    Formats for broadcast may set it ahead, too. Small falls are rounding, or mistakes of whoever wrote the file, and so is
+    a single time that the next one belies.
     """
     known = np.flatnonzero(times != NO_TIME)
-    steps = np.diff(times[known])
-    seconds = steps * time_base[0] / time_base[1]
-    broken = seconds < -MOST_BACK
+    own = times[known]
+    back, ahead = (seconds * time_base[1] / time_base[0] for seconds in (MOST_BACK, _MOST_AHEAD))
+    before, time, after = own[:-2], own[1:-1], own[2:]
+    stray = (before <= after) & (after - before <= ahead) & ((time < before - back) | (time > after + back))
+    time[stray] = (before + (after - before) // 2)[stray]
+    steps = np.diff(own)
+    broken = steps < -back
     if container in SEEK_BY_BYTE:
-        broken |= seconds > _MOST_AHEAD
+        broken |= steps > ahead
     steps[broken] = np.median(steps[steps > 0]) if (steps > 0).any() else 0
     continued = times.copy()
-    continued[known[1:]] = times[known[:1]] + np.cumsum(steps)
+    continued[known[1:]] = own[:1] + np.cumsum(steps)
     continued[known] = np.maximum.accumulate(continued[known])
     return continued
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from sifa_zoo.video.container import OpenVideo
 # Scaled in their own format and then made RGB, in a third of the time that doing both at once takes.
 _SCALED_FIRST = ("yuv420p", "yuvj420p")
 _HOW: Any = {"interpolation": Interpolation.BILINEAR, "threads": 1}  # without `threads` it would start its own
+COLOR_ATTRIBUTES = ("color_range", "colorspace", "color_primaries", "color_trc")
 _WHOLE = (0, 0, 0, 0)
 _MOST_STRETCH = 10  # a pixel that is said to be longer is taken for an error
 
@@ -78,19 +79,41 @@ class Display:
         return round(height * short_side / width), short_side
 
     def cut(self, frame: VideoFrame) -> VideoFrame:
-        """The part of a stored frame that is shown; as RGB if that is not all of it."""
-        if self.crop == _WHOLE:
-            return frame
-        if self.crop[0] + self.crop[2] >= frame.width or self.crop[1] + self.crop[3] >= frame.height:
-            return frame  # smaller than the first one, for which the crop was meant
+        """The part of a stored frame that is shown; as RGB, if it cannot be cut out in the frame's own format."""
         left, top, right, bottom = self.crop
-        picture: Any = frame.to_ndarray(format="rgb24", threads=1)
-        part = np.ascontiguousarray(picture[top : frame.height - bottom, left : frame.width - right])
-        return VideoFrame.from_ndarray(part, format="rgb24")
+        rows, columns = slice(top, frame.height - bottom), slice(left, frame.width - right)
+        if self.crop == _WHOLE or rows.start >= rows.stop or columns.start >= columns.stop:
+            return frame  # also one smaller than the first, for which the crop was meant
+        if frame.format.name not in _SCALED_FIRST or any(side % 2 for side in (*self.crop, frame.height, frame.width)):
+            picture: Any = frame.to_ndarray(format="rgb24", threads=1)
+            return VideoFrame.from_ndarray(np.ascontiguousarray(picture[rows, columns]), format="rgb24")
+        return map_planes(frame, lambda plane, step: plane[_every(step, rows), _every(step, columns)])
 
     def turn(self, picture: np.ndarray) -> np.ndarray:
         """A stored picture `(H, W, ...)` as it is shown, without being stretched."""
         return np.rot90(picture[:, ::-1] if self.mirrored else picture, self.rotation // 90)
+
+
+def map_planes(frame: VideoFrame, change: Callable[[np.ndarray, int], np.ndarray]) -> VideoFrame:
+    """A 4:2:0 frame of even size, of which each plane `(H, W)` is changed; its colours mean the same.
+
+    `change` is given a plane and how many pixels one of its values stands for in each direction.
+    """
+    height, width = frame.height, frame.width
+    planes = np.split(frame.to_ndarray().ravel(), [height * width, height * width * 5 // 4])
+    changed = [
+        change(plane.reshape(height // step, width // step), step)
+        for plane, step in zip(planes, (1, 2, 2), strict=True)
+    ]
+    stacked = np.concatenate([plane.ravel() for plane in changed]).reshape(-1, changed[0].shape[1])
+    result = VideoFrame.from_ndarray(stacked, format=frame.format.name)
+    for name in COLOR_ATTRIBUTES:
+        setattr(result, name, getattr(frame, name))
+    return result
+
+
+def _every(step: int, pixels: slice) -> slice:
+    return slice(pixels.start // step, pixels.stop // step)
 
 
 @dataclass
@@ -120,7 +143,7 @@ class Canvas:
     """The array to fill: each wanted frame is converted once and put in all its places.
 
     Args:
-        wanted: Frame numbers, at least one.
+        wanted: Frame numbers.
         size: Height and width of the array.
         display: How the frames are shown.
         num_frames: Of the video; numbers beyond stand for the last one. 0 if it is not known.

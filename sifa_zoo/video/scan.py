@@ -64,7 +64,9 @@ def build_index(file: File) -> Index:
         display = Display.of(first, video)
         in_place = table.plain and min(table.places) >= 0
         own_settings = _matching_settings(settings, table, data) if in_place else None
-    frames = _frames_by_times(table) if container in TIMED_FORMATS and table.h264.proven else None
+    headers = table.h264
+    countable = headers is not None and headers.proven and container in TIMED_FORMATS
+    frames = _frames_by_times(table) if countable else None
     known = frames is not None
     frame_packets, frame_times, key_frames = frames or 3 * [np.zeros(0, np.int64)]
     seekable = known or (table.plain and container in SEEK_BY_BYTE)
@@ -86,7 +88,7 @@ def build_index(file: File) -> Index:
         time_base=time_base,
         access=access,
         known=known,
-        whole=table.h264.whole and codec not in _UNSTABLE,
+        whole=(headers is None or headers.whole) and codec not in _UNSTABLE,
         skips=codec in _SKIPPING or (codec == "hevc" and table.one_layer),
         packed=table.packed,
         num_corrupt=table.num_corrupt,
@@ -106,7 +108,7 @@ class _Packets:
 
     codec: str
     extradata: bytes
-    h264: H264Headers = field(init=False)
+    h264: H264Headers | None = None
     times: list[int] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
@@ -122,7 +124,8 @@ class _Packets:
     num_fed: int = 0  # packets decoded to get the first frames
 
     def __post_init__(self) -> None:
-        self.h264 = H264Headers(self.extradata if self.codec == "h264" else None)
+        if self.codec == "h264":
+            self.h264 = H264Headers(self.extradata)
 
     def add(self, packet: Packet, file: BinaryIO) -> None:
         data = bytes(packet)
@@ -146,7 +149,7 @@ class _Packets:
         self.plain &= extras <= _HARMLESS
 
     def _read_headers(self, data: bytes) -> None:
-        if self.codec == "h264":
+        if self.h264 is not None:
             self.h264.add(data)
         elif self.codec == "hevc":
             self.one_layer &= _in_first_layer(data, self.extradata)
@@ -195,6 +198,7 @@ def _frames_by_times(table: _Packets) -> tuple[np.ndarray, np.ndarray, np.ndarra
     order = shown[np.argsort(times[shown], kind="stable")]
     frame_times = times[order]
     key_frames = np.searchsorted(frame_times, times[table.keys])
+    assert table.h264 is not None
     in_order = [table.h264.orders[packet] for packet in np.argsort(times, kind="stable")]
     reliable = (
         len(order) > 0

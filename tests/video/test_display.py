@@ -113,6 +113,18 @@ def test_cropping_by_the_codec(plain, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_stream_without_packets_is_not_chosen(tmp_path, suffix):
+    path = tmp_path / f"two.{suffix}"
+    encoding, images = Encoding(), unusual.pictures()
+    with av.open(str(path), "w") as container:
+        encoding.add_to(container, 96, 160)
+        stream = encoding.add_to(container, *images.shape[1:3])
+        for frame in [*encoding.frames(images), None]:
+            container.mux(stream.encode(frame))
+    check_frames(path, unusual.stored_pixels(unusual.write(tmp_path / f"one.{suffix}")))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_the_stream_flagged_as_default(tmp_path, suffix):
     small, large = unusual.pictures(24, 32, 48), unusual.pictures()
     path = unusual.write_two_streams(tmp_path / f"two.{suffix}", small, large)
