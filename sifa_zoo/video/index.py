@@ -173,8 +173,8 @@ def read_packets(
 def _continued(times: np.ndarray, time_base: tuple[int, int], container: str) -> np.ndarray:
     """Times that do not fall: where the clock is set back, as in files joined byte for byte, it continues instead.
 
-    Formats for broadcast may set it ahead, too. Small falls are rounding, or mistakes of whoever wrote the file, and so is
-    a single time that the next one belies.
+    Formats for broadcast may set it ahead, too. Small falls are rounding or mistakes of whoever wrote the file, and a
+    single time that the next one belies is a mistake, too.
     """
     known = np.flatnonzero(times != NO_TIME)
     own = times[known]
