@@ -44,7 +44,7 @@ class DecoderSettings:
         return cls(
             width=codec.width,
             height=codec.height,
-            pix_fmt=codec.pix_fmt,
+            pix_fmt=codec.format.name if codec.format else None,  # `pix_fmt` crashes in PyAV 17 if it is unknown
             bits_per_coded_sample=codec.bits_per_coded_sample,
             reorder_depth=codec.reorder_depth,
             color_range=codec.color_range,
