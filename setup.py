@@ -1,10 +1,10 @@
-"""Copies the weights manifest into the package, and adds the native CPU kernels where torch and a compiler are at hand.
+"""Copies the weights manifest into the package, and adds the native CPU kernels where a compiler is at hand.
 
 Everything else is in pyproject.toml.
 
-An isolated build has no torch, and must not download one: its wheel is pure Python, and the kernels are compiled at
-first use. `pip install --no-build-isolation .` puts them into the wheel, which then fits every Python and every
-PyTorch from 2.10 on. With SIFA_ZOO_CUDA=1 it also gets the CUDA kernels, for TORCH_CUDA_ARCH_LIST or all architectures.
+The kernels need neither PyTorch nor Python to compile, so an isolated build makes them, too, and the wheel fits every
+version of both. Without a compiler it is pure Python, and the kernels are compiled at first use, as in an editable
+installation. With SIFA_ZOO_CUDA=1 the wheel also gets the CUDA kernels, for TORCH_CUDA_ARCH_LIST or all architectures.
 """
 
 import importlib.util
@@ -36,7 +36,9 @@ class BuildNative(build_ext):
     """Compiles the shared objects beside the modules; without them the package is as good, and builds at first use."""
 
     def run(self):
-        folder = Path(".") if self.editable_mode else Path(self.build_lib)
+        if self.editable_mode:  # beside sources that change, they would soon be of others
+            return
+        folder = Path(self.build_lib)
         archs = compiler.wanted_archs() or compiler.CUDA_ARCHS
         devices = {"cpu": ()} | ({"cuda": archs} if os.environ.get("SIFA_ZOO_CUDA") == "1" else {})
         for device, cuda_archs in devices.items():
@@ -49,7 +51,7 @@ class BuildNative(build_ext):
 
 
 class Wheel(bdist_wheel):
-    """Objects that use libtorch's stable ABI and no Python headers fit every Python."""
+    """Objects of C functions fit every Python."""
 
     def get_tag(self):
         python, abi, platform = super().get_tag()
@@ -57,8 +59,9 @@ class Wheel(bdist_wheel):
 
 
 def native_extensions():
-    possible = importlib.util.find_spec("torch") is not None and compiler.find_compiler() is not None
-    wanted = possible or os.environ.get("SIFA_ZOO_CUDA") == "1"  # an error then, not a wheel without them
+    wanted = (
+        compiler.find_compiler() is not None or os.environ.get("SIFA_ZOO_CUDA") == "1"
+    )  # an error then, not a wheel without them
     return [Extension("sifa_zoo.ops.native_kernels", [])] if wanted else []
 
 

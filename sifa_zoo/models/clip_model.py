@@ -14,7 +14,6 @@ import torch.utils.checkpoint
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from sifa_zoo.models.sifa import SIFA
 from sifa_zoo.ops import check_backend
 
 STEM_FRAMES = 4
@@ -272,11 +271,11 @@ class ClipModel(nn.Module):
         """Compute the buffers that no checkpoint holds, on the device of the parameters."""
 
     def set_backend(self, backend: str = "auto") -> None:
-        """Choose how inter-frame attention runs, as in `inter_frame_attention`; "torch" for ONNX."""
+        """Choose how the package's operators run, as in `inter_frame_attention`; "torch" for ONNX."""
         check_backend(backend)
         for module in self.modules():
-            if isinstance(module, SIFA):
-                module.backend = backend
+            if hasattr(module, "backend"):
+                module.backend = backend  # type: ignore[assignment]
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay would hurt."""

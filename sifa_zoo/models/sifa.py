@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sifa_zoo.ops import inter_frame_attention
+from sifa_zoo.ops import inter_frame_attention, motion_saliency
 
 OFFSETS = ("learned", "zero", "none")  # of a model; with "none" it has no such block
 
@@ -21,15 +21,23 @@ def check_offsets(offsets: str) -> None:
         raise ValueError(f"offsets must be one of {OFFSETS}, got {offsets!r}")
 
 
-def motion_saliency(clip: Tensor) -> Tensor:
-    """Features raised where they grew since the previous frame: `f * (1 + sigmoid(f - f_prev))`.
+class OffsetConv(nn.Conv2d):
+    """The convolution that predicts offsets: 3x3 for every K, starting at zero, which is a regular grid."""
 
-    `(B, C, T, H, W)` to `(B, C, T-1, H, W)`: of frames 1 to T-1, since nothing precedes frame 0.
+    def __init__(self, dim: int, kernel_size: int) -> None:
+        super().__init__(dim, 2 * kernel_size**2, 3, padding=1, bias=False)
 
-    The published code shifts a tensor onto itself for `f_prev`, which copies frame 0 everywhere or races.
-    """
-    frame, previous = clip[:, :, 1:], clip[:, :, :-1]
-    return torch.addcmul(frame, frame, torch.sub(frame, previous).sigmoid_())
+    def reset_parameters(self) -> None:
+        """Start with a regular grid."""
+        nn.init.zeros_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Saliency `(B, C, H, W)` to offsets `(B, 2*K*K, H, W)` in pixels."""
+        if not input.is_cuda or input.dtype not in (torch.float16, torch.bfloat16):
+            return super().forward(input)
+        # Tensor cores take channels by eights, and K = 3 has 18.
+        weight = F.pad(self.weight.to(input.dtype), (0, 0, 0, 0, 0, 0, 0, -self.out_channels % 8))
+        return self._conv_forward(input, weight, None)[:, : self.out_channels]
 
 
 class SIFA(nn.Module):
@@ -40,8 +48,6 @@ class SIFA(nn.Module):
         kernel_size: K, taps per row and column.
         dilation: Distance between neighbouring taps, in pixels.
         offsets: "learned", or "zero" for a regular grid without the convolution that predicts them.
-
-    The convolution that predicts the offsets is 3x3 for every K, and starts at zero: a regular grid.
 
     Raises:
         ValueError: If a value is out of range.
@@ -56,31 +62,30 @@ class SIFA(nn.Module):
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.backend = "auto"
-        learned = offsets == "learned"
-        self.conv_offset = nn.Conv2d(dim, 2 * kernel_size**2, 3, padding=1, bias=False) if learned else None
-        self.reset_parameters()
+        self.conv_offset = OffsetConv(dim, kernel_size) if offsets == "learned" else None
 
     def reset_parameters(self) -> None:
         """Start with a regular grid."""
         if self.conv_offset is not None:
-            nn.init.zeros_(self.conv_offset.weight)
+            self.conv_offset.reset_parameters()
 
-    def forward(self, frames: Tensor, num_steps: int) -> Tensor:
-        """Frames `(B*T, C, H, W)` with T = `num_steps` to attended features like them, zero in the last frame."""
+    def forward(self, frames: Tensor, num_steps: int, *, residual: bool = False) -> Tensor:
+        """Frames `(B*T, C, H, W)` with T = `num_steps` to attended features like them, zero in the last frame.
+
+        With `residual`, the frames are added.
+        """
         clip = frames.unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, C, T, H, W), a view
-        attended = inter_frame_attention(
-            clip, self._offset(clip), kernel_size=self.kernel_size, dilation=self.dilation, backend=self.backend
-        )
+        sizes = {"kernel_size": self.kernel_size, "dilation": self.dilation}
+        attended = inter_frame_attention(clip, self._offset(clip), **sizes, residual=residual, backend=self.backend)
         return attended.transpose(1, 2).flatten(0, 1)
 
     def _offset(self, clip: Tensor) -> Tensor:
-        """Offsets `(B, 2*K*K, T, H, W)` in pixels; those of frame 0 are not used."""
+        """Offsets `(B, 2*K*K, T-1, H, W)` in pixels, of all frames but the first."""
         batch, _, num_steps, height, width = clip.shape
         if self.conv_offset is None:
-            return clip.new_zeros(batch, 2 * self.kernel_size**2, num_steps, height, width)
-        saliency = motion_saliency(clip).transpose(1, 2).flatten(0, 1)  # (B*(T-1), C, H, W)
-        offset = self.conv_offset(saliency).unflatten(0, (batch, num_steps - 1)).transpose(1, 2)
-        return F.pad(offset, (0, 0, 0, 0, 1, 0))
+            return clip.new_zeros(batch, 2 * self.kernel_size**2, num_steps - 1, height, width)
+        saliency = motion_saliency(clip, backend=self.backend).transpose(1, 2).flatten(0, 1)  # (B*(T-1), C, H, W)
+        return self.conv_offset(saliency).unflatten(0, (batch, num_steps - 1)).transpose(1, 2)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, dilation={self.dilation}"

@@ -19,18 +19,23 @@ from torch.nn import functional as F
 
 from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, take_indices, to_four
 from sifa_zoo.models.sifa import SIFA, check_offsets
+from sifa_zoo.ops import add_context
 
 _MIN_SIZE = 32  # the trunk's stride: less than one cell would be left
 _DUAL_MIN_FRAMES = 8
 
 
 class GlobalContext(nn.Module):
-    """Mean over time and space, then two linear layers: one vector per clip, to be added to each of its frames."""
+    """Mean over time and space, then two linear layers: one vector per clip, to be added to each of its frames.
+
+    The few numbers that are left after the mean are not worth the casts of autocast.
+    """
 
     def __init__(self, dim: int, reduction: int = 16) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, dim // reduction)
         self.fc2 = nn.Linear(dim // reduction, dim)
+        self.backend = "auto"
 
     def reset_parameters(self) -> None:
         """Draw new weights."""
@@ -38,10 +43,10 @@ class GlobalContext(nn.Module):
         self.fc2.reset_parameters()
 
     def forward(self, frames: Tensor, num_steps: int) -> Tensor:
-        """`(B*T, C, H, W)` to `(B*T, C, 1, 1)`."""
-        context = frames.mean((2, 3)).unflatten(0, (-1, num_steps)).mean(1)  # (B, C)
-        context = self.fc2(F.relu(self.fc1(context)))
-        return context.repeat_interleave(num_steps, dim=0)[:, :, None, None]
+        """`(B*T, C, H, W)` to `(B, C)`."""
+        with torch.autocast(frames.device.type, enabled=False):
+            context = frames.unflatten(0, (-1, num_steps)).mean((1, 3, 4), dtype=self.fc1.weight.dtype)
+            return self.fc2(F.relu(self.fc1(context)))
 
 
 def bottleneck(block: Any, x: Tensor, num_steps: int) -> Tensor:
@@ -50,10 +55,13 @@ def bottleneck(block: Any, x: Tensor, num_steps: int) -> Tensor:
     x = block.act1(block.bn1(block.conv1(x)))
     x = block.act2(block.bn2(block.conv2(x)))
     if isinstance(block.aa, SIFA):
-        x = block.aa(x, num_steps).add_(x)
+        x = block.aa(x, num_steps, residual=True)
     x = block.bn3(block.conv3(x))
     if block.se is not None:
-        x += block.se(x, num_steps)
+        context = block.se(x, num_steps)
+        if block.drop_path is None:
+            return add_context(x, context, shortcut, backend=block.se.backend)
+        x = x + context.repeat_interleave(num_steps, dim=0)[:, :, None, None]
     if block.drop_path is not None:
         x = block.drop_path(x)
     x += shortcut

@@ -1,4 +1,4 @@
-"""The operator of SIFA, registered with PyTorch: native kernels where they run, plain PyTorch elsewhere.
+"""The operators of SIFA, registered with PyTorch: native kernels where they run, plain PyTorch elsewhere.
 
 In: features `(N, C, T, H, W)` and offsets `(N, 2 * K * K, T, H, W)`. Out: features. Uses no other room.
 """
@@ -6,5 +6,14 @@ In: features `(N, C, T, H, W)` and offsets `(N, 2 * K * K, T, H, W)`. Out: featu
 from sifa_zoo.ops.compiler import BuildError
 from sifa_zoo.ops.functional import check_backend, inter_frame_attention
 from sifa_zoo.ops.native import backends, build
+from sifa_zoo.ops.pointwise import add_context, motion_saliency
 
-__all__ = ["BuildError", "backends", "build", "check_backend", "inter_frame_attention"]
+__all__ = [
+    "BuildError",
+    "add_context",
+    "backends",
+    "build",
+    "check_backend",
+    "inter_frame_attention",
+    "motion_saliency",
+]

@@ -1,14 +1,13 @@
 """Compiles the native kernels of one device into a shared object.
 
-It is built against the stable ABI of libtorch (https://docs.pytorch.org/docs/stable/notes/libtorch_stable_abi.html), so
-it serves every PyTorch from 2.10 on, needs no Python headers, and takes seconds. This file imports neither torch nor
-the package: `setup.py` loads it by its path, where neither may be installed.
+Its entry points are C functions of memory (`csrc/interface.h`). So it needs no headers of PyTorch or Python, serves
+every version of both, and takes seconds. This file imports neither torch nor the package: `setup.py` loads it by its
+path, where neither may be installed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import platform
 import shutil
@@ -22,9 +21,7 @@ from pathlib import Path
 SOURCES = Path(__file__).parent / "csrc"
 CUDA_ARCHS = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")  # of a wheel; the last one also as PTX, for later GPUs
 
-# The oldest libtorch to run with, 2.10; the same as in pyproject.toml.
-_TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"
-_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi", _TARGET)
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi")
 _NVCC_FLAGS = ("-std=c++17", "-O3", "-Xfatbin=-compress-all", "-Xcompiler=-fPIC,-fvisibility=hidden")
 _X86 = {
     "avx2": ("-mavx2", "-mfma", "-mf16c"),
@@ -81,30 +78,20 @@ def compile_object(target: Path, device: str, cuda_archs: Sequence[str] = ()) ->
         cuda_archs: Compute capabilities to compile CUDA kernels for, such as "9.0".
 
     Raises:
-        BuildError: If torch or a compiler is missing, a compiler fails, or `target` cannot be written.
+        BuildError: If a compiler is missing or fails, or `target` cannot be written.
     """
     if sys.platform == "win32":
         raise BuildError("the native kernels need GCC or Clang, and have no build for Windows")
-    spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
-        raise BuildError("torch is not installed in the environment that builds")
     compiler, nvcc = find_compiler(), find_nvcc()
     if compiler is None:
         raise BuildError("no C++ compiler on the PATH; install g++ or clang++, or name one in CXX")
     if device == "cuda" and nvcc is None:
         raise BuildError('no nvcc; install a CUDA toolkit (pip install "cuda-toolkit[nvcc,cccl]"), or set CUDA_HOME')
-    libtorch = Path(spec.submodule_search_locations[0])
-    link = [f"-L{libtorch / 'lib'}", "-ltorch", "-ltorch_cpu"]
-    if sys.platform == "linux":
-        link.insert(0, "-Wl,--no-as-needed")
-    if device == "cuda":
-        link += _cuda_runtime(nvcc)
+    link = _cuda_runtime(nvcc) if device == "cuda" else []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as folder:
-            commands = _kernel_commands(compiler, nvcc if device == "cuda" else None, cuda_archs)
-            register = SOURCES / f"register_{device}.cpp"
-            commands["register"] = [compiler, *_FLAGS, f"-I{libtorch / 'include'}", "-c", str(register)]
+            commands = _cuda_commands(compiler, nvcc, cuda_archs) if device == "cuda" else _cpu_commands(compiler)
             objects = {str(Path(folder, f"{name}.o")): command for name, command in commands.items()}
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(_run, [[*command, "-o", file] for file, command in objects.items()]))
@@ -115,17 +102,25 @@ def compile_object(target: Path, device: str, cuda_archs: Sequence[str] = ()) ->
         raise BuildError(f"cannot write to {target.parent} ({error})") from error
 
 
-def _kernel_commands(compiler: str, nvcc: str | None, cuda_archs: Sequence[str]) -> dict[str, list[str]]:
-    """What compiles the kernels, by the name of the object: one per pass on a GPU, one per instruction set on a CPU."""
-    if nvcc is not None:
-        flags = _cuda_flags(cuda_archs, compiler)
-        return {name: [nvcc, *flags, "-c", str(SOURCES / f"attention_{name}.cu")] for name in ("forward", "backward")}
+def _cpu_commands(compiler: str) -> dict[str, list[str]]:
+    """What compiles each part, by the name of its object file: the kernels once per instruction set."""
     sets = {"baseline": (), **(_X86 if platform.machine() in ("x86_64", "AMD64") else {})}
-    source = str(SOURCES / "attention_cpu.cpp")
-    return {
-        name: [compiler, *_FLAGS, *flags, f"-DSIFA_INSTRUCTION_SET={name}", "-c", source]
+    kernels = {
+        f"{source}-{name}": [compiler, *_FLAGS, *flags, f"-DSIFA_INSTRUCTION_SET={name}", *_source(f"{source}.cpp")]
         for name, flags in sets.items()
+        for source in ("attention_cpu", "pointwise_cpu")
     }
+    return {**kernels, "entry": [compiler, *_FLAGS, *_source("entry_cpu.cpp")]}
+
+
+def _cuda_commands(compiler: str, nvcc: str | None, archs: Sequence[str]) -> dict[str, list[str]]:
+    flags = _cuda_flags(archs, compiler)
+    sources = ("attention_forward", "attention_backward", "pointwise")
+    return {source: [str(nvcc), *flags, *_source(f"{source}.cu")] for source in sources}
+
+
+def _source(name: str) -> list[str]:
+    return ["-c", str(SOURCES / name)]
 
 
 def _cuda_flags(archs: Sequence[str], compiler: str) -> list[str]:

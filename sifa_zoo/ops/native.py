@@ -12,7 +12,6 @@ while a graph is traced. Environment:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import threading
@@ -33,11 +32,13 @@ from sifa_zoo.ops.compiler import (
     object_name,
     wanted_archs,
 )
+from sifa_zoo.ops.kernels import Kernels
 
 DEVICES = ("cuda", "cpu")
 
 _PACKAGED = Path(__file__).parent
 _LOCK = threading.Lock()
+_LOADED: dict[str, Kernels] = {}  # by device; an object stays loaded as long as the process
 _BUILD_TIMEOUT_SECONDS = 600.0
 
 
@@ -47,7 +48,8 @@ def backends() -> dict[str, bool | str]:
     Returns:
         For each backend True, or the reason why it cannot run, with what makes it run.
     """
-    return {device: load(device, may_build=False) or True for device in DEVICES} | {"torch": True}
+    found = {device: load(device, may_build=False) for device in DEVICES}
+    return {name: True if isinstance(value, Kernels) else value for name, value in found.items()} | {"torch": True}
 
 
 def build(device: str | None = None, *, force: bool = False) -> list[Path]:
@@ -69,15 +71,15 @@ def build(device: str | None = None, *, force: bool = False) -> list[Path]:
         raise ValueError(f"device must be one of {DEVICES}, got {device = }")
     wanted = [device] if device else ["cpu", *(["cuda"] if _has_gpu() else [])]
     built = [_build(device, force=force) for device in wanted]
-    load_for.cache_clear()
+    kernels_for.cache_clear()
     return built
 
 
-def load(device: str, *, may_build: bool) -> str:
-    """Load the kernels of a device; returns why that was not possible, or an empty string."""
+def load(device: str, *, may_build: bool) -> Kernels | str:
+    """The kernels of a device, compiled first where that is needed and `may_build`; or why there are none."""
     with _LOCK:
-        if is_loaded(device):
-            return ""
+        if device in _LOADED:
+            return _LOADED[device]
         try:
             if device == "cuda" and not _has_gpu():
                 return "no GPU is visible to PyTorch"
@@ -86,32 +88,29 @@ def load(device: str, *, may_build: bool) -> str:
                 if not may_build:
                     return f"not compiled yet: the first use on {device} compiles it, or `sifa-zoo build-ops` does"
                 path = _build(device)
-            torch.ops.load_library(str(path))
+            return _LOADED.setdefault(device, Kernels(path, device))
         except BuildError as error:
             return str(error)
         except OSError as error:
             return f"the compiled object does not load ({error}); `sifa-zoo build-ops --force` compiles it again"
-        return "" if is_loaded(device) else f"{path} registered no kernel"
 
 
 @functools.cache
-def load_for(device: str) -> bool:
-    """Whether the dispatcher has a native kernel for the device, after loading or compiling it where that is possible.
+def kernels_for(device: str) -> Kernels | None:
+    """The kernels of a device, loaded or compiled where that is possible.
 
-    Warns if there is none, unless plain PyTorch was asked for.
+    Warns if there are none, unless plain PyTorch was asked for.
     """
     if device not in DEVICES:
-        return False
-    reason = load(device, may_build=True)
-    if reason and os.environ.get("SIFA_ZOO_OPS") != "torch":
+        return None
+    found = load(device, may_build=True)
+    if isinstance(found, Kernels):
+        return found
+    if os.environ.get("SIFA_ZOO_OPS") != "torch":
         warnings.warn(
-            f"inter_frame_attention on {device} runs in plain PyTorch, many times slower: {reason}", stacklevel=2
+            f"inter_frame_attention on {device} runs in plain PyTorch, many times slower: {found}", stacklevel=2
         )
-    return not reason
-
-
-def is_loaded(device: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key("sifa::inter_frame_attention", device.upper())
+    return None
 
 
 def cache_folder() -> Path:
@@ -125,7 +124,7 @@ def report() -> dict[str, str]:
     state = {f"backend {name}": "runs" if value is True else str(value) for name, value in backends().items()}
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return state | {
-        "CPU kernels use": _instruction_set() if is_loaded("cpu") else "-",
+        "CPU kernels use": _LOADED["cpu"].instruction_set if "cpu" in _LOADED else "-",
         "threads": str(torch.get_num_threads()),
         "GPUs": ", ".join(gpus) or "none visible",
         "C++ compiler": find_compiler() or "none",
@@ -189,10 +188,3 @@ def _cuda_archs() -> tuple[str, ...]:
         return wanted or CUDA_ARCHS
     capabilities = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
     return tuple(f"{major}.{minor}" for major, minor in sorted(capabilities))
-
-
-def _instruction_set() -> str:
-    (loaded,) = [path for path in torch.ops.loaded_libraries if path.endswith(object_name("cpu"))]
-    function = ctypes.CDLL(loaded).sifa_instruction_set
-    function.restype = ctypes.c_char_p
-    return function().decode()

@@ -1,12 +1,18 @@
-"""Inter-frame attention in plain PyTorch: the arithmetic that every kernel must reproduce.
+"""The operators in plain PyTorch: the arithmetic that every kernel must reproduce.
 
-Frames are handled as rows of pixels `(pairs * H * W, C)`, channels last, so that a sample is a row and a bilinear tap
+Inter-frame attention:
+
+frames are handled as rows of pixels `(pairs * H * W, C)`, channels last, so that a sample is a row and a bilinear tap
 four of them. Per pair of frames, with query q in frame t, tap samples s_k of frame t+1, and gradient g of the result:
 
     a_k = <q, s_k> / C      out = sum_k a_k s_k
     b_k = <g, s_k> / C      dq  = sum_k b_k s_k      ds_k = a_k g + b_k q
 
 where ds_k goes back to the four corners of tap k and, through the slopes of their weights, to its offset.
+
+Motion saliency, with frame f, the frame before p, s = sigmoid(f - p), and gradient g of the result:
+
+    out = f + f s      df = g + g s + g f s (1 - s)      dp = -g f s (1 - s)
 """
 
 from __future__ import annotations
@@ -27,12 +33,12 @@ class _Corner(NamedTuple):
     column_slope: Tensor  # (locations,) and by the column
 
 
-def forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """The result of `inter_frame_attention`; arguments as there."""
+def forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool) -> Tensor:
+    """The result of `inter_frame_attention`; arguments as there, offsets without those of frame 0."""
     out = torch.empty_like(x)
-    out[:, :, -1:] = 0
+    out[:, :, -1:] = x[:, :, -1:] if residual else 0
     query, value, taps = _rows(x, offset)
-    attended = torch.zeros_like(query)
+    attended = query.clone() if residual else torch.zeros_like(query)
     for corners in _corners(x, taps, kernel_size, dilation):
         sample = _sample(value, corners)
         attended += (query * sample).mean(1, keepdim=True) * sample
@@ -40,37 +46,66 @@ def forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int) -> Tenso
     return out
 
 
-def backward(grad: Tensor, x: Tensor, offset: Tensor, kernel_size: int, dilation: int) -> tuple[Tensor, Tensor]:
+def backward(
+    grad: Tensor, x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool
+) -> tuple[Tensor, Tensor]:
     """Gradients of `forward` for `x` and `offset`.
 
     Where a position is an integer, the slope is that of the bilinear cell that starts there.
     """
     query, value, taps = _rows(x, offset)
-    grad = _to_rows(grad[:, :, :-1], query.dtype)
-    grad_query, grad_value, grad_taps = torch.zeros_like(query), torch.zeros_like(value), torch.zeros_like(taps)
+    upstream = _to_rows(grad[:, :, :-1], query.dtype)
+    grad_query, grad_value = upstream.clone() if residual else torch.zeros_like(query), torch.zeros_like(value)
+    grad_taps = torch.zeros_like(taps)
     for k, corners in enumerate(_corners(x, taps, kernel_size, dilation)):
         sample = _sample(value, corners)
         a = (query * sample).mean(1, keepdim=True)
-        b = (grad * sample).mean(1, keepdim=True)
+        b = (upstream * sample).mean(1, keepdim=True)
         grad_query += b * sample
-        grad_sample = a * grad + b * query
+        grad_sample = a * upstream + b * query
         for corner in corners:
             grad_value.index_add_(0, corner.pixel, corner.weight * grad_sample)
             along = (grad_sample * value[corner.pixel]).sum(1)
             grad_taps[:, 2 * k] += corner.row_slope * along
             grad_taps[:, 2 * k + 1] += corner.column_slope * along
 
-    grad_x, grad_offset = torch.zeros_like(x), torch.zeros_like(offset)
+    grad_x = torch.zeros_like(x)
     grad_x[:, :, :-1] = _frames(grad_query, x)
+    if residual:
+        grad_x[:, :, -1:] = grad[:, :, -1:]
     grad_x[:, :, 1:] += _frames(grad_value, x)
-    grad_offset[:, :, 1:] = _frames(grad_taps, x)
-    return grad_x, grad_offset
+    return grad_x, torch.empty_like(offset).copy_(_frames(grad_taps, x))
+
+
+def saliency(clip: Tensor, dtype: torch.dtype) -> Tensor:
+    """The result of `motion_saliency` in `dtype`."""
+    frame, previous = clip[:, :, 1:], clip[:, :, :-1]
+    raised = torch.addcmul(frame, frame, torch.sub(frame, previous).sigmoid_())
+    return torch.empty_like(frame, dtype=dtype).copy_(raised)
+
+
+def saliency_backward(grad: Tensor, clip: Tensor) -> Tensor:
+    """The gradient of `saliency` for the clip."""
+    frame, previous = clip[:, :, 1:], clip[:, :, :-1]
+    grad, s = grad.to(clip.dtype), (frame - previous).sigmoid()
+    slope = grad * frame * s * (1 - s)
+    grad_clip = torch.zeros_like(clip)
+    grad_clip[:, :, 1:] = grad + grad * s + slope
+    grad_clip[:, :, :-1] -= slope
+    return grad_clip
+
+
+def add_context(frames: Tensor, context: Tensor, shortcut: Tensor) -> Tensor:
+    """The result of `add_context`."""
+    num_steps = max(1, frames.shape[0] // max(1, context.shape[0]))
+    clips, others = (x.unflatten(0, (-1, num_steps)) for x in (frames, shortcut))  # (B, T, C, H, W)
+    return (clips + context[:, None, :, None, None] + others).relu().to(frames.dtype).flatten(0, 1)
 
 
 def _rows(x: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Query (frame t), value and offsets (frame t+1) of all T-1 pairs as rows, in the dtype to accumulate in."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return _to_rows(x[:, :, :-1], dtype), _to_rows(x[:, :, 1:], dtype), _to_rows(offset[:, :, 1:], dtype)
+    return _to_rows(x[:, :, :-1], dtype), _to_rows(x[:, :, 1:], dtype), _to_rows(offset, dtype)
 
 
 def _to_rows(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ from sifa_zoo.ops import native
 def backend(request):
     """Each backend that can run here; a GPU may be demanded with FAIL_WITHOUT_CUDA=1."""
     name = request.param
-    if name != "torch" and (reason := native.load(name, may_build=True)):
+    if name != "torch" and isinstance(reason := native.load(name, may_build=True), str):
         if name == "cuda" and os.environ.get("FAIL_WITHOUT_CUDA") == "1":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -1,6 +1,8 @@
 """Building and loading the native kernels in each circumstance that an installation meets."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from sifa_zoo import ops
 from sifa_zoo.ops import compiler as compilers
 from sifa_zoo.ops import native
+from sifa_zoo.ops.kernels import Kernels
 
 ROOT = Path(__file__).parents[2]
 ATTEND = """
@@ -174,18 +177,46 @@ def test_backends_and_report_agree():
         assert state["cuda"] == "no GPU is visible to PyTorch"
 
 
-def test_the_cuda_kernels_compile_and_link(run, tmp_path):
-    """For the oldest and for a recent architecture. That they are right only a GPU can tell."""
+def assert_needs_no_pytorch(target):
+    """So that an object serves every PyTorch, and no exception has to find its way between two compilers' libraries."""
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("compiled, and no nm to look into the object")
+    listed = subprocess.run(
+        [nm, "-D", "-C", "--undefined-only", str(target)], capture_output=True, text=True, check=True
+    )
+    assert not re.findall(r".*(?:torch|c10|aten|at::|Py_|__cxa_throw).*", listed.stdout)
+    assert "aligned_alloc" in listed.stdout or "pthread" in listed.stdout  # it did list something
+    assert not any("torch" in line for path in compilers.SOURCES.iterdir() for line in includes(path))
+
+
+def includes(path):
+    return [line for line in path.read_text().splitlines() if line.startswith("#include")]
+
+
+@pytest.mark.parametrize("compiler_name", ["g++", "clang++"])
+def test_the_cpu_kernels_with_either_compiler(run, tmp_path, compiler_name):
+    if shutil.which(compiler_name) is None:
+        pytest.skip(f"no {compiler_name}")
+    assert run(ATTEND, CXX=compiler_name) == ["True"]
+    (target,) = tmp_path.glob("cache/*/native_cpu.so")
+    assert_needs_no_pytorch(target)
+    script = """
+import torch
+from sifa_zoo.ops import inter_frame_attention
+try:
+    torch.ops.sifa.inter_frame_attention(torch.zeros(1, 1, 2, 1, 1), torch.zeros(1, 9, 1, 1, 1), 3, 1, False)
+except ValueError as error:
+    print(error)
+"""
+    assert run(script, CXX=compiler_name)[0].startswith("offset must be")
+
+
+def test_the_cuda_kernels_compile_and_link(tmp_path):
+    """For the oldest and for a recent architecture; `test_cuda_on_cpu.py` has the arithmetic, a GPU the rest."""
     if compilers.find_compiler() is None or compilers.find_nvcc() is None:
         pytest.skip('no nvcc: pip install "cuda-toolkit[nvcc,cccl]", or a CUDA toolkit in CUDA_HOME')
     target = tmp_path / compilers.object_name("cuda")
     compilers.compile_object(target, "cuda", ("7.5", "9.0"))
-    if torch.version.cuda is None:
-        pytest.skip("compiled, and this PyTorch has no CUDA to link with")
-    script = f"""
-import torch
-from sifa_zoo.ops import native
-torch.ops.load_library({str(target)!r})
-print(native.is_loaded("cuda"), native.is_loaded("cpu"))
-"""
-    assert run(script) == ["True False"]
+    assert_needs_no_pytorch(target)
+    Kernels(target, "cuda")

@@ -75,34 +75,34 @@ struct TapGradient {
   }
 };
 
-// Writes dq, the coefficients (at the query's location) and the gradient of the offsets (one frame on).
-template <typename T, int V, int R, typename A = Accumulated<T>>
+// Writes dq, the coefficients (at the query's location) and the gradient of the offsets.
+template <typename T, typename O, int V, int R, typename A = Accumulated<T>>
 __global__ void __launch_bounds__(kLocationThreads, 3)  // four blocks would spill registers in f16 and bf16
-    query_gradient(const Gradients<T, A> from, A* grad_offset, A* sum, A* coefficients, const Shape shape,
-                   const int blocks_per_frame) {
+    query_gradient(const Gradients<T, O, A> from, O* grad_offset, A* sum, A* coefficients, const bool residual,
+                   const Shape shape, const int blocks_per_frame) {
   const Place place = find_place(shape, blocks_per_frame);
   const bool last = place.step == shape.steps - 1;
   const int64_t location = place.frame * shape.pixels() + place.pixel, own = location * 2 * shape.taps();
   const T* query = from.x + location * shape.channels;
   const T* upstream = from.grad + location * shape.channels;
   const T* value = from.x + (place.frame + 1) * shape.pixels() * shape.channels;
-  const int64_t next = own + static_cast<int64_t>(shape.pixels()) * 2 * shape.taps();
+  const O* offsets = last ? nullptr : from.offset + shape.offset_at(place.frame, place.pixel);
+  O* slopes = last ? nullptr : grad_offset + shape.offset_gradient_at(place.frame, place.pixel);
   const A scale = A(1) / shape.channels;
-  for (int e = threadIdx.x; place.step == 0 && place.exists && e < 2 * shape.taps(); e += blockDim.x) {
-    grad_offset[own + e] = 0;
-  }
   for (int chunk = 0; chunk < shape.channels; chunk += Channels<V, R>::span()) {
     const Channels<V, R> channels(chunk, shape.channels);
-    A q[R * V], g[R * V], dq[R * V] = {};
+    A q[R * V], g[R * V], dq[R * V];
     channels.load_row(query, q);
     channels.load_row(upstream, g);
+#pragma unroll
+    for (int e = 0; e < R * V; ++e) dq[e] = residual ? g[e] : A(0);
     for (int i = 0; i < (last ? 0 : shape.kernel_size); ++i) {
       for (int j = 0; j < shape.kernel_size; ++j) {
         const int k = 2 * (i * shape.kernel_size + j);
         Tap<A> tap;
         A sample[R * V] = {};
         Dots<A> dots = {};
-        const bool counts = find_tap(place.row, place.column, i, j, from.offset + next + k, shape, tap);
+        const bool counts = find_tap(place.row, place.column, i, j, offsets + k, shape, tap);
         if (counts) {
           sample_and_dot(value, tap, shape, channels, q, g, sample, dots);
           if (channels.span() < shape.channels) {
@@ -117,8 +117,8 @@ __global__ void __launch_bounds__(kLocationThreads, 3)  // four blocks would spi
         if (threadIdx.x == 0 && place.exists && chunk == 0) {
           coefficients[own + k] = gradient.a;
           coefficients[own + k + 1] = gradient.b;
-          grad_offset[next + k] = gradient.row;
-          grad_offset[next + k + 1] = gradient.column;
+          narrow(gradient.row, slopes[k]);
+          narrow(gradient.column, slopes[k + 1]);
         }
       }
     }
@@ -128,24 +128,28 @@ __global__ void __launch_bounds__(kLocationThreads, 3)  // four blocks would spi
 
 }  // namespace
 
-int sifa_cuda_backward(const void* grad, const void* x, const void* offset, void* grad_x, void* grad_offset, void* sum,
-                       void* coefficients, const Problem& problem, bool deterministic, void* stream) {
-  if (is_empty(problem)) return cudaSuccess;
-  if (!is_supported(problem)) return cudaErrorInvalidValue;
-  const Launch launch{problem, static_cast<cudaStream_t>(stream)};
-  return dispatch(problem, are_aligned(grad, x, grad_x, sum), [&](auto element, auto width) {
+int sifa_attention_backward(const Attention* problem, const void* grad, const void* x, const void* offset, void* grad_x,
+                            void* grad_offset, void* sum, void* coefficients, int deterministic, const void* where) {
+  const Attention& p = *problem;
+  if (is_empty(p)) return cudaSuccess;
+  if (!is_supported(p)) return cudaErrorInvalidValue;
+  const Launch launch{p, stream_of(where)};
+  return with_vector(p.dtype, p.channels, are_aligned(grad, x, grad_x, sum), [&](auto element, auto width) {
     using T = decltype(element);
     using A = Accumulated<T>;
     constexpr int V = decltype(width)::value;
-    const Gradients<T, A> from{static_cast<const T*>(grad), static_cast<const T*>(x), static_cast<const A*>(offset),
-                               static_cast<A*>(coefficients)};
-    const dim3 block = lanes_by_locations(problem, V);
-    const auto kernel = query_gradient<T, V, 2>;
-    const auto error = launch(kernel, block, divide_up(problem.pixels(), block.y), from, static_cast<A*>(grad_offset),
-                              static_cast<A*>(sum), static_cast<A*>(coefficients));
-    if (error != cudaSuccess) return error;
-    // Four channels at a time here: what a float4 holds.
-    return scatter_and_gather<T, (V < 4 ? V : 4)>(launch, from, static_cast<A*>(sum), static_cast<T*>(grad_x),
-                                                  deterministic);
+    return with_offset<T>(p, [&](auto number) {
+      using O = decltype(number);
+      const Gradients<T, O, A> from{static_cast<const T*>(grad), static_cast<const T*>(x),
+                                    static_cast<const O*>(offset), static_cast<A*>(coefficients)};
+      const dim3 block = lanes_by_locations(p, V);
+      const auto kernel = query_gradient<T, O, V, 2>;
+      const auto error = launch(kernel, block, divide_up(p.pixels(), block.y), from, static_cast<O*>(grad_offset),
+                                static_cast<A*>(sum), static_cast<A*>(coefficients), p.residual != 0);
+      if (error != cudaSuccess) return error;
+      // Four channels at a time here: what a float4 holds.
+      return scatter_and_gather<(V < 4 ? V : 4)>(launch, from, static_cast<A*>(sum), static_cast<T*>(grad_x),
+                                                 deterministic != 0);
+    });
   });
 }

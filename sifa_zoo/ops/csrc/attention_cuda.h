@@ -15,10 +15,21 @@ constexpr unsigned kWarp = 0xffffffffu;
 // What a kernel needs of a problem. 32 bits count the pixels and taps of a frame; whatever spans frames takes 64.
 struct Shape {
   int channels, steps, height, width, kernel_size, dilation;
+  int64_t offset_row, offset_sample;
 
   __host__ __device__ int taps() const { return kernel_size * kernel_size; }
   __host__ __device__ int pixels() const { return height * width; }
   __host__ __device__ int pad() const { return (dilation * (kernel_size - 1) + 1) / 2; }
+
+  // Where the offsets of a location of the query frame n * T + t begin, and their gradient, which has no gaps.
+  __device__ int64_t offset_at(int64_t frame, int pixel) const {
+    const int64_t sample = frame / steps, step = frame - sample * steps;
+    return sample * offset_sample + (step * pixels() + pixel) * offset_row;
+  }
+  __device__ int64_t offset_gradient_at(int64_t frame, int pixel) const {
+    const int64_t pair = frame - frame / steps;  // one pair less than frames in each clip before
+    return (pair * pixels() + pixel) * 2 * taps();
+  }
 };
 
 template <typename T>
@@ -106,10 +117,10 @@ struct Tap {
 };
 
 // Tap (i, j) of the location (row, column), whose offset is given. False where the tap does not count.
-template <typename A>
-__device__ bool find_tap(int row, int column, int i, int j, const A* offset, const Shape& shape, Tap<A>& tap) {
-  const A y = static_cast<A>(row + i * shape.dilation - shape.pad()) + offset[0];
-  const A x = static_cast<A>(column + j * shape.dilation - shape.pad()) + offset[1];
+template <typename A, typename O>
+__device__ bool find_tap(int row, int column, int i, int j, const O* offset, const Shape& shape, Tap<A>& tap) {
+  const A y = static_cast<A>(row + i * shape.dilation - shape.pad()) + widen(offset[0]);
+  const A x = static_cast<A>(column + j * shape.dilation - shape.pad()) + widen(offset[1]);
   const bool row_counts = find_lines(y, shape.height, tap.rows);
   return find_lines(x, shape.width, tap.columns) && row_counts;
 }

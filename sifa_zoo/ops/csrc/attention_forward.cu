@@ -40,20 +40,22 @@ __device__ A dot_outside(const T* query, const T* value, const Tap<A>& tap, cons
   return total;
 }
 
-template <typename T, int V, int R, typename A = Accumulated<T>>
+template <typename T, typename O, int V, int R, typename A = Accumulated<T>>
 __global__ void __launch_bounds__(kLocationThreads)
-    forward(const T* x, const A* offset, T* out, const Shape shape, const int blocks_per_frame) {
+    forward(const T* x, const O* offset, T* out, const bool residual, const Shape shape, const int blocks_per_frame) {
   const Place place = find_place(shape, blocks_per_frame);
   const bool last = place.step == shape.steps - 1;
   const int64_t location = place.frame * shape.pixels() + place.pixel;
   const T* query = x + location * shape.channels;
   const T* value = x + (place.frame + 1) * shape.pixels() * shape.channels;
-  const A* offsets = offset + (location + shape.pixels()) * 2 * shape.taps();
+  const O* offsets = last ? nullptr : offset + shape.offset_at(place.frame, place.pixel);
   const A scale = A(1) / shape.channels;
   for (int chunk = 0; chunk < shape.channels; chunk += Channels<V, R>::span()) {
     const Channels<V, R> channels(chunk, shape.channels);
-    A q[R * V], attended[R * V] = {};
+    A q[R * V], attended[R * V];
     channels.load_row(query, q);
+#pragma unroll
+    for (int e = 0; e < R * V; ++e) attended[e] = residual ? q[e] : A(0);
     for (int i = 0; i < (last ? 0 : shape.kernel_size); ++i) {
       for (int j = 0; j < shape.kernel_size; ++j) {
         Tap<A> tap;
@@ -76,18 +78,22 @@ __global__ void __launch_bounds__(kLocationThreads)
 
 }  // namespace
 
-int sifa_cuda_forward(const void* x, const void* offset, void* out, const Problem& problem, void* stream) {
-  if (is_empty(problem)) return cudaSuccess;
-  if (!is_supported(problem)) return cudaErrorInvalidValue;
-  const Launch launch{problem, static_cast<cudaStream_t>(stream)};
-  return dispatch(problem, are_aligned(x, out), [&](auto element, auto width) {
+int sifa_attention_forward(const Attention* problem, const void* x, const void* offset, void* out, const void* where) {
+  const Attention& p = *problem;
+  if (is_empty(p)) return cudaSuccess;
+  if (!is_supported(p)) return cudaErrorInvalidValue;
+  const Launch launch{p, stream_of(where)};
+  return with_vector(p.dtype, p.channels, are_aligned(x, out), [&](auto element, auto width) {
     using T = decltype(element);
     constexpr int V = decltype(width)::value;
-    const dim3 block = lanes_by_locations(problem, V);
-    const auto kernel = problem.channels > 2 * V * 32 ? forward<T, V, 4> : forward<T, V, 2>;
-    return launch(kernel, block, divide_up(problem.pixels(), block.y), static_cast<const T*>(x),
-                  static_cast<const Accumulated<T>*>(offset), static_cast<T*>(out));
+    return with_offset<T>(p, [&](auto number) {
+      using O = decltype(number);
+      const dim3 block = lanes_by_locations(p, V);
+      const auto kernel = p.channels > 2 * V * 32 ? forward<T, O, V, 4> : forward<T, O, V, 2>;
+      return launch(kernel, block, divide_up(p.pixels(), block.y), static_cast<const T*>(x),
+                    static_cast<const O*>(offset), static_cast<T*>(out), p.residual != 0);
+    });
   });
 }
 
-const char* sifa_cuda_error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+const char* sifa_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }

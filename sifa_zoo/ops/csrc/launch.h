@@ -4,8 +4,8 @@
 #include <climits>
 #include <type_traits>
 
-#include "attention.h"
 #include "attention_cuda.h"
+#include "interface.h"
 
 namespace sifa {
 
@@ -13,12 +13,13 @@ constexpr int kLocationThreads = 128;  // smaller blocks where many registers ar
 
 // Every launch has blocks_per_frame blocks for each frame of the batch, all along x.
 struct Launch {
-  const Problem& problem;
+  const Attention& problem;
   cudaStream_t stream;
 
   Shape shape() const {
     const auto& p = problem;
-    return {int(p.channels), int(p.steps), int(p.height), int(p.width), int(p.kernel_size), int(p.dilation)};
+    return {int(p.channels),    int(p.steps),    int(p.height), int(p.width),
+            int(p.kernel_size), int(p.dilation), p.offset_row,  p.offset_sample};
   }
 
   template <typename... Parameters, typename... Arguments>
@@ -32,6 +33,8 @@ struct Launch {
   }
 };
 
+inline cudaStream_t stream_of(const void* where) { return static_cast<cudaStream_t>(const_cast<void*>(where)); }
+
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline int power_of_two(int64_t at_least, int most) {
@@ -40,10 +43,10 @@ inline int power_of_two(int64_t at_least, int most) {
   return power;
 }
 
-inline bool is_empty(const Problem& p) { return p.batch * p.channels * p.steps * p.pixels() == 0; }
+inline bool is_empty(const Attention& p) { return p.batch * p.channels * p.steps * p.pixels() == 0; }
 
 // f32 counts rows and columns exactly up to 2^24, and a frame's taps and a clip's frames must fit in 32 bits.
-inline bool is_supported(const Problem& p) {
+inline bool is_supported(const Attention& p) {
   const int64_t line = int64_t(1) << 24;
   if (p.height > line || p.width > line || p.dilation < 1 || p.dilation > line) return false;
   if (p.kernel_size < 1 || p.kernel_size > 1024) return false;
@@ -56,29 +59,40 @@ bool are_aligned(Pointers... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
-// Calls `run` with an element of the dtype and the number of them in 16 bytes, or 1 where these cannot be read at once.
+// Calls `run` with an element of this dtype.
 template <typename Run>
-cudaError_t dispatch(const Problem& problem, bool aligned, const Run& run) {
-  const auto with_vectors = [&](auto element) {
-    constexpr int width = 16 / sizeof(element);
-    if (aligned && problem.channels % width == 0) return run(element, std::integral_constant<int, width>());
-    return run(element, std::integral_constant<int, 1>());
-  };
-  switch (problem.dtype) {
+cudaError_t with_element(Dtype dtype, const Run& run) {
+  switch (dtype) {
     case Dtype::f16:
-      return with_vectors(__half());
+      return run(__half());
     case Dtype::bf16:
-      return with_vectors(__nv_bfloat16());
+      return run(__nv_bfloat16());
     case Dtype::f32:
-      return with_vectors(float());
+      return run(float());
     case Dtype::f64:
-      return with_vectors(double());
+      return run(double());
   }
   return cudaErrorInvalidValue;
 }
 
+// Calls `run` with an element of this dtype and how many are read at once: those in 16 bytes, if `aligned`, or 1.
+template <typename Run>
+cudaError_t with_vector(Dtype dtype, int64_t length, bool aligned, const Run& run) {
+  return with_element(dtype, [&](auto element) {
+    constexpr int width = 16 / sizeof(element);
+    if (aligned && length % width == 0) return run(element, std::integral_constant<int, width>());
+    return run(element, std::integral_constant<int, 1>());
+  });
+}
+
+// Calls `run` with an element of the offsets, which are of the features' dtype T or of the one to accumulate in.
+template <typename T, typename Run>
+cudaError_t with_offset(const Attention& problem, const Run& run) {
+  return problem.offset_dtype == problem.dtype ? run(T()) : run(Accumulated<T>());
+}
+
 // Two vectors per lane: each lane repeats the arithmetic of a tap's position, so few lanes are good, to a point.
-inline dim3 lanes_by_locations(const Problem& problem, int vector_width) {
+inline dim3 lanes_by_locations(const Attention& problem, int vector_width) {
   const int lanes = power_of_two(divide_up(problem.channels, 2 * vector_width), 32);
   return dim3(lanes, kLocationThreads / lanes);
 }

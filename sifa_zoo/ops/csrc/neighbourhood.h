@@ -1,7 +1,7 @@
 // The pixels that the taps of one location touch.
 #pragma once
 
-#include "attention.h"
+#include "interface.h"
 #include "lanes.h"
 
 namespace sifa {
@@ -21,13 +21,13 @@ T* carve(char*& scratch, int64_t count) {
 template <class A>
 class Neighbourhood {
  public:
-  static int64_t scratch_bytes(const Problem& p) {
+  static int64_t scratch_bytes(const Attention& p) {
     const int64_t padded = p.taps() + kWidth, corners = 4 * padded;
     return 16 * 64 + (11 * padded + corners) * sizeof(A) + corners * sizeof(int32_t) +
            (corners + p.pixels() + 2) * sizeof(int64_t);
   }
 
-  Neighbourhood(const Problem& problem, char* scratch)
+  Neighbourhood(const Attention& problem, char* scratch)
       : nowhere(4 * problem.taps()),
         taps_(problem.taps()),
         padded_((problem.taps() + kWidth - 1) / kWidth * kWidth),

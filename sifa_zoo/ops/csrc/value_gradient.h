@@ -14,11 +14,11 @@ constexpr int kSpan = 2 * kReach + 1;
 constexpr int kWindow = kTile + 2 * kReach;  // locations along each side that reach a tile
 
 // The arrays that the launches of the backward pass read.
-template <typename T, typename A>
+template <typename T, typename O, typename A>
 struct Gradients {
   const T* grad;
   const T* x;
-  const A* offset;
+  const O* offset;
   const A* coefficients;
 };
 
@@ -26,11 +26,11 @@ struct Gradients {
 __device__ inline bool within_reach(int rows, int columns) { return abs(rows) <= kReach && abs(columns) <= kReach; }
 
 // Bit c of the result is set where corner c of the tap has a weight and is out of reach.
-template <typename A>
-__device__ int find_far_corners(int64_t frame, int pixel, int i, int j, const A* offset, const Shape& shape,
+template <typename A, typename O>
+__device__ int find_far_corners(int64_t frame, int pixel, int i, int j, const O* offset, const Shape& shape,
                                 Tap<A>& tap) {
   const int row = pixel / shape.width, column = pixel % shape.width, k = i * shape.kernel_size + j;
-  const A* offsets = offset + (((frame + 1) * shape.pixels() + pixel) * shape.taps() + k) * 2;
+  const O* offsets = offset + shape.offset_at(frame, pixel) + 2 * k;
   if (!find_tap(row, column, i, j, offsets, shape, tap)) return 0;
   int far = 0;
 #pragma unroll
@@ -42,8 +42,8 @@ __device__ int find_far_corners(int64_t frame, int pixel, int i, int j, const A*
 }
 
 // Adds ds_k of V channels from `c` on at the far corners of a tap.
-template <int V, bool ATOMIC, typename T, typename A>
-__device__ void add_far(const Gradients<T, A>& from, A* sum, int64_t frame, int pixel, int k, int c, int far,
+template <int V, bool ATOMIC, typename T, typename O, typename A>
+__device__ void add_far(const Gradients<T, O, A>& from, A* sum, int64_t frame, int pixel, int k, int c, int far,
                         const Tap<A>& tap, const Shape& shape) {
   const int64_t location = frame * shape.pixels() + pixel;
   const A* coefficients = from.coefficients + (location * shape.taps() + k) * 2;
@@ -66,9 +66,9 @@ __device__ void add_far(const Gradients<T, A>& from, A* sum, int64_t frame, int 
 }
 
 // A warp looks at the same tap of 32 locations, then adds the far ones in turn, its lanes along the channels.
-template <typename T, int V, typename A = Accumulated<T>>
+template <int V, typename T, typename O, typename A>
 __global__ void __launch_bounds__(kLocationThreads)
-    scatter(const Gradients<T, A> from, A* sum, const Shape shape, const int blocks_per_frame) {
+    scatter(const Gradients<T, O, A> from, A* sum, const Shape shape, const int blocks_per_frame) {
   const int frame = blockIdx.x / blocks_per_frame;
   if (frame % shape.steps == shape.steps - 1) return;
   const int own = (blockIdx.x - frame * blocks_per_frame) * blockDim.x + threadIdx.x;
@@ -88,9 +88,9 @@ __global__ void __launch_bounds__(kLocationThreads)
 }
 
 // The same in a fixed order: a thread owns V channels of a pair of frames and walks all its taps.
-template <typename T, int V, typename A = Accumulated<T>>
+template <int V, typename T, typename O, typename A>
 __global__ void __launch_bounds__(kLocationThreads)
-    scatter_in_order(const Gradients<T, A> from, A* sum, const Shape shape, const int blocks_per_frame) {
+    scatter_in_order(const Gradients<T, O, A> from, A* sum, const Shape shape, const int blocks_per_frame) {
   const int frame = blockIdx.x / blocks_per_frame;
   const int c = ((blockIdx.x - frame * blocks_per_frame) * blockDim.x + threadIdx.x) * V;
   if (frame % shape.steps == shape.steps - 1 || c >= shape.channels) return;
@@ -121,8 +121,8 @@ __device__ inline int folded_at(int pixel_column, int column_distance, int windo
 }
 
 // Fills `folded` for the tile at (top, left). A location is one thread's, so nothing is added twice at once.
-template <typename T, typename A>
-__device__ void fold(const Gradients<T, A>& from, int64_t frame, int top, int left, const Shape& shape,
+template <typename T, typename O, typename A>
+__device__ void fold(const Gradients<T, O, A>& from, int64_t frame, int top, int left, const Shape& shape,
                      Folded<A>* folded) {
   const int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
   for (int e = thread; e < kTile * kFoldedColumn; e += threads) folded[e] = {A(0), A(0)};
@@ -132,7 +132,7 @@ __device__ void fold(const Gradients<T, A>& from, int64_t frame, int top, int le
     const int row = top - kReach + window_row, column = left - kReach + window_column;
     if (row < 0 || row >= shape.height || column < 0 || column >= shape.width) continue;
     const int64_t location = frame * shape.pixels() + row * shape.width + column;
-    const A* offsets = from.offset + (location + shape.pixels()) * 2 * shape.taps();
+    const O* offsets = from.offset + shape.offset_at(frame, row * shape.width + column);
     const A* coefficients = from.coefficients + location * 2 * shape.taps();
     for (int i = 0; i < shape.kernel_size; ++i) {
       for (int j = 0; j < shape.kernel_size; ++j) {
@@ -158,9 +158,9 @@ __device__ void fold(const Gradients<T, A>& from, int64_t frame, int top, int le
 
 // A thread owns V channels (threadIdx.x) of one column of the tile (threadIdx.y). It walks the locations that reach the
 // column and hands each to the rows around it, so that a location is read once for all of them.
-template <typename T, int V, typename A = Accumulated<T>>
+template <int V, typename T, typename O, typename A>
 __global__ void __launch_bounds__(kThreads)
-    gather(const Gradients<T, A> from, const A* sum, T* grad_x, const Shape shape, const int blocks_per_frame) {
+    gather(const Gradients<T, O, A> from, const A* sum, T* grad_x, const Shape shape, const int blocks_per_frame) {
   __shared__ Folded<A> folded[kTile * kFoldedColumn];
   const int frame = blockIdx.x / blocks_per_frame;
   const int tiles_across = (shape.width + kTile - 1) / kTile;
@@ -213,20 +213,20 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <typename T, int V, typename A = Accumulated<T>>
-cudaError_t scatter_and_gather(const Launch& launch, const Gradients<T, A>& from, A* sum, T* grad_x,
+template <int V, typename T, typename O, typename A>
+cudaError_t scatter_and_gather(const Launch& launch, const Gradients<T, O, A>& from, A* sum, T* grad_x,
                                bool deterministic) {
-  const Problem& problem = launch.problem;
+  const Attention& problem = launch.problem;
   const int64_t vectors = problem.channels / V;
   if (problem.steps > 1) {
     const int threads = deterministic ? 32 : kLocationThreads;
     const int64_t work = deterministic ? vectors : problem.pixels();
-    const auto kernel = deterministic ? scatter_in_order<T, V> : scatter<T, V>;
+    const auto kernel = deterministic ? scatter_in_order<V, T, O, A> : scatter<V, T, O, A>;
     if (const auto error = launch(kernel, dim3(threads), divide_up(work, threads), from, sum)) return error;
   }
   const int lanes = kThreads / kTile < vectors ? kThreads / kTile : std::max(power_of_two(vectors, 32), kTile);
   const int64_t tiles = divide_up(problem.height, kTile) * divide_up(problem.width, kTile);
-  return launch(gather<T, V>, dim3(lanes, kTile), tiles * divide_up(vectors, lanes), from, sum, grad_x);
+  return launch(gather<V, T, O, A>, dim3(lanes, kTile), tiles * divide_up(vectors, lanes), from, sum, grad_x);
 }
 
 }  // namespace sifa
