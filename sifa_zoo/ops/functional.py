@@ -175,6 +175,9 @@ under_autocast("inter_frame_attention", _FORWARD, _cast)
 # The same in PyTorch's own operators
 
 
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")  # in PyTorch 2.10, a graph cannot hold the question for them
+
+
 class _Reference(torch.autograd.Function):
     """With its own backward: autograd's would keep every sample."""
 
@@ -193,7 +196,7 @@ class _Reference(torch.autograd.Function):
 def _decomposed(x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
     _check(x, offset, *sizes[:2])
     device_type = x.device.type
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+    if device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type):
         x, offset = _cast(torch.get_autocast_dtype(device_type), x, offset)
         with torch.autocast(device_type, enabled=False):
             return _decomposed(x, offset, *sizes)
