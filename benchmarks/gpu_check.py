@@ -68,7 +68,7 @@ def run_child(args: argparse.Namespace) -> int:
 
     if args.device == "cpu":
         torch.set_num_threads(1)
-    record = Record(args.lines)
+    record = Record(args.lines, args.seconds)
     try:
         importlib.import_module(args.child).run(record, args.device)
     except LeftOut as reason:
@@ -93,6 +93,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--limit", type=limit, action="append", default=[], help="STAGE=SECONDS, for any stage")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.limit = dict(args.limit)
     return args

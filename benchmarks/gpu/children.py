@@ -30,6 +30,7 @@ def run_stage(
     lines, log = folder / f"{stage.name}.jsonl", folder / f"{stage.name}.log"
     lines.write_text("")
     command = [sys.executable, str(CHECK), "--child", stage.module, "--lines", str(lines), "--device", device]
+    command += ["--seconds", str(limit)]
     start = time.monotonic()
     with open(log, "w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)

@@ -23,6 +23,8 @@ def run(record: Record, device: str) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}
+    if device == "cuda":
+        torch.cuda.set_device(0)
     distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         for name in ("sifa_net_nano", "sifa_transformer_nano"):

@@ -86,7 +86,7 @@ def cold_seconds(call: Callable[[], object], device: str, repeats: int = 25) -> 
     for _ in range(repeats):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         flush.zero_()
-        torch.cuda._sleep(1_000_000)  # the kernels wait in the queue, so that the call's own time is not seen
+        torch.cuda._sleep(2_000_000)  # the kernels wait in the queue, so that the call's own time is not seen
         begin.record()
         start = time.perf_counter()
         call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -12,14 +13,14 @@ from gpu.record import Record, significant
 
 def run(record: Record, device: str) -> None:
     import sifa_zoo.training.epoch as epoch
-    from sifa_zoo import finetune
     from sifa_zoo.preparing.motion import write_motion_clips
+    from sifa_zoo.training.finetune import finetune
 
     shown: list[float] = []
     real = epoch.show_update
 
     def show_update(bar: object, **values: float) -> None:
-        shown.append(values["data_wait"])
+        shown.append(values.get("data_wait", math.nan))
         real(bar, **values)
 
     epoch.show_update = show_update

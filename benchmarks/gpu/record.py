@@ -16,8 +16,14 @@ class LeftOut(Exception):
 class Record:
     """Appends to a file that outlives the process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seconds: float) -> None:
         self._path = path
+        self._deadline = time.monotonic() + seconds
+
+    def need_seconds(self, seconds: float) -> None:
+        """Leaves a part out that the stage's limit would cut."""
+        if time.monotonic() + seconds > self._deadline:
+            raise LeftOut(f"less than {seconds:g} s left; --limit gives the stage more")
 
     def row(self, table: str, **cells: Any) -> None:
         """A row of a table of figures; `goal` is the largest `ratio` that was aimed at."""

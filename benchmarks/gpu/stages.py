@@ -23,12 +23,12 @@ class Stage:
 
 STAGES = (
     Stage("build", "gpu.build", 50, 60),
-    Stage("tests", "gpu.device_tests", 90, 60, needs=("pytest",)),
+    Stage("tests", "gpu.device_tests", 80, 60, needs=("pytest",)),
     Stage("operator", "gpu.operator_times", 35, 30),
-    Stage("training", "gpu.training_falls", 70, 60),
-    Stage("resume", "gpu.resumed", 20, 40),
+    Stage("training", "gpu.training_falls", 75, 60),
+    Stage("resume", "gpu.resumed", 20, 60),
     Stage("distributed", "gpu.one_process", 25, 40),
-    Stage("models", "gpu.whole_models", 140, 60),
+    Stage("models", "gpu.models_and_trunks", 155, 60),
     Stage("finetune", "gpu.real_run", 20, 40, needs=("av", "torchvision")),
     Stage("counters", "gpu.counters", 15, 15, needs_gpu=True),
 )
