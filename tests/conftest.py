@@ -26,10 +26,10 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Marks the tests that run on a GPU: those that ask for `gpu`, and those of the backend "cuda"."""
+    """Marks the tests that run on a GPU: those that ask for `gpu`, and those with "cuda" as backend or device."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if "gpu" in item.fixturenames or parameters.get("backend") == "cuda":
+        if "gpu" in item.fixturenames or "cuda" in (parameters.get("backend"), parameters.get("device")):
             item.add_marker(pytest.mark.device)
     if config.getoption("--gpu"):
         other = [item for item in items if item.get_closest_marker("device") is None]
