@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
-CSRC := $(wildcard sifa_zoo/ops/csrc/*)
+CSRC := $(wildcard sifa_zoo/ops/csrc/* tests/ops/cuda_on_cpu/*)
 
 .PHONY: install demo test lint format clean
 

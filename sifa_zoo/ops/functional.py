@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sifa_zoo.ops import native, reference
 from sifa_zoo.ops.kernels import DTYPES, Kernels
-from sifa_zoo.ops.operators import below_autograd, define, differentiate, under_autocast
+from sifa_zoo.ops.operators import below_autograd, define, differentiate, once, under_autocast
 
 
 def inter_frame_attention(
@@ -112,7 +111,7 @@ def _run_forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int, res
     kernels = native.kernels_for(x.device.type)
     if kernels is None:
         return reference.forward(x, offset, kernel_size, dilation, residual)
-    return kernels.attention(x, offset, kernel_size=kernel_size, dilation=dilation, residual=residual)
+    return kernels.attention(x, offset, kernel_size, dilation, residual)
 
 
 def _run_backward(
@@ -123,8 +122,7 @@ def _run_backward(
     kernels = native.kernels_for(x.device.type)
     if kernels is None:
         return reference.backward(grad, x, offset, kernel_size, dilation, residual)
-    sizes: Any = {"kernel_size": kernel_size, "dilation": dilation, "residual": residual}
-    return kernels.attention_backward(grad, x, offset, **sizes, ordered=ordered)
+    return kernels.attention_backward(grad, x, offset, kernel_size, dilation, residual, ordered=ordered)
 
 
 def _fake_forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool) -> Tensor:
@@ -159,7 +157,7 @@ class _Attention(torch.autograd.Function):
         return attended
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, grad: Tensor):
         ordered = torch.are_deterministic_algorithms_enabled()
         return *_BACKWARD(grad, *ctx.saved_tensors, *ctx.sizes, ordered), None, None, None
@@ -170,11 +168,14 @@ def _cast(dtype: torch.dtype, x: Tensor, offset: Tensor, *sizes: Any) -> tuple[A
     return (x if torch.float64 in (x.dtype, offset.dtype) else x.to(dtype), offset, *sizes)
 
 
-differentiate("inter_frame_attention", _Attention)
+differentiate("inter_frame_attention", _FORWARD, _Attention)
 under_autocast("inter_frame_attention", _FORWARD, _cast)
 
 
 # The same in PyTorch's own operators
+
+
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")  # in PyTorch 2.10, a graph cannot hold the question for them
 
 
 class _Reference(torch.autograd.Function):
@@ -187,7 +188,7 @@ class _Reference(torch.autograd.Function):
         return reference.forward(x, offset, *sizes)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, grad: Tensor):
         return *reference.backward(grad, *ctx.saved_tensors, *ctx.sizes), None, None, None
 
@@ -195,7 +196,7 @@ class _Reference(torch.autograd.Function):
 def _decomposed(x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
     _check(x, offset, *sizes[:2])
     device_type = x.device.type
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+    if device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type):
         x, offset = _cast(torch.get_autocast_dtype(device_type), x, offset)
         with torch.autocast(device_type, enabled=False):
             return _decomposed(x, offset, *sizes)

@@ -83,25 +83,25 @@ class Kernels:
         name: bytes = function()
         return name.decode()
 
-    def attention(self, x: Tensor, offset: Tensor, *, kernel_size: int, dilation: int, residual: bool) -> Tensor:
-        """The operator `sifa::inter_frame_attention`."""
+    def attention(self, x: Tensor, offset: Tensor, *sizes: int) -> Tensor:
+        """The operator `sifa::inter_frame_attention`; `sizes` are its other arguments."""
         source, offsets, out = _frames(x), _offsets(offset, x), _Result(torch.empty_like(x))
-        problem = _attention(source, offsets, kernel_size, dilation, residual=residual)
+        problem = _attention(x.shape, x.dtype, offsets.dtype, _row_and_sample(offsets), *sizes)
         self._run("attention_forward", problem, source, offsets, out.memory)
         return out.finish()
 
     def attention_backward(
-        self, grad: Tensor, x: Tensor, offset: Tensor, *, kernel_size: int, dilation: int, residual: bool, ordered: bool
+        self, grad: Tensor, x: Tensor, offset: Tensor, *sizes: int, ordered: bool
     ) -> tuple[Tensor, Tensor]:
         """The operator `sifa::inter_frame_attention_backward`."""
         source, offsets = _frames(x), _offsets(offset, x)
         grad_x, grad_offset = _Result(torch.empty_like(x)), _Result(torch.empty_like(offset), offsets.dtype)
         n, _, t, h, w = x.shape
-        coefficients = torch.empty(n, t, h, w, 2 * kernel_size**2, dtype=_accumulated(x), device=x.device)
+        coefficients = torch.empty((n, t, h, w, offset.shape[1]), dtype=_accumulated(x), device=x.device)
         total = grad_x.memory
         if self.device == "cuda" and x.dtype != coefficients.dtype:
             total = torch.empty(x.shape, dtype=coefficients.dtype, device=x.device, memory_format=_FORMATS[5])
-        problem = _attention(source, offsets, kernel_size, dilation, residual=residual)
+        problem = _attention(x.shape, x.dtype, offsets.dtype, _row_and_sample(offsets), *sizes)
         tensors = (_frames(grad), source, offsets, grad_x.memory, grad_offset.memory, total, coefficients)
         self._run("attention_backward", problem, *tensors, flag=ordered)
         return grad_x.finish(), grad_offset.finish()
@@ -109,13 +109,14 @@ class Kernels:
     def saliency(self, clip: Tensor, dtype: torch.dtype) -> Tensor:
         """The operator `sifa::motion_saliency`."""
         source, out = _frames(clip), _Result(torch.empty_like(clip[:, :, 1:], dtype=dtype))
-        self._run("saliency_forward", _saliency(source, dtype), source, out.memory)
+        self._run("saliency_forward", _saliency(clip.shape, clip.dtype, dtype), source, out.memory)
         return out.finish()
 
     def saliency_backward(self, grad: Tensor, clip: Tensor) -> Tensor:
         """The operator `sifa::motion_saliency_backward`."""
         source, out = _frames(clip), _Result(torch.empty_like(clip))
-        self._run("saliency_backward", _saliency(source, grad.dtype), _frames(grad), source, out.memory)
+        problem = _saliency(clip.shape, clip.dtype, grad.dtype)
+        self._run("saliency_backward", problem, _frames(grad), source, out.memory)
         return out.finish()
 
     def add_context(self, frames: Tensor, context: Tensor, shortcut: Tensor) -> Tensor:
@@ -129,15 +130,15 @@ class Kernels:
 
     def _run(self, name: str, problem: ctypes.Structure, *tensors: Tensor, flag: bool | None = None) -> None:
         """Call a function with the memory of tensors, all on one device and the first of them an input."""
-        function, device = self._functions[name], tensors[0].device
-        pointers = [tensor.data_ptr() for tensor in tensors]
-        arguments = [ctypes.addressof(problem), *pointers, *(() if flag is None else (int(flag),))]
+        arguments = [ctypes.addressof(problem), *[tensor.data_ptr() for tensor in tensors]]
+        if flag is not None:
+            arguments.append(int(flag))
+        device = tensors[0].device
         if device.type == "cuda":
             with torch.cuda.device(device):
-                error = function(*arguments, torch.cuda.current_stream(device).cuda_stream)
+                error = self._functions[name](*arguments, torch.cuda.current_stream(device).cuda_stream)
         else:
-            threads = _Threads(_parallel_for(), torch.get_num_threads())
-            error = function(*arguments, ctypes.addressof(threads))
+            error = self._functions[name](*arguments, ctypes.addressof(_threads(torch.get_num_threads())))
         if error:
             raise RuntimeError(f"{name} failed on {device}: {self._library.sifa_error(error).decode()}")
 
@@ -166,27 +167,49 @@ def _accumulated(x: Tensor) -> torch.dtype:
 
 
 def _offsets(offset: Tensor, x: Tensor) -> Tensor:
-    """Offsets of a dtype that the kernels take, whose rows may stand further apart than they are long."""
-    offset = offset if offset.dtype == x.dtype else offset.to(_accumulated(x))
+    """Offsets of a dtype that the kernels take, with the rows of a frame in order."""
+    if offset.dtype != x.dtype:
+        offset = offset.to(_accumulated(x))
+    if offset.is_contiguous(memory_format=_FORMATS[5]):
+        return offset
     _, channels, t, h, w = offset.shape
-    row = offset.stride(4) if w > 1 else channels
-    in_order = zip(offset.stride()[1:], (1, h * w * row, w * row, row), (channels, t, h, w), strict=True)
-    if row < channels or any(stride != wanted for stride, wanted, size in in_order if size > 1):
-        return _frames(offset)
-    return offset
+    row = max(offset.stride(4), channels)
+    wanted = ((channels, 1), (t, h * w * row), (h, w * row), (w, row))
+    in_order = all(size == 1 or offset.stride(dim) == stride for dim, (size, stride) in enumerate(wanted, start=1))
+    return offset if in_order else _frames(offset)
 
 
-def _attention(x: Tensor, offset: Tensor, kernel_size: int, dilation: int, *, residual: bool) -> _Attention:
-    n, _, t, h, w = x.shape
-    row = offset.stride(4) if w > 1 else offset.shape[1]
-    sample = offset.stride(0) if n > 1 else 0
-    dtypes = DTYPES[x.dtype], DTYPES[offset.dtype]
-    return _Attention(n, x.shape[1], t, h, w, kernel_size, dilation, row, sample, *dtypes, residual)
+def _row_and_sample(offset: Tensor) -> tuple[int, int]:
+    """Numbers between the offsets of neighbouring pixels, and between those of neighbouring clips."""
+    return (offset.stride(4) if offset.shape[4] > 1 else offset.shape[1]), offset.stride(0)
 
 
-def _saliency(clip: Tensor, dtype: torch.dtype) -> _Saliency:
-    n, c, t, h, w = clip.shape
-    return _Saliency(n, t, h * w * c, DTYPES[clip.dtype], DTYPES[dtype])
+# What the functions are told is the same in every step of a training, and takes as long to write as to call them.
+
+
+@functools.lru_cache(256)
+def _attention(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    offset_dtype: torch.dtype,
+    row_and_sample: tuple[int, int],
+    kernel_size: int,
+    dilation: int,
+    residual: bool,
+) -> _Attention:
+    dtypes = DTYPES[dtype], DTYPES[offset_dtype]
+    return _Attention(*shape, kernel_size, dilation, *row_and_sample, *dtypes, residual)
+
+
+@functools.lru_cache(256)
+def _saliency(shape: tuple[int, ...], dtype: torch.dtype, out_dtype: torch.dtype) -> _Saliency:
+    n, c, t, h, w = shape
+    return _Saliency(n, t, h * w * c, DTYPES[dtype], DTYPES[out_dtype])
+
+
+@functools.lru_cache(16)
+def _threads(count: int) -> _Threads:
+    return _Threads(_parallel_for(), count)
 
 
 @functools.cache

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Function = Callable[..., Any]
 
@@ -31,9 +33,25 @@ def below_autograd(operator: Function, *args: Any) -> Any:
         return operator(*args)
 
 
-def differentiate(name: str, function: type[torch.autograd.Function]) -> None:
-    """Let a function, which takes the operator's arguments, stand for it wherever gradients may be wanted."""
-    torch.library.impl(f"sifa::{name}", "Autograd")(function.apply)
+def differentiate(name: str, operator: Function, function: type[torch.autograd.Function]) -> None:
+    """Let a function, which takes the operator's arguments, stand for it wherever a gradient is wanted."""
+
+    def kernel(*args: Any) -> Any:
+        if torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):
+            return function.apply(*args)
+        return below_autograd(operator, *args)
+
+    torch.library.impl(f"sifa::{name}", "Autograd")(kernel)
+
+
+def once(gradients: Function) -> Function:
+    """A `backward` that cannot be differentiated itself; PyTorch's mark for this is costly, and seldom needed."""
+    marked = once_differentiable(gradients)
+
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return (marked if torch.is_grad_enabled() else gradients)(ctx, *grads)
+
+    return backward
 
 
 def under_autocast(name: str, operator: Function, cast: Callable[..., tuple[Any, ...]]) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sifa_zoo.ops import native, reference
 from sifa_zoo.ops.kernels import DTYPES
-from sifa_zoo.ops.operators import below_autograd, define, differentiate, under_autocast
+from sifa_zoo.ops.operators import below_autograd, define, differentiate, once, under_autocast
 
 _NARROWING = ((torch.float32, torch.float16), (torch.float32, torch.bfloat16))
 
@@ -151,7 +150,7 @@ class _Saliency(torch.autograd.Function):
         return saliency
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, grad: Tensor):
         return _SALIENCY_BACKWARD(grad, *ctx.saved_tensors), None
 
@@ -165,7 +164,7 @@ class _Context(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx, grad: Tensor):
         (total,) = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, total, 0)
@@ -180,6 +179,6 @@ def _cast_saliency(dtype: torch.dtype, clip: Tensor, wanted: torch.dtype) -> tup
     return (clip if clip.dtype == torch.float32 else clip.to(dtype)), dtype
 
 
-differentiate("motion_saliency", _Saliency)
+differentiate("motion_saliency", _SALIENCY, _Saliency)
 under_autocast("motion_saliency", _SALIENCY, _cast_saliency)
-differentiate("add_context", _Context)
+differentiate("add_context", _CONTEXT, _Context)

@@ -69,9 +69,9 @@ def test_attention(kernels, shape, kernel_size, dilation, scale, dtype, wide, re
     sizes = {"kernel_size": kernel_size, "dilation": dilation, "residual": residual}
     exact = [tensor.double() for tensor in (grad, x, offset)]
     expected = reference.forward(*exact[1:], *sizes.values()), *reference.backward(*exact, *sizes.values())
-    ours = kernels.attention(x, offset, **sizes)
+    ours = kernels.attention(x, offset, *sizes.values())
     for ordered in (False, True):
-        gradients = kernels.attention_backward(grad, x, offset, **sizes, ordered=ordered)
+        gradients = kernels.attention_backward(grad, x, offset, *sizes.values(), ordered=ordered)
         for result, wanted in zip((ours, *gradients), expected, strict=True):
             assert_as_good(result, wanted, dtype)
     assert gradients[1].dtype == offset_dtype
@@ -82,8 +82,8 @@ def test_offsets_at_and_beyond_the_border(kernels, value):
     x, grad = draw(1, 4, 2, 5, 4, dtype=torch.float64), draw(1, 4, 2, 5, 4, dtype=torch.float64, seed=1)
     offset = torch.full((1, 18, 1, 5, 4), value, dtype=torch.float64)
     sizes = {"kernel_size": 3, "dilation": 1, "residual": False}
-    assert_close(kernels.attention(x, offset, **sizes), reference.forward(x, offset, *sizes.values()))
-    gradients = kernels.attention_backward(grad, x, offset, **sizes, ordered=False)
+    assert_close(kernels.attention(x, offset, *sizes.values()), reference.forward(x, offset, *sizes.values()))
+    gradients = kernels.attention_backward(grad, x, offset, *sizes.values(), ordered=False)
     assert_close(gradients, reference.backward(grad, x, offset, *sizes.values()))
 
 
@@ -113,4 +113,4 @@ def test_add_context(kernels, batch, num_steps, channels, dtype):
 def test_sizes_beyond_the_kernels_are_refused(kernels):
     x, offset = torch.zeros(1, 1, 2, 1, 1), torch.zeros(1, 18, 1, 1, 1)
     with pytest.raises(RuntimeError, match="attention_forward failed on cpu: invalid"):
-        kernels.attention(x, offset, kernel_size=3, dilation=2**24, residual=False)
+        kernels.attention(x, offset, 3, 2**24, False)
