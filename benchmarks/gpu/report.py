@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,17 +50,22 @@ def setting(device: str) -> dict[str, str]:
     import torch
 
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     return {
         "device": name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip() or "no git",
+        "commit": _commit(),
         "PyTorch": torch.__version__,
         "CUDA": str(torch.version.cuda),
         "Python": platform.python_version(),
     }
+
+
+def _commit() -> str:
+    if shutil.which("git") is None:
+        return "no git"
+    command = ["git", "describe", "--always", "--dirty"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return said.strip() or "not a checkout"
 
 
 def markdown(content: dict[str, Any]) -> str:
