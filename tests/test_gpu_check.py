@@ -101,7 +101,7 @@ def test_a_check_that_is_stopped_keeps_what_it_has(start):
 def test_every_stage_in_small(tmp_path):
     """Each stage gives figures or a reason, and none fails."""
     command = [sys.executable, BENCHMARKS / "gpu_check.py", "--device", "cpu", "--output", tmp_path]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIFA_ZOO_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout
     stages, rows = read(tmp_path)

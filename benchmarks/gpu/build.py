@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import tempfile
 import time
 
 from gpu.record import Record
@@ -24,32 +22,17 @@ def run(record: Record, device: str) -> None:
             record.fact(command[0], said.splitlines()[0 if command[0] != "nvcc" else -1] if said else "says nothing")
         else:
             record.left_out(command[0], "not on the PATH")
-    with record.part("build from nothing"), tempfile.TemporaryDirectory() as cache:
-        _build(record, device, cache)
-    with record.part("build for the later stages"):
+    with record.part("build"):
         from sifa_zoo import ops
 
-        ops.build(device)
+        start = time.perf_counter()
+        ops.build(device, force=True)
+        record.row("build", device=device, seconds=round(time.perf_counter() - start, 1))
         for name, value in native.report().items():
             record.fact(name, value)
         state = ops.backends()[device]
         record.expect(f"the kernels of {device} run", state is True, state=state)
     record.fact("libstdc++", ", ".join(sorted(_loaded("libstdc++"))) or "not loaded")
-
-
-def _build(record: Record, device: str, cache: str) -> None:
-    from sifa_zoo import ops
-
-    before = os.environ.get("SIFA_ZOO_CACHE")
-    os.environ["SIFA_ZOO_CACHE"] = cache
-    try:
-        start = time.perf_counter()
-        built = [path for path in ops.build(device, force=True) if str(path).startswith(cache)]
-        record.row("build", device=device, seconds=round(time.perf_counter() - start, 1), objects=len(built))
-    finally:
-        del os.environ["SIFA_ZOO_CACHE"]
-        if before is not None:
-            os.environ["SIFA_ZOO_CACHE"] = before
 
 
 def _loaded(name: str) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from torch.nn.functional import cross_entropy
 
 
 def run(record: Record, device: str) -> None:
-    # A warning: what is not deterministic shows in the weights. gpu_check.py sets CUBLAS_WORKSPACE_CONFIG.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without which matrix products are not deterministic
+    # A warning is enough: what is not deterministic shows in the weights.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     with record.part("by state dicts"):

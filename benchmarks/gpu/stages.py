@@ -22,14 +22,14 @@ class Stage:
 
 
 STAGES = (
-    Stage("build", "gpu.build", 50, 60),
-    Stage("tests", "gpu.device_tests", 80, 60, needs=("pytest",)),
+    Stage("build", "gpu.build", 40, 60),
+    Stage("tests", "gpu.device_tests", 75, 60, needs=("pytest",)),
     Stage("operator", "gpu.operator_times", 35, 30),
     Stage("training", "gpu.training_falls", 75, 60),
     Stage("resume", "gpu.resumed", 20, 60),
     Stage("distributed", "gpu.one_process", 25, 40),
     Stage("models", "gpu.models_and_trunks", 155, 60),
-    Stage("finetune", "gpu.real_run", 20, 40, needs=("av", "torchvision")),
+    Stage("finetune", "gpu.real_run", 35, 40, needs=("av", "torchvision")),
     Stage("counters", "gpu.counters", 15, 15, needs_gpu=True),
 )
 NAMES = tuple(stage.name for stage in STAGES)
