@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SAMPLINGS = ("dense", "uniform")
 NUM_CROPS = (1, 3)
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def _setting(default: Any, text: str, **metadata: Any) -> Any:
@@ -100,13 +101,15 @@ class EvalConfig:
 
     num_clips: int = _setting(1, "clips per video, evenly spaced; the scores of all views are averaged")
     num_crops: int = _setting(1, "crops per clip: 1 (centre) or 3 (along the longer side)")
-    precision: str = _setting("fp32", "fp32, or autocast to bf16 or fp16")
+    precision: str = _setting(
+        "fp32", "fp32, autocast to bf16 or fp16, or auto: bf16 where a GPU computes it, else fp32"
+    )
     batch_size: int = _setting(8, "clips per forward pass (default: 8)")
-    workers: int = _setting(2, "processes that decode videos (default: 2)")
+    workers: int | None = _setting(None, "processes that decode videos, or auto (default): as suits the machine")
 
     def __post_init__(self) -> None:
         _refuse_below(self, 1, "num_clips", "batch_size")
-        _refuse_below(self, 0, "workers")
+        _refuse_workers_below_zero(self.workers)
         if self.num_crops not in NUM_CROPS:
             raise ValueError(f"num_crops must be one of {NUM_CROPS}, got {self.num_crops}")
         if self.precision not in PRECISIONS:
@@ -222,7 +225,12 @@ class TrainConfig(AugmentConfig):
     patience: int = _setting(0, "stop after this many epochs without a better one; 0: never", group="validation")
     num_clips: int = _setting(1, "clips per video when evaluating; the scores of all views are averaged")
     num_crops: int = _setting(1, "crops per clip when evaluating: 1 (centre) or 3 (along the longer side)")
-    precision: str = _setting("fp32", "fp32, or autocast to bf16 or fp16", group="speed and memory")
+    precision: str = _setting(
+        "auto",
+        "fp32, autocast to bf16 or fp16, or auto: bf16 where a GPU computes it, else fp32",
+        group="speed and memory",
+    )
+    tf32: bool = _setting(True, "on a GPU, let products in fp32 be rounded to TF32, which is several times faster")
     grad_checkpointing: bool = _setting(False, "recompute activations in the backward pass: less memory, more time")
     compile: bool = _setting(False, "torch.compile the model")
     sync_bn: bool = _setting(False, "batch norm over the batches of all processes")
@@ -232,7 +240,9 @@ class TrainConfig(AugmentConfig):
     )
     save_every: int = _setting(0, "updates between saves, besides the one after each epoch; 0: none")
     save_minutes: float = _setting(0.0, "minutes between such saves; 0: none")
-    workers: int = _setting(2, "processes that decode videos, per process that trains")
+    workers: int | None = _setting(
+        None, "processes that decode videos, per process that trains, or auto: as suits the machine"
+    )
     seed: int = _setting(0, "seed of weights, sampling and augmentation")
 
     def __post_init__(self) -> None:
@@ -251,7 +261,7 @@ class TrainConfig(AugmentConfig):
             raise ValueError(f"loss_weight must be positive, got {self.loss_weight}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be in (0, 1], got {self.layer_decay}")
-        _ = self.evaluation  # checks itself
+        _ = self.evaluation  # checks itself, and the workers
         if self.linear_probe and self.freeze:
             raise ValueError("freeze and linear_probe exclude each other: a linear probe trains only the classifier")
         if self.fsdp and (self.precision == "fp16" or self.ema_decay or self.sync_bn or self.compile):
@@ -304,6 +314,16 @@ class ResizeConfig:
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be in [0, 51], got {self.crf}")
         _refuse_below(self, 1, "gop_size")
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refuse_workers_below_zero(workers: int | None) -> None:
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers must not be negative, got {workers}")
 
 
 def _settle_numbers(config: Any) -> None:

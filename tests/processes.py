@@ -156,15 +156,15 @@ def record(file: Path) -> None:
     """Appends the scalars of each update to a file."""
     from sifa_zoo.training import finetune as training
 
-    real = training.Training._after_update
+    real = training.Training._log_update
 
-    def after_update(self: Any, scalars: dict[str, float]) -> None:
+    def log_update(self: Any, scalars: dict[str, float], number: int) -> None:
         row = {name: scalars[name] for name in ("loss", "lr", "grad_norm")}
         with open(file, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"update": self.learner.updates, **row}) + "\n")
-        real(self, scalars)
+            lines.write(json.dumps({"update": number, **row}) + "\n")
+        real(self, scalars, number)
 
-    training.Training._after_update = after_update  # type: ignore[method-assign]
+    training.Training._log_update = log_update  # type: ignore[method-assign]
 
 
 def recorded(file: Path) -> dict[int, dict[str, float]]:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 WEIGHTS_HELP = "run folder, weights file, or name of weights"
-_METAVARS = {int: "N", float: "X", float | None: "X"}
+_METAVARS = {int: "N", int | None: "N", float: "X", float | None: "X"}
 
 
 def add_settings(
@@ -118,11 +118,17 @@ def _value_parser(annotation: Any) -> Any:
     """The function that parses the text of a flag whose setting has this type."""
     if annotation == float | None:
         return _number_or_none
+    if annotation == int | None:
+        return _number_or_auto
     return str if annotation == str | None else annotation
 
 
 def _number_or_none(text: str) -> float | None:
     return None if text.lower() == "none" else float(text)
+
+
+def _number_or_auto(text: str) -> int | None:
+    return None if text.lower() == "auto" else int(text)
 
 
 def _key_value(text: str) -> tuple[str, Any]:

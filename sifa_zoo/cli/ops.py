@@ -42,7 +42,11 @@ def _doctor(_args: argparse.Namespace) -> int:
 
     for name, value in (_versions() | native.report()).items():
         print(f"{name:16} {value}")
-    return 0
+    reasons = {device: native.why_plain(device, may_build=False) for device in native.wanted_devices()}
+    for device, reason in reasons.items():
+        if reason:
+            print(f"\n!! On {device}, {native.SLOW}:\n!! {reason}", file=sys.stderr)
+    return int(any(reasons.values()))
 
 
 def _versions() -> dict[str, str]:

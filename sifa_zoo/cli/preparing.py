@@ -47,10 +47,10 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from sifa_zoo.config import usable_cores
     from sifa_zoo.datasets.reading import read_splits_or_shards
     from sifa_zoo.datasets.shard_list import ShardList
     from sifa_zoo.preparing.check import check_splits
-    from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.runtime.checkpoint import usual_clip
 
     check_writable(args.csv, suffixes=(".csv",))
@@ -89,8 +89,8 @@ def _report(findings: Sequence[Finding], file: str | None) -> None:
 
 def _print_speed(args: argparse.Namespace, videos: VideoList | ShardList, clip: ClipConfig) -> None:
     """Prints what a worker delivers and, with a model, what training takes and what to do if that is more."""
+    from sifa_zoo.config import usable_cores
     from sifa_zoo.datasets.shard_list import ShardList
-    from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.preparing.speed import (
         advice,
         copied_short_side,
@@ -133,8 +133,8 @@ def _add_resize(parser: argparse.ArgumentParser) -> None:
 
 
 def _resize(args: argparse.Namespace) -> int:
+    from sifa_zoo.config import usable_cores
     from sifa_zoo.datasets.reading import read_splits
-    from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.preparing.resize import resize_videos
 
     config = ResizeConfig(**given(args, ResizeConfig))
@@ -165,9 +165,9 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
 
 
 def _split(args: argparse.Namespace) -> int:
+    from sifa_zoo.config import usable_cores
     from sifa_zoo.datasets.formats.table import CLASSES, write_table
     from sifa_zoo.datasets.reading import read_videos
-    from sifa_zoo.preparing.parallel_map import usable_cores
     from sifa_zoo.preparing.resize import refuse_within
     from sifa_zoo.preparing.split import split_videos
 

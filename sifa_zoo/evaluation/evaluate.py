@@ -89,7 +89,7 @@ def evaluate_run(
     num_clips: int | None = None,
     num_crops: int | None = None,
     batch_size: int = 8,
-    workers: int = 2,
+    workers: int | None = None,
     precision: str | None = None,
     device: torch.device | str | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -107,8 +107,8 @@ def evaluate_run(
         num_clips: Clips per video; None takes the value that the run was validated with.
         num_crops: Crops per clip; None takes the value that the run was validated with.
         batch_size: Clips per forward pass; a video with more views takes several.
-        workers: Processes that decode videos.
-        precision: "fp32", "bf16" or "fp16"; None takes the value that the run was validated with.
+        workers: Processes that decode videos; None takes as many as suit the machine.
+        precision: One of `sifa_zoo.config.PRECISIONS`; None takes the value that the run was validated with.
         device: None takes the GPU if there is one.
         output: A folder for tables, pictures and the report; see `write_results`.
         reading: Settings that differ from the defaults of `ReadConfig`.

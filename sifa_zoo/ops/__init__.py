@@ -5,10 +5,11 @@ In: features `(N, C, T, H, W)` and offsets `(N, 2 * K * K, T, H, W)`. Out: featu
 
 from sifa_zoo.ops.compiler import BuildError
 from sifa_zoo.ops.functional import check_backend, inter_frame_attention
-from sifa_zoo.ops.native import backends, build
+from sifa_zoo.ops.native import SLOW, backends, build, why_plain
 from sifa_zoo.ops.pointwise import add_context, motion_saliency
 
 __all__ = [
+    "SLOW",
     "BuildError",
     "add_context",
     "backends",
@@ -16,4 +17,5 @@ __all__ = [
     "check_backend",
     "inter_frame_attention",
     "motion_saliency",
+    "why_plain",
 ]

@@ -36,6 +36,8 @@ from sifa_zoo.ops.kernels import Kernels
 
 DEVICES = ("cuda", "cpu")
 
+SLOW = "the operators of SIFA run in plain PyTorch, many times slower"
+
 _PACKAGED = Path(__file__).parent
 _LOCK = threading.Lock()
 _LOADED: dict[str, Kernels] = {}  # by device; an object stays loaded as long as the process
@@ -69,7 +71,7 @@ def build(device: str | None = None, *, force: bool = False) -> list[Path]:
     """
     if device not in (None, *DEVICES):
         raise ValueError(f"device must be one of {DEVICES}, got {device = }")
-    wanted = [device] if device else ["cpu", *(["cuda"] if _has_gpu() else [])]
+    wanted = [device] if device else wanted_devices()
     built = [_build(device, force=force) for device in wanted]
     kernels_for.cache_clear()
     return built
@@ -86,7 +88,7 @@ def load(device: str, *, may_build: bool) -> Kernels | str:
             path = _find(device)
             if path is None:
                 if not may_build:
-                    return f"not compiled yet: the first use on {device} compiles it, or `sifa-zoo build-ops` does"
+                    return _not_yet(device)
                 path = _build(device)
             return _LOADED.setdefault(device, Kernels(path, device))
         except BuildError as error:
@@ -103,14 +105,30 @@ def kernels_for(device: str) -> Kernels | None:
     """
     if device not in DEVICES:
         return None
+    if reason := why_plain(device):
+        warnings.warn(f"on {device}, {SLOW}: {reason}", stacklevel=2)
     found = load(device, may_build=True)
-    if isinstance(found, Kernels):
-        return found
-    if os.environ.get("SIFA_ZOO_OPS") != "torch":
-        warnings.warn(
-            f"inter_frame_attention on {device} runs in plain PyTorch, many times slower: {found}", stacklevel=2
-        )
-    return None
+    return found if isinstance(found, Kernels) else None
+
+
+def why_plain(device: str, *, may_build: bool = True) -> str:
+    """Why the operators run in plain PyTorch on a device of this type; empty if they do not, or if that was asked for.
+
+    It is also empty where the kernels are not compiled yet, and must not be now.
+    """
+    if device not in DEVICES or os.environ.get("SIFA_ZOO_OPS") == "torch":
+        return ""
+    found = load(device, may_build=may_build)
+    return found if isinstance(found, str) and found != _not_yet(device) else ""
+
+
+def _not_yet(device: str) -> str:
+    return f"not compiled yet: the first use on {device} compiles it, or `sifa-zoo build-ops` does"
+
+
+def wanted_devices() -> list[str]:
+    """The devices of this machine."""
+    return ["cpu", *(["cuda"] if _has_gpu() else [])]
 
 
 def cache_folder() -> Path:

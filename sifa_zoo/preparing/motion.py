@@ -33,7 +33,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from sifa_zoo.preparing.parallel_map import parallel_map, usable_cores
+from sifa_zoo.config import usable_cores
+from sifa_zoo.preparing.parallel_map import parallel_map
 
 CLASSES = ("left", "right", "up", "down", "grow", "shrink", "clockwise", "counterclockwise")  # pairs, side by side
 FORWARD = ("right", "down", "grow", "clockwise")  # the quantity of the pair increases

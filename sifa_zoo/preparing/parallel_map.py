@@ -6,7 +6,6 @@ list may be long.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -31,11 +30,6 @@ def until_stopped(items: Iterable[Item], stop: threading.Event) -> Iterator[Item
         if stop.is_set():
             raise Stopped
         yield item
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(

@@ -19,6 +19,7 @@ from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
 from sifa_zoo.datasets.shard_list import ShardList
 from sifa_zoo.datasets.shards import ShardDataset
 from sifa_zoo.datasets.videos import DataError, VideoList
+from sifa_zoo.runtime.devices import usual_workers
 from sifa_zoo.runtime.processes import rank, world_size
 from sifa_zoo.runtime.shard_stream import ShardStream, usable_workers, warn_of_uneven
 from sifa_zoo.video.load import VideoError
@@ -52,7 +53,7 @@ def clip_loader(
     batch_size: int,
     sampler: ClipSampler | None = None,
     distributed: bool = False,
-    workers: int = 0,
+    workers: int | None = 0,
     device: torch.device | str = "cpu",
 ) -> ClipLoader:
     """A loader of this process's `Batch`es of clips.
@@ -62,11 +63,14 @@ def clip_loader(
     once; for training as many batches in every process, samples / (processes x batch size), rounded down. A reader
     whose shards hold fewer samples repeats some, and one with more leaves some out.
 
+    `workers` is the number of processes that decode; None takes `usual_workers`.
+
     Raises:
         DataError: If there are fewer shards than training processes, or too few samples for a batch in each; while
             iterating, as `ShardDataset` does.
     """
     source: dict[str, Any]
+    workers = usual_workers(device) if workers is None else workers
     if isinstance(videos, ShardList):
         source = {"dataset": ShardStream(ShardDataset(videos, cutter), batch_size=batch_size)}
         training, asked = cutter.seed is not None, workers

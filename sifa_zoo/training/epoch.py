@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from sifa_zoo.config import TrainConfig
 from sifa_zoo.datasets.transforms import BatchMixer
@@ -21,15 +19,10 @@ from sifa_zoo.runtime.processes import all_sum, is_writer, world_size
 from sifa_zoo.training.freezing import train_mode
 from sifa_zoo.training.learner import Learner
 from sifa_zoo.training.monitor import DataClock, progress_bar, show_update
+from sifa_zoo.training.update import Figures, Share, Unread, make_update, say_skipped
 from sifa_zoo.video.load import VideoError
 
 EpochRow: TypeAlias = dict[str, Any]  # column of the log -> value
-
-
-class TrainingError(ValueError):
-    """Training cannot go on: the loss or a gradient is no longer a finite number."""
-
-    exit_code = 1
 
 
 @dataclass
@@ -53,6 +46,13 @@ class Position:
         """Epochs done, which is the number of this one from 0."""
         return len(self.rows)
 
+    def add(self, figures: Figures) -> None:
+        """Add the sums of an update."""
+        self.loss += figures.loss
+        self.clips += figures.clips
+        self.skipped += figures.skipped
+        self.lr = figures.scalars["lr"]
+
     def end_epoch(self, row: EpochRow) -> None:
         """Go to the start of the next epoch."""
         self.rows.append(row)
@@ -71,17 +71,19 @@ def train_epoch(
     position: Position,
     mixer: BatchMixer,
     scheduler: Scheduler,
-    after_update: Callable[[dict[str, float]], None],
+    log: Callable[[dict[str, float], int], None],
+    after_update: Callable[[Callable[[], None]], None],
 ) -> None:
     """Train from `position` to the end of its epoch.
 
     Args:
         learner: The model.
         loader: Of training clips.
-        position: Where to begin; it advances with each update, so that after an exception it says how far training got.
+        position: Where to begin; it advances with each update, and its sums when the update's figures are there.
         mixer: MixUp and CutMix.
         scheduler: Of the learning rate, by updates.
-        after_update: Called with the scalars of each update, once all that it changes is up to date.
+        log: Called with the scalars of each update and its number, once they are there.
+        after_update: Called after each update with a function that brings the sums in `position` up to date.
 
     Raises:
         TrainingError: If the loss or the gradient is not finite; the message names the videos.
@@ -91,10 +93,18 @@ def train_epoch(
     loader.set_epoch(position.epoch, start=position.step)
     num_clips = min(loader.num_clips, steps * train.batch_size)
     train_mode(learner.model)
-    clock, share = DataClock(), _Share()
+    clock, share = DataClock(), Share()
     per_step = train.batch_size * world_size()
     total, done = num_clips * world_size(), position.step * per_step
     with progress_bar(position.epoch + 1, epochs=train.epochs, clips=total, done=done, show=is_writer()) as bar:
+
+        def take(figures: Figures) -> None:
+            position.add(figures)
+            mean_loss = position.loss / max(1, position.clips)
+            show_update(bar, clips=figures.planned, loss=mean_loss, lr=position.lr, data_wait=clock.data_wait)
+            log(figures.scalars, figures.number)
+
+        unread = Unread(take)
         for step, batch in enumerate(clock.watch(loader), start=position.step):
             first = step - step % train.accumulation_steps
             num_batches = min(train.accumulation_steps, steps - first)  # of this update; the last may have fewer
@@ -105,16 +115,15 @@ def train_epoch(
                 clips, targets = mixer(clips, labels, epoch=position.epoch, step=step)
                 logits = learner.logits(clips)
                 loss = clip_loss(logits, targets, label_smoothing=train.label_smoothing, multi_label=labels.ndim == 2)
-                _refuse_infinite(loss, "loss", share, position)
                 learner.backward(loss * (train.loss_weight * len(labels) / planned), last=is_last)
-                share.trained(loss.item(), len(labels))
+                share.trained(loss, len(labels))
             if is_last:
-                scalars = _update(learner, share, planned=planned, position=position, clock=clock)
+                say_skipped(share.failed, position.bad)
+                unread.add(make_update(learner, share, planned=planned, epoch=position.epoch + 1, clock=clock))
                 scheduler.step_update(learner.updates)
-                position.step, share = step + 1, _Share()
-                shown, mean_loss = per_step * num_batches, position.loss / max(1, position.clips)
-                show_update(bar, clips=shown, loss=mean_loss, lr=position.lr, data_wait=clock.data_wait)
-                after_update(scalars)
+                position.step, share = step + 1, Share()
+                after_update(unread.read)
+        unread.read()
 
 
 def clip_loss(
@@ -141,24 +150,6 @@ def clip_loss(
     return torch.stack(losses).sum()
 
 
-@dataclass
-class _Share:
-    """What this process has done for an update: names and failures of its batches, summed loss and number of clips."""
-
-    names: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    loss: float = 0.0
-    clips: int = 0
-
-    def add(self, batch: Batch) -> None:
-        self.names += batch.names
-        self.failed += batch.failed
-
-    def trained(self, loss: float, clips: int) -> None:
-        self.loss += loss * clips
-        self.clips += clips
-
-
 def _is_usable(batch: Batch, train: TrainConfig) -> bool:
     """Whether to train on a batch; all processes leave it out if bad videos leave one of them fewer than two clips.
 
@@ -173,33 +164,3 @@ def _is_usable(batch: Batch, train: TrainConfig) -> bool:
         return True
     (short,) = all_sum(bool(batch.failed) and len(batch.labels) < min(2, train.batch_size))
     return not short
-
-
-def _update(learner: Learner, share: _Share, *, planned: int, position: Position, clock: DataClock) -> dict[str, float]:
-    """Make the update to which all processes contribute, each `planned` clips if all are good; returns its scalars."""
-    lr, norm = learner.lr, torch.zeros(())
-    loss, clips, skipped = all_sum(share.loss, share.clips, len(share.failed))
-    if clips:
-        # Makes it the gradient of the mean over clips, even where batches were short or left out.
-        norm = learner.gradient_norm(scale=planned * world_size() / clips)
-        if not learner.overflow_is_usual:
-            _refuse_infinite(norm, "norm of the gradient", share, position)
-    learner.update(empty=not clips)
-    for line in share.failed:
-        if line not in position.bad:
-            tqdm.write(f"skipped: {line}", file=sys.stderr)
-        position.bad[line] += 1
-    position.loss, position.clips = position.loss + loss, position.clips + int(clips)
-    position.skipped, position.lr = position.skipped + int(skipped), lr
-    figures = {"loss": loss / clips if clips else float("nan"), "lr": lr, "grad_norm": norm.item()}
-    if learner.train.skip_bad:
-        figures["skipped"] = skipped
-    return {**figures, **clock.lap(clips=int(clips))}
-
-
-def _refuse_infinite(value: Tensor, what: str, share: _Share, position: Position) -> None:
-    if not torch.isfinite(value):
-        raise TrainingError(
-            f"the {what} is {value.item()} in epoch {position.epoch + 1}, with the videos {', '.join(share.names)}; "
-            "check these, or lower the learning rate; what was saved before is untouched"
-        )

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +26,12 @@ from sifa_zoo.evaluation.scores import ScoreError
 from sifa_zoo.files import BEST, CONFIG, LAST, STATE
 from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.batches import ClipLoader
-from sifa_zoo.runtime.devices import spare_cores
+from sifa_zoo.runtime.devices import fp32_products, spare_cores
 from sifa_zoo.runtime.processes import all_sum, gather, is_writer, on_writer, process_group, rank, say, world_size
 from sifa_zoo.training.distributed import gathered
-from sifa_zoo.training.epoch import EpochRow, Position, TrainingError, num_updates, train_epoch
+from sifa_zoo.training.epoch import EpochRow, Position, num_updates, train_epoch
 from sifa_zoo.training.learner import Learner, build_scheduler
-from sifa_zoo.training.monitor import LogScalars, check_trackers, open_trackers
+from sifa_zoo.training.monitor import LogScalars, check_trackers, open_trackers, say_if_slow
 from sifa_zoo.training.run_config import RunConfig, settle
 from sifa_zoo.training.run_data import (
     LostDataError,
@@ -60,6 +60,7 @@ from sifa_zoo.training.run_folder import (
     write_config,
 )
 from sifa_zoo.training.stopping import Interrupted, Interruptible, StopSignals, stop_signals
+from sifa_zoo.training.update import TrainingError
 from sifa_zoo.video.load import VideoError
 from sifa_zoo.weights.finding import locate_weights
 
@@ -141,7 +142,7 @@ def _finetune(
     on_writer(need_matplotlib)
     if resume == "auto":
         resume = on_writer((run / CONFIG).is_file)
-    config = on_writer(settle, given, saved=on_writer(open_run, run, resume=resume))
+    config = on_writer(settle, given, saved=on_writer(open_run, run, resume=resume), device=device)
     videos = on_writer(read_data, config, run=run)
     found = on_writer(facts, config, videos, device=device)
     left_out = on_writer(compare_with_start, run, found) if resume else {}
@@ -155,6 +156,7 @@ def _finetune(
     if is_over(position.rows, train):
         return _already_finished(run, position.rows, train)
     _print_settings(settings, class_names, hflip=train.hflip)
+    say_if_slow(learner.model, device)
 
     # A resumed run must keep its number of updates, so videos that have gone bad since fail when they are read.
     if not (resume and train.skip_bad):
@@ -167,7 +169,8 @@ def _finetune(
 
     tracked = open_trackers(trackers if is_writer() else (), run, settings=settings, update=learner.updates)
     lost = lost_data_in_one_line(config.data, *videos)
-    with spare_cores(device, workers=train.workers), tracked as log, stop.deferred(), lost:
+    products = fp32_products(device, tf32=train.tf32)
+    with spare_cores(device, workers=train.workers), products, tracked as log, stop.deferred(), lost:
         training = Training(run, config, learner, loaders, position, left_out, stop, log)
         training.run_epochs()
     return training.finish()
@@ -234,7 +237,13 @@ class Training:
             if not position.step:  # each process draws its own numbers, the same in a resumed run
                 torch.manual_seed(random.Random(f"{train.seed} {position.epoch} {rank()}").getrandbits(63))
             train_epoch(
-                learner, loader, position=position, mixer=mixer, scheduler=scheduler, after_update=self._after_update
+                learner,
+                loader,
+                position=position,
+                mixer=mixer,
+                scheduler=scheduler,
+                log=self._log_update,
+                after_update=self._after_update,
             )
             self._end_epoch(start)
 
@@ -247,6 +256,7 @@ class Training:
             say(f"left out from the start: {len(self.left_out)} videos: {few(sorted(self.left_out.values()))}")
         if bad := sum(gather(self.position.bad), Counter[str]()):
             say(f"skipped {bad.total()} times, {len(bad)} videos: {few(sorted(bad))}")
+        say_if_slow(self.learner.model, self.learner.device)
         best = best_row(rows)
         name = {"val_top1": "top-1", "val_map": "mAP"}[best_by(best)]
         say(f"best: {name} {best[best_by(best)]:.1f} % after epoch {best['epoch']}; weights in {self.run / BEST}")
@@ -257,15 +267,18 @@ class Training:
         train, val = (loader.videos for loader in self.loaders)
         return train, val
 
-    def _after_update(self, scalars: dict[str, float]) -> None:
-        """Log an update, save if that is due, and end the run if a signal asks for it."""
-        train, updates, position = self.config.train, self.learner.updates, self.position
-        self.log({f"train/{name}": value for name, value in scalars.items()}, updates)
+    def _log_update(self, scalars: dict[str, float], number: int) -> None:
+        self.log({f"train/{name}": value for name, value in scalars.items()}, number)
         if scalars.get("skipped"):
             refuse_lost(self.config.data, *self._videos)
+
+    def _after_update(self, read_figures: Callable[[], None]) -> None:
+        """Save if that is due, and end the run if a signal asks for it; nothing is saved before it is checked."""
+        train, updates, position = self.config.train, self.learner.updates, self.position
         late = is_writer() and 0 < train.save_minutes <= (time.monotonic() - self.saved_at) / 60
         stopping, due = all_sum(self.stop.received is not None, late)
         if stopping or due or (train.save_every and updates % train.save_every == 0):
+            read_figures()
             self._save_state()
         if stopping:
             in_epoch = -(-position.step // train.accumulation_steps)

@@ -14,7 +14,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+import torch
+from torch import nn
 from tqdm import tqdm
+
+from sifa_zoo.ops import SLOW, why_plain
+from sifa_zoo.runtime.processes import say
 
 T = TypeVar("T")
 LogScalars: TypeAlias = Callable[[Mapping[str, float], int], None]
@@ -34,6 +39,15 @@ def show_update(bar: tqdm, *, clips: int, loss: float, lr: float, data_wait: flo
     """Advance the bar by an update of `clips`; show the mean loss so far, the learning rate, the share of waiting."""
     bar.set_postfix_str(f"loss {loss:.3f}, lr {lr:.1e}, waiting for data {data_wait:.0%}", refresh=False)
     bar.update(clips)
+
+
+def say_if_slow(model: nn.Module, device: torch.device) -> None:
+    """Say in several lines if the model's operators run in plain PyTorch on this device, which nobody asked for."""
+    if not any(getattr(module, "backend", None) == "auto" for module in model.modules()):
+        return
+    if reason := why_plain(device.type):
+        way_out = "`sifa-zoo doctor` says what there is; `sifa-zoo build-ops` compiles the kernels"
+        say(f"\n!! On {device.type}, {SLOW}:\n!! {reason}\n!! {way_out}\n")
 
 
 class DataClock:

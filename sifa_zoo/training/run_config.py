@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from timm.optim import list_optimizers
 
 from sifa_zoo.config import ClipConfig, ReadConfig, TrainConfig
 from sifa_zoo.datasets.formats.labels import BY_INDEX
 from sifa_zoo.registry.names import is_model
 from sifa_zoo.runtime.checkpoint import read_info, usual_clip
+from sifa_zoo.runtime.devices import usual_precision, usual_workers
 from sifa_zoo.training.recipes import Recipe, find_recipe
 from sifa_zoo.weights.finding import SCHEMES
 
@@ -58,8 +60,10 @@ class RunConfig:
         return {**values, **reading, **clip, **train}
 
 
-def settle(given: Mapping[str, Any], *, saved: RunConfig | None) -> RunConfig:
+def settle(given: Mapping[str, Any], *, saved: RunConfig | None, device: torch.device | str = "cpu") -> RunConfig:
     """The settings of a run: those given (not None), completed by the saved ones or by recipe, checkpoint and model.
+
+    What is left to the machine becomes what suits this device; a resumed run keeps what it began with.
 
     Raises:
         ValueError: If a setting is missing or contradicts another, or a resumed run's differs from the saved one.
@@ -73,7 +77,14 @@ def settle(given: Mapping[str, Any], *, saved: RunConfig | None) -> RunConfig:
     given |= {"reading": reading}
     if given["model_args"]:
         given |= {"model_args": _as_saved(given["model_args"])}
-    return _settle_resumed(given, saved) if saved else _settle_new(given)
+    config = _settle_resumed(given, saved) if saved else _settle_new(given)
+    return dataclasses.replace(config, train=_for_machine(config.train, device))
+
+
+def _for_machine(train: TrainConfig, device: torch.device | str) -> TrainConfig:
+    precision = usual_precision(device) if train.precision == "auto" else train.precision
+    workers = usual_workers(device) if train.workers is None else train.workers
+    return dataclasses.replace(train, precision=precision, workers=workers)
 
 
 def _settle_new(given: dict[str, Any]) -> RunConfig:
@@ -99,7 +110,10 @@ def _settle_new(given: dict[str, Any]) -> RunConfig:
 
 def _settle_resumed(given: dict[str, Any], saved: RunConfig) -> RunConfig:
     given = {name: value for name, value in given.items() if value}
-    nested = {"clip": _override(given.get("clip"), saved.clip), "train": _override(given.get("train"), saved.train)}
+    train = _override(given.get("train"), saved.train)
+    if train.precision == "auto":
+        train = dataclasses.replace(train, precision=saved.train.precision)
+    nested = {"clip": _override(given.get("clip"), saved.clip), "train": train}
     config = RunConfig(**{**vars(saved), **given, **nested})
     old, new = saved.flat(), config.flat()
     names = [name for name in old if old[name] != new[name] and name not in _CHANGEABLE]

@@ -76,7 +76,7 @@ def start_info(config: RunConfig, run: Path) -> WeightsInfo | None:
     return read_info(config.checkpoint) if config.checkpoint else None
 
 
-def check_files(*data: Videos, workers: int, skip_bad: bool = False) -> dict[str, str]:
+def check_files(*data: Videos, workers: int | None, skip_bad: bool = False) -> dict[str, str]:
     """Open every video that was never opened before, each process its share, and name the bad ones on stderr.
 
     Videos in shards are not opened: each epoch reads them anyway.
@@ -91,7 +91,7 @@ def check_files(*data: Videos, workers: int, skip_bad: bool = False) -> dict[str
     if len(lists) < len(data):
         say("  videos in shards are checked as they are read")
     mine = [videos.subset(np.arange(rank(), len(videos), world_size())) for videos in lists]
-    bad = dict(gather_rows([row for videos in mine for row in find_undecodable(videos, workers=workers).items()]))
+    bad = dict(gather_rows([row for videos in mine for row in find_undecodable(videos, workers=workers or 1).items()]))
     on_writer(_name_bad_files, list(bad.values()), total=sum(map(len, lists)), skip_bad=skip_bad)
     return bad
 

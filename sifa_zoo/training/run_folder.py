@@ -80,7 +80,7 @@ def facts(config: RunConfig, videos: Sequence[VideoList | ShardList], *, device:
         "device": str(device),
     }
     if isinstance(train_videos, ShardList):
-        found["shard_readers"] = max(1, usable_workers(train_videos, train.workers, training=True))
+        found["shard_readers"] = max(1, usable_workers(train_videos, train.workers or 0, training=True))
     return {
         **found,
         "protocol": train.evaluation.protocol(config.clip, multi_label=train_videos.multi_label),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sifa_zoo.cli import main
+from sifa_zoo.ops import native
 from sifa_zoo.ops.compiler import find_compiler
 
 
@@ -35,3 +36,19 @@ def test_build_ops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert Path(built).stat().st_mtime_ns == before
     assert main(["build-ops", "--device", "cpu", "--force"]) == 0
     assert Path(built).stat().st_mtime_ns > before
+
+
+def test_doctor_says_loudly_what_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(native, "_LOADED", {})
+    monkeypatch.setenv("SIFA_ZOO_CACHE", str(tmp_path))
+    assert main(["doctor"]) == 0  # not compiled yet is no trouble
+    assert "!!" not in capsys.readouterr().err
+    monkeypatch.setenv("SIFA_ZOO_OPS", "nobuild")
+    assert main(["doctor"]) == 1
+    first, second = capsys.readouterr().err.split("!! ")[1:]
+    assert first == "On cpu, the operators of SIFA run in plain PyTorch, many times slower:\n"
+    assert "`sifa-zoo build-ops` compiles it" in second
+    monkeypatch.setenv("SIFA_ZOO_OPS", "torch")
+    assert main(["doctor"]) == 0  # as asked for

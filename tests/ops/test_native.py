@@ -65,7 +65,7 @@ def calls(folder):
 
 def the_only_warning(lines):
     (warning,) = [line for line in lines if line.startswith("WARNING")]
-    assert "runs in plain PyTorch, many times slower" in warning
+    assert "run in plain PyTorch, many times slower" in warning
     return warning
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sifa_zoo.preparing.parallel_map import Stopped, parallel_map, usable_cores
+from sifa_zoo.preparing.parallel_map import Stopped, parallel_map
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -52,7 +52,3 @@ def test_leaving_early_stops_what_runs():
     results.close()
     assert stopped
     assert len(stopped) <= 2
-
-
-def test_there_is_a_core():
-    assert usable_cores() >= 1

@@ -16,10 +16,11 @@ from sifa_zoo.config import ClipConfig, TrainConfig
 from sifa_zoo.datasets.videos import DataError
 from sifa_zoo.evaluation.evaluate import evaluate_run
 from sifa_zoo.runtime.checkpoint import load_run, read_info
+from sifa_zoo.runtime.devices import usual_precision, usual_workers
 from sifa_zoo.training import finetune as module
-from sifa_zoo.training.epoch import TrainingError
 from sifa_zoo.training.finetune import finetune
 from sifa_zoo.training.run_folder import best_row
+from sifa_zoo.training.update import TrainingError
 from sifa_zoo.weights.finding import EMBEDDED
 
 FILES = {"best.safetensors", "last.safetensors", "state.pt", "config.json", "log.csv", "curve.png"}
@@ -73,7 +74,8 @@ def test_a_lone_last_clip_does_not_stop_training(tmp_path, train):
 
 def test_train_config_is_the_default(tmp_path, data):
     finetune(data, model="sifa_net_nano", output=tmp_path, clip={"num_frames": 4, "img_size": 32}, train={"epochs": 1})
-    assert TrainConfig(**config(tmp_path)["train"]) == TrainConfig(epochs=1)
+    settled = {"precision": usual_precision("cpu"), "workers": usual_workers("cpu")}
+    assert TrainConfig(**config(tmp_path)["train"]) == TrainConfig(epochs=1, **settled)
     assert config(tmp_path)["clip"]["frame_stride"] == ClipConfig().frame_stride
 
 

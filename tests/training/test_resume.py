@@ -13,8 +13,8 @@ from interrupts import interrupt_epoch
 from sifa_zoo.evaluation.scores import ScoreError
 from sifa_zoo.runtime.checkpoint import read_info
 from sifa_zoo.training import finetune as module
-from sifa_zoo.training.epoch import TrainingError
 from sifa_zoo.training.finetune import finetune
+from sifa_zoo.training.update import TrainingError
 
 RESUME = {"resume": True}
 FILES = {"best.safetensors", "last.safetensors", "state.pt", "config.json", "log.csv", "curve.png"}
