@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 CSRC := $(wildcard sifa_zoo/ops/csrc/* tests/ops/cuda_on_cpu/*)
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test test-gpu lint format clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,9 @@ demo: install
 
 test: install lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+test-gpu: install
+	FAIL_WITHOUT_CUDA=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --gpu --numprocesses 4
 
 lint: install
 	$(BIN)/ruff format --check .

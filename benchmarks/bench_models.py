@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 import timm
 import torch
-import torchvision
 from measure import benchmark_parser, machine, markdown_table, peak_bytes, time_call, write_json
 from torch import nn
 
@@ -31,23 +30,27 @@ VIDEO_MODELS = ("r3d_18", "mvit_v2_s", "swin3d_t")
 CLASSES = 400
 
 
-def candidates(args: argparse.Namespace) -> dict[str, tuple[nn.Module, torch.Tensor]]:
-    """Every model with its input."""
-    clip = torch.randn(args.batch, 3, 16, 224, 224)
-    frames = torch.randn(args.batch * 4, 3, 224, 224).to(memory_format=torch.channels_last)
+def candidates(
+    models: Iterable[str], *, batch: int, device: str, num_frames: int = 16, size: int = 224
+) -> dict[str, tuple[nn.Module, torch.Tensor]]:
+    """Models and their trunks, with their inputs; beside those of SIFA, torchvision's."""
+    clip = torch.randn(batch, 3, num_frames, size, size)
+    frames = torch.randn(batch * num_frames // 4, 3, size, size).to(memory_format=torch.channels_last)
     found = {}
-    for name, trunk in TRUNKS.items():
+    for name in models:
+        if name not in TRUNKS:
+            import torchvision
+
+            found[name] = (torchvision.models.get_model(name, num_classes=CLASSES), clip)
+            continue
+        trunk = TRUNKS[name]
         model = sifa_zoo.create_model(name, num_classes=CLASSES)
         for module in model.modules():
             if isinstance(module, SIFA):
                 nn.init.normal_(module.conv_offset.weight, std=1 / module.conv_offset.in_channels**0.5 / 3)
         found[name] = (model, clip)
         found[trunk] = (timm.create_model(trunk, num_classes=CLASSES), frames)
-    for name in VIDEO_MODELS if args.video_models else ():
-        found[name] = (torchvision.models.get_model(name, num_classes=CLASSES), clip)
-    return {
-        name: (channels_last(model.to(args.device)), input_.to(args.device)) for name, (model, input_) in found.items()
-    }
+    return {name: (channels_last(model.to(device)), input_.to(device)) for name, (model, input_) in found.items()}
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -149,7 +152,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    found = candidates(args)
+    names = (*TRUNKS, *(VIDEO_MODELS if args.video_models else ()))
+    found = candidates(names, batch=args.batch, device=args.device)
     passes = [False, True] if args.train else [False]
     rows = [
         row

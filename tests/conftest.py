@@ -1,10 +1,54 @@
-"""A Hub on loopback for every test that asks for one; no test keeps indices of videos."""
+"""Tests run on the CPU, whatever there is, and with `--gpu` those marked `device` on a GPU; a Hub on loopback.
+
+No test keeps indices of videos.
+"""
+
+import os
+from importlib.util import find_spec
 
 import huggingface_hub.constants as hf
 import pytest
+import torch
 from hub_server import HubServer
 
-pytest_plugins = ["odd_videos", "runs"]
+pytest_plugins = ["odd_videos", "runs"] if find_spec("av") else []  # a GPU may be lent without PyAV
+
+
+def pytest_addoption(parser):
+    parser.addoption("--gpu", action="store_true", help="run only the tests marked `device`, which alone see a GPU")
+
+
+def pytest_configure(config):
+    """Hides GPUs from this process and its children before CUDA starts."""
+    if not config.getoption("--gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Marks the tests that run on a GPU: those that ask for `gpu`, and those with "cuda" as backend or device."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if "gpu" in item.fixturenames or "cuda" in (parameters.get("backend"), parameters.get("device")):
+            item.add_marker(pytest.mark.device)
+    if config.getoption("--gpu"):
+        other = [item for item in items if item.get_closest_marker("device") is None]
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item.get_closest_marker("device")]
+
+
+def skip_without_gpu(reason):
+    """Skips; fails instead where FAIL_WITHOUT_CUDA=1 demands a GPU of `--gpu`."""
+    if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def gpu():
+    if not torch.cuda.is_available():
+        skip_without_gpu("no GPU is visible to PyTorch; with one, give --gpu")
+    return torch.device("cuda")
 
 
 def use_endpoint(monkeypatch, url):

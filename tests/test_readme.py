@@ -121,10 +121,11 @@ def test_the_tree_names_what_is_there():
     named = paths_in_tree(tree)
     assert len(named) == len(set(named))
     there = {path for path in (ROOT / "sifa_zoo").rglob("*") if path.suffix == ".py" or path.is_dir()}
-    for pattern in ("*.py", "*.json", "benchmarks/*.py", "docs/*.json"):
+    for pattern in ("*.py", "*.json", "benchmarks/*.py", "benchmarks/gpu/*.py", "docs/*.json"):
         there.update(ROOT.glob(pattern))
     there.update(
-        ROOT / name for name in ("sifa_zoo", "benchmarks", "benchmarks/results", "docs", "tests", "tests/golden")
+        ROOT / name
+        for name in ("sifa_zoo", "benchmarks", "benchmarks/gpu", "benchmarks/results", "docs", "tests", "tests/golden")
     )
     hidden = {path for path in there if path.name in ("__init__.py", "__pycache__")}
     assert set(named) == {path.relative_to(ROOT).as_posix() for path in there - hidden}
