@@ -109,7 +109,7 @@ class ClipCutter:
         return clips, torch.from_numpy(labels).float() if labels.ndim else int(labels)
 
     def train(self, video: Video, labels: np.ndarray, generator: random.Random) -> tuple[Tensor, np.ndarray]:
-        """A random clip, float32 `(C, T, H, W)`, and its labels, which change if it is mirrored.
+        """A random clip as the transform makes it, `(C, T, H, W)`, and its labels, which change if it is mirrored.
 
         Everything random is drawn from `generator`.
 
@@ -127,7 +127,7 @@ class ClipCutter:
             return self.transform(frames), labels
 
     def evaluate(self, video: Video) -> Tensor:
-        """Evenly spaced clips, float32 `(num_clips * num_crops, C, T, H, W)`, the crops of a clip side by side.
+        """Evenly spaced clips, `(num_clips * num_crops, C, T, H, W)`, the crops of a clip side by side.
 
         Raises:
             ValueError: If the transform makes another number of crops.

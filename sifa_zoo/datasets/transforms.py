@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -27,15 +27,16 @@ _BLUR_REACH = 3  # standard deviations that the kernel covers on each side
 _RAND_AUGMENT_BINS = 31  # magnitudes from 0 to 30, as in the paper and in SIFA's code
 
 
-def train_transform(clip: ClipConfig, augment: AugmentConfig | None = None) -> v2.Transform:
+def train_transform(clip: ClipConfig, augment: AugmentConfig | None = None, *, normalize: bool = True) -> v2.Transform:
     """Random resized crop, and those of RandAugment, colour jitter, grayscale, blur and erasing that are turned on.
 
     Args:
         clip: Size, mean and deviation of the model's input.
         augment: How strong and how often; a `TrainConfig` is one, too. None takes the defaults: the crop alone.
+        normalize: Whether to end with `normalize_clips`, or in uint8 for that to be done on another device.
 
     Returns:
-        A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised.
+        A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised, or to uint8.
 
     Example:
         >>> train_transform(ClipConfig(img_size=64))(torch.zeros(8, 3, 90, 120, dtype=torch.uint8)).shape
@@ -58,19 +59,20 @@ def train_transform(clip: ClipConfig, augment: AugmentConfig | None = None) -> v
         # the mean, which normalisation makes 0
         value = [255 * mean for mean in clip.mean]
         steps.append(v2.RandomErasing(augment.erase_prob, value=value))
-    return v2.Compose([*steps, *_to_input(clip)])
+    return v2.Compose([*steps, *_to_input(clip, normalize=normalize)])
 
 
-def eval_transform(clip: ClipConfig, num_crops: int = 1) -> v2.Transform:
+def eval_transform(clip: ClipConfig, num_crops: int = 1, *, normalize: bool = True) -> v2.Transform:
     """Resizes the short side to `clip.short_side` (frames that have it are untouched), then takes one crop or three.
 
     Args:
         clip: Sizes, mean and deviation of the model's input.
         num_crops: 1 for the centre; 3 for both ends and the middle of the longer side, as in SlowFast.
+        normalize: As of `train_transform`.
 
     Returns:
-        A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised; with three crops to
-        `(3, C, T, img_size, img_size)`, from left to right or from top to bottom.
+        A transform from uint8 `(T, C, H, W)` to float32 `(C, T, img_size, img_size)`, normalised, or to uint8; with
+        three crops to `(3, C, T, img_size, img_size)`, from left to right or from top to bottom.
 
     Raises:
         ValueError: If `num_crops` is neither.
@@ -84,7 +86,35 @@ def eval_transform(clip: ClipConfig, num_crops: int = 1) -> v2.Transform:
     crop: v2.Transform = v2.CenterCrop(clip.img_size)
     if num_crops == 3:
         crop = v2.Lambda(partial(_three_crops, size=clip.img_size))
-    return v2.Compose([v2.Resize(clip.short_side, antialias=True), crop, *_to_input(clip)])
+    return v2.Compose([v2.Resize(clip.short_side, antialias=True), crop, *_to_input(clip, normalize=normalize)])
+
+
+def normalize_clips(clips: Tensor, clip: ClipConfig) -> Tensor:
+    """The model's input from clips of a transform without `normalize`; floating-point clips are taken as normalised.
+
+    Args:
+        clips: uint8 `(..., C, T, H, W)`, on any device.
+        clip: Has mean and deviation.
+
+    Returns:
+        float32, of the same shape.
+
+    Example:
+        >>> clip = ClipConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> normalize_clips(torch.full((3, 1, 1, 1), 255, dtype=torch.uint8), clip).flatten()
+        tensor([1., 1., 1.])
+    """
+    if clips.is_floating_point():
+        return clips
+    mean, std = _statistics(clip.mean, clip.std, clips.device)
+    return clips.float().mul_(1 / 255).sub_(mean).div_(std)  # as torchvision does it, to the last bit
+
+
+@lru_cache(16)
+def _statistics(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Both as `(C, 1, 1, 1)` on a device: to send them there with each batch would wait for it."""
+    of_channel, by_channel = (torch.tensor(values, device=device).view(-1, 1, 1, 1) for values in (mean, std))
+    return of_channel, by_channel
 
 
 class SeparableBlur(v2.GaussianBlur):
@@ -164,10 +194,9 @@ def _three_crops(frames: Tensor, size: int) -> Tensor:
     return torch.stack([F.crop(frames, top, left, size, size) for top, left in corners])  # (3, T, C, H, W)
 
 
-def _to_input(clip: ClipConfig) -> list[v2.Transform]:
-    # frames come as (T, H, W, C) in memory, where normalising is slow
-    planes, scale = v2.Lambda(torch.Tensor.contiguous), v2.ToDtype(torch.float32, scale=True)
-    return [planes, scale, v2.Normalize(mean=list(clip.mean), std=list(clip.std)), v2.Lambda(_channels_first)]
+def _to_input(clip: ClipConfig, *, normalize: bool) -> list[v2.Transform]:
+    normalized = [v2.Lambda(partial(normalize_clips, clip=clip))] if normalize else []
+    return [v2.Lambda(_channels_first), *normalized]
 
 
 def _channels_first(frames: Tensor) -> Tensor:

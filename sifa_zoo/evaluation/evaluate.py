@@ -152,7 +152,7 @@ def eval_loader(
     distributed: bool = True,
 ) -> ClipLoader:
     """A loader of evaluation clips, for `evaluate`; with `distributed`, each process has its share of the videos."""
-    transform = eval_transform(clip, num_crops=how.num_crops)
+    transform = eval_transform(clip, num_crops=how.num_crops, normalize=False)
     cutter = ClipCutter(clip, transform, num_clips=how.num_clips, num_crops=how.num_crops)
     return clip_loader(
         videos,

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from sifa_zoo.config import ClipConfig
+from sifa_zoo.datasets.transforms import normalize_clips
 from sifa_zoo.datasets.videos import few
+from sifa_zoo.runtime.batches import ClipLoader
 from sifa_zoo.runtime.devices import autocast
 from sifa_zoo.runtime.processes import gather_rows
 
@@ -45,6 +47,7 @@ def view_scores(
     model: nn.Module,
     clips: Tensor,
     *,
+    clip: ClipConfig | None = None,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     multi_label: bool = False,
@@ -55,7 +58,8 @@ def view_scores(
 
     Args:
         model: Maps clips to logits; on `device`, in eval mode.
-        clips: float32 `(B, views, C, T, H, W)`.
+        clips: `(B, views, C, T, H, W)`, uint8, or float32 and normalised.
+        clip: How to normalise uint8 ones.
         device: Where the model is; clips go there one forward pass at a time.
         precision: "fp32", or autocast to "bf16" or "fp16".
         multi_label: Sigmoid instead of softmax.
@@ -72,7 +76,8 @@ def view_scores(
     scores, finite = [], []
     for chunk in clips.flatten(0, 1).split(max_clips or batch * views):
         with autocast(device, precision):
-            logits = model(chunk.to(device, non_blocking=True)).float()
+            chunk = chunk.to(device, non_blocking=True)
+            logits = model(normalize_clips(chunk, clip) if clip else chunk).float()
         finite.append(logits.isfinite().all(-1).cpu())
         scores.append((logits.sigmoid() if multi_label else logits.softmax(-1)).cpu())
     good = torch.cat(finite).unflatten(0, (batch, views)).all(1)
@@ -81,7 +86,7 @@ def view_scores(
 
 
 @torch.inference_mode()
-def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iterator[VideoScores]:
+def scored_batches(model: nn.Module, loader: ClipLoader, **options: Any) -> Iterator[VideoScores]:
     """The rows of each batch of a loader of evaluation clips.
 
     The model is in eval mode meanwhile; options as for `view_scores`.
@@ -97,7 +102,7 @@ def scored_batches(model: nn.Module, loader: DataLoader, **options: Any) -> Iter
             if not len(batch.indices):
                 yield VideoScores(batch.indices, none, none, batch.labels, failed=batch.failed)
                 continue
-            scores = view_scores(model, batch.clips, names=batch.names, **options)
+            scores = view_scores(model, batch.clips, clip=loader.clip, names=batch.names, **options)
             best = scores.topk(min(TOP, scores.shape[-1])).indices.int()
             labels = batch.labels.bool() if batch.labels.ndim == 2 else batch.labels
             yield VideoScores(batch.indices, scores.mean(1), best, labels, batch.names, batch.failed)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from sifa_zoo import __version__
 from sifa_zoo.config import ClipConfig
+from sifa_zoo.datasets.transforms import normalize_clips
 from sifa_zoo.evaluation.scores import refuse_infinite
-from sifa_zoo.inference.stream import Window, open_for, slide, to_input
+from sifa_zoo.inference.stream import Window, crop, open_for, slide
 from sifa_zoo.inference.windows import model_windows
 from sifa_zoo.runtime.checkpoint import clip_config, model_cfg
 from sifa_zoo.weights.info import METADATA_KEY
@@ -89,8 +90,8 @@ def extract(
     with open_for(clip, source) as opened:
         windows = model_windows(clip, window=window, hop=hop, fps=opened.fps, overlap=False)
         for batch in _batches(slide(opened, clip, windows), batch_size):
-            clips = torch.stack([to_input(window.clip, clip) for window in batch])
-            pooled = _pooled(model, clips.to(next(model.parameters()).device), per=per)
+            clips = torch.stack([crop(window.clip, clip) for window in batch]).to(next(model.parameters()).device)
+            pooled = _pooled(model, normalize_clips(clips, clip), per=per)
             refuse_infinite(pooled.isfinite().all().view(1), model, names=[os.fspath(source)])
             values.append(pooled.cpu().numpy())
             times += [_times(window, per=per) for window in batch]

@@ -93,9 +93,9 @@ def slide(source: Source, clip: ClipConfig, windows: Windows) -> Iterator[Window
         yield _cut(ring, clip, fps=source.fps)
 
 
-def to_input(clips: np.ndarray, clip: ClipConfig) -> Tensor:
-    """The model's input `(C, T, H, W)` of a window's clip, transformed as in evaluation."""
-    return eval_transform(clip)(torch.from_numpy(clips).permute(0, 3, 1, 2))
+def crop(clips: np.ndarray, clip: ClipConfig) -> Tensor:
+    """A window's clip cropped as in evaluation, uint8 `(C, T, H, W)`."""
+    return eval_transform(clip, normalize=False)(torch.from_numpy(clips).permute(0, 3, 1, 2))
 
 
 @torch.inference_mode()
@@ -141,7 +141,8 @@ def predict_stream(
         for cut in slide(opened, clip, windows):
             scores = view_scores(
                 model,
-                to_input(cut.clip, clip)[None, None],
+                crop(cut.clip, clip)[None, None],
+                clip=clip,
                 device=next(model.parameters()).device,
                 multi_label=is_multi_label(model),
                 names=[str(source)],

@@ -22,14 +22,10 @@ def check_offsets(offsets: str) -> None:
 
 
 class OffsetConv(nn.Conv2d):
-    """The convolution that predicts offsets: 3x3 for every K, starting at zero, which is a regular grid."""
+    """The convolution that predicts offsets: 3x3 for every K."""
 
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__(dim, 2 * kernel_size**2, 3, padding=1, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Start with a regular grid."""
-        nn.init.zeros_(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         """Saliency `(B, C, H, W)` to offsets `(B, 2*K*K, H, W)` in pixels."""
@@ -63,11 +59,12 @@ class SIFA(nn.Module):
         self.dilation = dilation
         self.backend = "auto"
         self.conv_offset = OffsetConv(dim, kernel_size) if offsets == "learned" else None
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Start with a regular grid."""
         if self.conv_offset is not None:
-            self.conv_offset.reset_parameters()
+            nn.init.zeros_(self.conv_offset.weight)
 
     def forward(self, frames: Tensor, num_steps: int, *, residual: bool = False) -> Tensor:
         """Frames `(B*T, C, H, W)` with T = `num_steps` to attended features like them, zero in the last frame.

@@ -31,7 +31,7 @@ _CLIPS, _STEPS = 64, 10
 
 def loading_rate(videos: VideoList | ShardList, clip: ClipConfig, *, seconds: float = 3.0) -> float:
     """Training clips that one process decodes and transforms per second of CPU time; 0 if no video can be decoded."""
-    cutter = ClipCutter(clip, train_transform(clip), seed=0)
+    cutter = ClipCutter(clip, train_transform(clip, normalize=False), seed=0)
     drawn = _items_of_shards(videos, cutter) if isinstance(videos, ShardList) else _items_of_list(videos, cutter)
     clips, elapsed = 0, 0.0
     start = time.process_time()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.clips import ClipCutter, ClipDataset
 from sifa_zoo.datasets.shard_list import ShardList
@@ -33,6 +34,8 @@ _LAST_SECONDS = 20  # that a worker survives SIGTERM, so that its parent can fin
 
 class Batch(NamedTuple):
     """Clips `(B, C, T, H, W)`, or `(B, num_views, C, T, H, W)` in evaluation, of the videos that could be decoded.
+
+    They are as the transform makes them, so uint8 where they are normalised on the device.
 
     `labels` and `indices` (places in the list of videos, or as `ShardDataset` numbers them) are int64 `(B,)`; where
     videos may have several classes, `labels` is float32 `(B, num_classes)`. `names` are paths, or `shard, sample key`.
@@ -104,6 +107,12 @@ class ClipLoader(DataLoader):
         """What the clips are cut from."""
         videos: VideoList | ShardList = self.dataset.dataset.videos  # type: ignore[attr-defined]
         return videos
+
+    @property
+    def clip(self) -> ClipConfig:
+        """How the clips are cut, and to be normalised."""
+        clip: ClipConfig = self.dataset.dataset.cutter.clip  # type: ignore[attr-defined]
+        return clip
 
     @property
     def num_clips(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sifa_zoo.config import TrainConfig
-from sifa_zoo.datasets.transforms import BatchMixer
+from sifa_zoo.datasets.transforms import BatchMixer, normalize_clips
 from sifa_zoo.runtime.batches import Batch, ClipLoader
 from sifa_zoo.runtime.processes import all_sum, is_writer, world_size
 from sifa_zoo.training.freezing import train_mode
@@ -112,6 +112,7 @@ def train_epoch(
             share.add(batch)
             if _is_usable(batch, train):
                 clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
+                clips = normalize_clips(clips, loader.clip)
                 clips, targets = mixer(clips, labels, epoch=position.epoch, step=step)
                 logits = learner.logits(clips)
                 loss = clip_loss(logits, targets, label_smoothing=train.label_smoothing, multi_label=labels.ndim == 2)

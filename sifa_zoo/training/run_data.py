@@ -113,7 +113,7 @@ def train_loader(config: RunConfig, videos: Videos, *, device: torch.device) -> 
     """This process's batches of training clips, in epochs that can be resumed anywhere."""
     train, clip = config.train, config.clip
     mirrored = mirrored_classes(videos.class_names) if train.hflip else None
-    cutter = ClipCutter(clip, train_transform(clip, train), seed=train.seed, mirrored=mirrored)
+    cutter = ClipCutter(clip, train_transform(clip, train, normalize=False), seed=train.seed, mirrored=mirrored)
     return clip_loader(
         videos,
         cutter,

@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torchvision.transforms import v2
 
 from sifa_zoo.config import AugmentConfig, ClipConfig
-from sifa_zoo.datasets.transforms import BatchMixer, SeparableBlur, eval_transform, train_transform
+from sifa_zoo.datasets.transforms import (
+    BatchMixer,
+    SeparableBlur,
+    eval_transform,
+    normalize_clips,
+    train_transform,
+)
 
 CLIP = ClipConfig(num_frames=4, img_size=32, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 
@@ -278,3 +285,22 @@ def test_a_lone_clip_stays():
     clips, targets = _mixer(mixup_alpha=1.0)(_clips()[:1], LABELS[:1], epoch=0, step=0)
     assert torch.equal(clips, _clips()[:1])
     assert torch.equal(targets, LABELS[:1])
+
+
+@pytest.mark.parametrize("make", [eval_transform, partial(eval_transform, num_crops=3), train_transform])
+def test_clips_may_be_normalised_elsewhere(make):
+    frames = _frames(40, 57)
+    torch.manual_seed(0)
+    clips = make(CLIP, normalize=False)(frames)
+    assert clips.dtype == torch.uint8
+    torch.manual_seed(0)
+    assert torch.equal(normalize_clips(clips, CLIP), make(CLIP)(frames))
+    normalised = make(CLIP)(frames)
+    assert normalize_clips(normalised, CLIP) is normalised
+
+
+def test_normalising_is_torchvisions_to_the_last_bit():
+    clips = torch.arange(256, dtype=torch.uint8).expand(2, 3, 256).reshape(2, 3, 4, 8, 8)
+    steps = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean=list(CLIP.mean), std=list(CLIP.std))])
+    expected = steps(clips.transpose(1, 2)).transpose(1, 2)
+    assert torch.equal(normalize_clips(clips, CLIP), expected)
