@@ -72,7 +72,7 @@ def test_recipe(tmp_path, train):
     train(tmp_path / "run", call=call)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["recipe"] == "ssv1"
-    assert TrainConfig(**config["train"]) == dataclasses.replace(recipes()["ssv1"].train, **small)
+    assert TrainConfig(**config["train"]) == dataclasses.replace(recipes()["ssv1"].train, **small, precision="fp32")
     assert (config["clip"]["img_size"], config["clip"]["sampling"]) == (32, "uniform")
     train(tmp_path / "run", call={**call, "resume": True, "train": {}, "clip": {}})
     with pytest.raises(ValueError, match="keeps its settings: recipe is ssv1, not small"):
