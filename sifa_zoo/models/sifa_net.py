@@ -44,9 +44,11 @@ class GlobalContext(nn.Module):
 
     def forward(self, frames: Tensor, num_steps: int) -> Tensor:
         """`(B*T, C, H, W)` to `(B, C)`."""
+        dtype = self.fc1.weight.dtype
         with torch.autocast(frames.device.type, enabled=False):
-            context = frames.unflatten(0, (-1, num_steps)).mean((1, 3, 4), dtype=self.fc1.weight.dtype)
-            return self.fc2(F.relu(self.fc1(context)))
+            # A CPU would make a wider copy of all frames for a mean of another dtype, a GPU does both in one pass.
+            mean = frames.unflatten(0, (-1, num_steps)).mean((1, 3, 4), dtype=dtype if frames.is_cuda else None)
+            return self.fc2(F.relu(self.fc1(mean.to(dtype))))
 
 
 def bottleneck(block: Any, x: Tensor, num_steps: int) -> Tensor:

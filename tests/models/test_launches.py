@@ -33,13 +33,13 @@ def launches(model, inputs, precision):
 
 
 # SIFA-Net: the stem's copy; per block with SIFA saliency, convolution and attention (a cast of the weight in bf16); per
-# block with context a mean, two linear layers and a relu, and one sum for the two additions and the relu that end a
-# block. 92 and 132 more than the trunk before these were fused.
+# block with context a mean (with a cast of it on a CPU), two linear layers and a relu, and one sum for the two additions
+# and the relu that end a block. 92 and 132 more than the trunk before these were fused.
 @pytest.mark.parametrize(
     ("name", "trunk", "precision", "allowed"),
     [
         ("sifa_net_r50", "resnet50", "fp32", 40),
-        ("sifa_net_r50", "resnet50", "bf16", 46),
+        ("sifa_net_r50", "resnet50", "bf16", 53),
         ("sifa_transformer_tiny", "swin_tiny_patch4_window7_224", "fp32", 46),
         ("sifa_transformer_tiny", "swin_tiny_patch4_window7_224", "bf16", 58),
     ],
