@@ -33,7 +33,7 @@ def launches(model, inputs, precision):
 
 
 # SIFA-Net: the stem's copy; per block with SIFA saliency, convolution and attention (a cast of the weight in bf16); per
-# block with context a mean (with a cast of it on a CPU), two linear layers and a relu, and one sum for the two additions
+# block with context a mean (on a CPU with a cast), two linear layers and a relu, and one sum for the two additions
 # and the relu that end a block. 92 and 132 more than the trunk before these were fused.
 @pytest.mark.parametrize(
     ("name", "trunk", "precision", "allowed"),
