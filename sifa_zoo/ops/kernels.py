@@ -15,12 +15,12 @@ from torch import Tensor
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
-_POINTERS = {  # of tensors, by function; before them the sizes, behind them where to run
-    "attention_forward": 3,
-    "attention_backward": 8,  # the last one is a flag
-    "saliency_forward": 2,
-    "saliency_backward": 3,
-    "context_forward": 4,
+_ARGUMENTS = {  # between the sizes and where to run: the memory of tensors, and in one case a flag
+    "attention_forward": [ctypes.c_void_p] * 3,
+    "attention_backward": [*[ctypes.c_void_p] * 7, ctypes.c_int],
+    "saliency_forward": [ctypes.c_void_p] * 2,
+    "saliency_backward": [ctypes.c_void_p] * 3,
+    "context_forward": [ctypes.c_void_p] * 4,
 }
 
 
@@ -68,11 +68,11 @@ class Kernels:
         self._library = library = ctypes.CDLL(str(path))
         library.sifa_error.restype = ctypes.c_char_p
         try:
-            self._functions = {name: getattr(library, f"sifa_{name}") for name in _POINTERS}
+            self._functions = {name: getattr(library, f"sifa_{name}") for name in _ARGUMENTS}
         except AttributeError as error:
             raise OSError(str(error)) from error
         for name, function in self._functions.items():
-            function.argtypes = [ctypes.c_void_p] * (_POINTERS[name] + 2)
+            function.argtypes = [ctypes.c_void_p, *_ARGUMENTS[name], ctypes.c_void_p]
         _parallel_for()
 
     @property
