@@ -15,7 +15,9 @@ from torch import Tensor
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
-_ARGUMENTS = {  # between the sizes and where to run: the memory of tensors, and in one case a flag
+_ARGUMENTS: dict[
+    str, list[Any]
+] = {  # between the sizes and where to run: the memory of tensors, and in one case a flag
     "attention_forward": [ctypes.c_void_p] * 3,
     "attention_backward": [*[ctypes.c_void_p] * 7, ctypes.c_int],
     "saliency_forward": [ctypes.c_void_p] * 2,
