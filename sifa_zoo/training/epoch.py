@@ -46,6 +46,11 @@ class Position:
         """Epochs done, which is the number of this one from 0."""
         return len(self.rows)
 
+    @property
+    def mean_loss(self) -> float:
+        """Of the clips of this epoch so far."""
+        return self.loss / max(1, self.clips)
+
     def add(self, figures: Figures) -> None:
         """Add the sums of an update."""
         self.loss += figures.loss
@@ -100,8 +105,7 @@ def train_epoch(
 
         def take(figures: Figures) -> None:
             position.add(figures)
-            mean_loss = position.loss / max(1, position.clips)
-            show_update(bar, clips=figures.planned, loss=mean_loss, lr=position.lr, data_wait=clock.data_wait)
+            show_update(bar, clips=figures.planned, loss=position.mean_loss, lr=position.lr, data_wait=clock.data_wait)
             log(figures.scalars, figures.number)
 
         unread = Unread(take)

@@ -291,7 +291,7 @@ class Training:
         epoch = position.epoch + 1
         if not position.clips:
             raise LostDataError(f"not one clip of epoch {epoch} could be used; see the videos skipped above")
-        row = {"epoch": epoch, "lr": position.lr, "train_loss": position.loss / position.clips}
+        row = {"epoch": epoch, "lr": position.lr, "train_loss": position.mean_loss}
         if train.skip_bad:
             missing = videos[0].missing if isinstance(videos[0], VideoList) else ()
             row["skipped"] = position.skipped + sum(path in self.left_out for path in missing)
