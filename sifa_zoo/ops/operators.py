@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 Function = Callable[..., Any]
@@ -37,7 +38,8 @@ def differentiate(name: str, operator: Function, function: type[torch.autograd.F
     """Let a function, which takes the operator's arguments, stand for it wherever a gradient is wanted."""
 
     def kernel(*args: Any) -> Any:
-        if torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):
+        wanted = torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+        if wanted or forward_ad._current_level >= 0:  # the function refuses to differentiate forward
             return function.apply(*args)
         return below_autograd(operator, *args)
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from attention_inputs import LAYOUTS, draw, with_gradients
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
-from sifa_zoo.ops import inter_frame_attention
+from sifa_zoo.ops import inter_frame_attention, motion_saliency
 
 OPERATOR = torch.ops.sifa.inter_frame_attention.default
 BACKWARD = torch.ops.sifa.inter_frame_attention_backward.default
@@ -87,3 +88,13 @@ def test_the_operators_check_for_themselves(change, error, match):
     arguments = {"x": x, "offset": offset, "kernel_size": 3, "dilation": 1, "residual": False} | change
     with torch.inference_mode(), pytest.raises(error, match=match):
         BACKWARD(**arguments, ordered=False) if "grad" in change else OPERATOR(**arguments)
+
+
+@pytest.mark.parametrize("function", [lambda x: inter_frame_attention(x, torch.zeros(1, 18, 3, 5, 6)), motion_saliency])
+def test_forward_mode_is_refused_and_never_zero(function):
+    x = torch.randn(1, 4, 3, 5, 6)
+    with pytest.raises(RuntimeError, match="functorch transforms"):
+        torch.func.jvp(function, (x,), (x,))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward"):
+        function(forward_ad.make_dual(x, x))
+    assert function(x).isfinite().all()
