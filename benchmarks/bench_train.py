@@ -40,7 +40,7 @@ from sifa_zoo.config import ClipConfig
 from sifa_zoo.datasets.clip_sampler import ClipSampler
 from sifa_zoo.datasets.clips import ClipCutter
 from sifa_zoo.datasets.reading import read_videos
-from sifa_zoo.datasets.transforms import train_transform
+from sifa_zoo.datasets.transforms import normalize_clips, train_transform
 from sifa_zoo.datasets.videos import VideoList
 from sifa_zoo.runtime.batches import clip_loader
 from sifa_zoo.runtime.checkpoint import usual_clip
@@ -79,7 +79,7 @@ def build(name: str) -> tuple[nn.Module, ClipConfig]:
 def batches(videos: VideoList, clip: ClipConfig, args: argparse.Namespace):
     """Clips without end: an epoch is as long as all steps together."""
     clips = (args.warm_up + args.steps) * args.batch
-    cutter = ClipCutter(clip, train_transform(clip), seed=0)
+    cutter = ClipCutter(clip, train_transform(clip, normalize=False), seed=0)
     sampler = ClipSampler(videos, seed=0, repeats=-(-clips // len(videos)))
     return clip_loader(videos, cutter, batch_size=args.batch, sampler=sampler, workers=args.workers, device=args.device)
 
@@ -109,7 +109,7 @@ def measure(name: str, dtype: str, compiled: bool, args: argparse.Namespace) -> 
             clock.lap(clips=0)
             start = time.perf_counter()
         with torch.autocast(args.device, getattr(torch, dtype), enabled=dtype != "float32"):
-            logits = model(batch.clips.to(args.device, non_blocking=True))
+            logits = model(normalize_clips(batch.clips.to(args.device, non_blocking=True), clip))
         F.cross_entropy(logits.float(), batch.labels.to(args.device)).backward()
         clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()

@@ -230,7 +230,7 @@ class TrainConfig(AugmentConfig):
         "fp32, autocast to bf16 or fp16, or auto: bf16 where a GPU computes it, else fp32",
         group="speed and memory",
     )
-    tf32: bool = _setting(True, "on a GPU, let products in fp32 be rounded to TF32, which is several times faster")
+    tf32: bool = _setting(True, "while training in fp32 on a GPU, round products to TF32, for speed")
     grad_checkpointing: bool = _setting(False, "recompute activations in the backward pass: less memory, more time")
     compile: bool = _setting(False, "torch.compile the model")
     sync_bn: bool = _setting(False, "batch norm over the batches of all processes")

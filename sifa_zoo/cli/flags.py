@@ -38,7 +38,9 @@ def add_settings(
             continue
         if "group" in field.metadata:
             group = parser.add_argument_group(field.metadata["group"])
-        default = f" (default: {setting_text(field.default) or 'nothing'})" if show_defaults else ""
+        unset = {int | None: "auto", float | None: "none"}.get(types[field.name], "nothing")
+        value = "" if field.default is None else setting_text(field.default)
+        default = f" (default: {value or unset})" if show_defaults else ""
         text = field.metadata["help"] + default
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         if types[field.name] is bool:
