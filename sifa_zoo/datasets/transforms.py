@@ -170,7 +170,7 @@ class BatchMixer:
         targets = one_hot(labels, self.num_classes).float() if labels.ndim == 1 else labels
         with torch_seeded(generator):
             # torchvision mixes neighbours, which may be clips of one video
-            order = torch.randperm(len(labels)).to(labels.device)
+            order = torch.randperm(len(labels)).to(labels.device, non_blocking=True)
             mixed, targets = mix(Video(clips[order]), targets[order])
         return mixed.as_subclass(Tensor), targets
 
