@@ -1,7 +1,7 @@
 """How the package's operators are registered with PyTorch, so that `torch.compile` and `torch.export` see one node.
 
-`torch.library.register_autograd` does the same for gradients in twice the time per call, which on small maps is more
-than a GPU needs for the work.
+`torch.library.register_autograd` does the same for gradients in up to twice the time per call, which on small maps is
+more than a GPU needs for the work.
 """
 
 from __future__ import annotations
