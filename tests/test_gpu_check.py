@@ -19,7 +19,7 @@ import gpu_check
 from gpu.stages import Stage
 gpu_check.STAGES = [Stage(name, "odd_stages." + name, 30, 30) for name in {names!r}]
 gpu_check.NAMES = {names!r}
-sys.argv = ["gpu_check.py", "--device", "cpu", "--output", {output!r}, "--limit", "hangs=3"]
+sys.argv = ["gpu_check.py", "--device", "cpu", "--output", {output!r}, "--limit", "hangs={hangs}"]
 sys.exit(gpu_check.main())
 """
 ODD = {
@@ -34,16 +34,16 @@ ODD = {
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts the check with stages of this file; returns its process and folder."""
+    """Starts the check with stages of this file, of which `hangs` may take so many seconds; process and folder."""
 
-    def start(*names):
+    def start(*names, hangs):
         folder = tmp_path / "odd_stages"
         folder.mkdir()
         for name in names:
             imports = "import os, signal, subprocess, time\nfrom gpu.record import LeftOut\n"
             (folder / f"{name}.py").write_text(f"{imports}def run(record, device):\n    {ODD[name]}\n")
         output = tmp_path / "output"
-        script = STAGES.format(benchmarks=str(BENCHMARKS), names=names, output=str(output))
+        script = STAGES.format(benchmarks=str(BENCHMARKS), names=names, output=str(output), hangs=hangs)
         environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE), output
 
@@ -66,7 +66,7 @@ def is_running(*command):
 
 
 def test_a_stage_that_crashes_or_hangs_costs_itself(start):
-    process, output = start("crashes", "hangs", "raises", "has_failures", "leaves_out", "works")
+    process, output = start("crashes", "hangs", "raises", "has_failures", "leaves_out", "works", hangs=10)
     said = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 1
     stages, rows = read(output)
@@ -74,7 +74,7 @@ def test_a_stage_that_crashes_or_hangs_costs_itself(start):
     failed = dict.fromkeys(("crashes", "hangs", "raises", "has_failures"), "failed")
     assert statuses == failed | {"leaves_out": "done", "works": "done"}
     assert stages["crashes"]["why"] == "ended by SIGSEGV"
-    assert stages["hangs"]["why"] == "killed at its limit of 3 s"
+    assert stages["hangs"]["why"] == "killed at its limit of 10 s"
     assert "RuntimeError: a reason" in stages["raises"]["tail"]
     assert [len(rows[name]) for name in ("crashes", "hangs", "raises", "works")] == [1, 1, 1, 1]
     assert not is_running("sleep", "61.25")  # what a stage has started ends with it
@@ -84,7 +84,7 @@ def test_a_stage_that_crashes_or_hangs_costs_itself(start):
 
 
 def test_a_check_that_is_stopped_keeps_what_it_has(start):
-    process, output = start("works", "hangs")
+    process, output = start("works", "hangs", hangs=100)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not ((output / "check.json").exists() and read(output)[1].get("hangs")):
         time.sleep(0.05)
