@@ -1,7 +1,10 @@
 """What both families share: the input clip, the head, and timm's model contract for clips.
 
 The stem sees four frames stacked in the channels (channel `c*4 + t`), which equals a 3D convolution with temporal
-kernel and stride 4. From there T' = T/4 time steps are folded into the batch, and every 2D layer is timm's.
+kernel and stride 4. From there on features are clips `(B, C, T', H, W)` of T' = T/4 time steps, in memory
+channels last.
+Blocks and stages are modules that take a clip and return one, so how many time steps there are is in its shape. Inside
+of them time is folded into the batch, and every 2D layer is timm's.
 """
 
 from __future__ import annotations
@@ -10,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.utils.checkpoint
 from timm.models._features import feature_take_indices
+from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
 from sifa_zoo.ops import check_backend
@@ -44,12 +47,13 @@ def to_four(value: int | Sequence[int], name: str) -> tuple[int, ...]:
 
 
 def stack_frames(clip: Tensor) -> Tensor:
-    """`(B, C, T, H, W)` to `(B*T/4, C*4, H, W)`, four frames in the channels: channel `c*4 + t`.
+    """`(B, C, T, H, W)` to `(B, C*4, T/4, H, W)`, four frames in the channels: channel `c*4 + t`.
 
-    Channels first: whole planes are copied, and convolutions with channels_last weights bring their own order.
+    In memory time comes before channels: whole planes are copied, and frames can be folded into the batch. Convolutions
+    with channels_last weights bring their own order.
     """
     stacked = clip.unflatten(2, (-1, STEM_FRAMES)).transpose(1, 2)  # (B, T', C, 4, H, W)
-    return stacked.flatten(2, 3).flatten(0, 1)
+    return stacked.flatten(2, 3).contiguous().transpose(1, 2)
 
 
 def take_indices(indices: int | Sequence[int] | None, total: int) -> tuple[list[int], int]:
@@ -61,6 +65,17 @@ def take_indices(indices: int | Sequence[int] | None, total: int) -> tuple[list[
     if not valid:
         raise ValueError(f"indices must be within {total} stages (an int takes the last n), got {indices!r}")
     return feature_take_indices(total, indices if indices is None or isinstance(indices, int) else list(indices))
+
+
+class Blocks(nn.Sequential):
+    """Blocks in a row; while `grad_checkpointing` is on, each is computed again in backward."""
+
+    grad_checkpointing = False
+
+    def forward(self, clip: Tensor) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint_seq(self, clip)
+        return super().forward(clip)
 
 
 class ClipHead(nn.Module):
@@ -102,9 +117,8 @@ class ClipHead(nn.Module):
 class ClipModel(nn.Module):
     """timm's model contract for clips `(B, C, T, H, W)` in float, normalised as `pretrained_cfg` says.
 
-    A family provides `stage(index, x, num_steps)` for each entry of `feature_info` (stage 0 takes the stacked frames,
-    the stem is in it), `finish(x)` (a final norm), `to_clip(x, num_steps)` (a stage's output as `(B, C, T', H', W')`)
-    and `check_size(img_size, num_frames)`.
+    A family provides `stage(index, clip)` for each entry of `feature_info` (stage 0 takes the stacked frames, the stem
+    is in it), `finish(clip)` (a final norm) and `check_size(img_size, num_frames)`.
     """
 
     img_size: tuple[int, int]
@@ -129,14 +143,11 @@ class ClipModel(nn.Module):
 
     # What a family defines
 
-    def stage(self, index: int, x: Tensor, num_steps: int) -> Tensor:
+    def stage(self, index: int, clip: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def finish(self, x: Tensor) -> Tensor:
-        return x
-
-    def to_clip(self, x: Tensor, num_steps: int) -> Tensor:
-        raise NotImplementedError
+    def finish(self, clip: Tensor) -> Tensor:
+        return clip
 
     def check_size(self, img_size: tuple[int, ...], num_frames: int) -> None:
         """Raise ValueError unless the model works at this size."""
@@ -160,10 +171,10 @@ class ClipModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map `(B, num_features, T', H', W')`."""
-        x, num_steps = self._enter(x)
+        x = self._enter(x)
         for index in range(len(self.feature_info)):
-            x = self.stage(index, x, num_steps)
-        return self.to_clip(self.finish(x), num_steps)
+            x = self.stage(index, x)
+        return self.finish(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits, or with `pre_logits` the pooled features `(B, head_hidden_size)`, of a last feature map."""
@@ -196,29 +207,19 @@ class ClipModel(nn.Module):
             raise ValueError(f"output_fmt must be 'NCTHW', got {output_fmt!r}")
         total = len(self.feature_info)
         taken, last = take_indices(indices, total)
-        x, num_steps = self._enter(x)
+        x = self._enter(x)
         intermediates = []
         for index in range(last + 1 if stop_early or intermediates_only else total):
-            x = self.stage(index, x, num_steps)
+            x = self.stage(index, x)
             if index in taken:
-                normed = norm and index == total - 1
-                intermediates.append(self.to_clip(self.finish(x) if normed else x, num_steps))
+                intermediates.append(self.finish(x) if norm and index == total - 1 else x)
         if intermediates_only:
             return intermediates
-        return self.to_clip(self.finish(x) if index == total - 1 else x, num_steps), intermediates
+        return self.finish(x) if index == total - 1 else x, intermediates
 
-    def _enter(self, clip: Tensor) -> tuple[Tensor, int]:
+    def _enter(self, clip: Tensor) -> Tensor:
         self.check_input(clip)
-        return stack_frames(clip), clip.shape[2] // STEM_FRAMES
-
-    def run_blocks(self, blocks: nn.Sequential, walk: Any, x: Tensor, num_steps: int) -> Tensor:
-        """Walk through timm blocks with `walk(block, x, num_steps)`, with checkpointing where it is on."""
-        for block in blocks:
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x = torch.utils.checkpoint.checkpoint(walk, block, x, num_steps, use_reentrant=False)
-            else:
-                x = walk(block, x, num_steps)
-        return x
+        return stack_frames(clip)
 
     # The rest of timm's contract
 
@@ -260,6 +261,9 @@ class ClipModel(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: recompute each block in backward."""
         self.grad_checkpointing = enable
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.grad_checkpointing = enable
 
     def init_added(self, device: torch.device | str) -> None:
         """Initialise what a 2D checkpoint of the trunk lacks, in a model on the meta device."""

@@ -1,7 +1,6 @@
 """The SIFA block: motion saliency, predicted offsets, inter-frame attention.
 
-Source: SIFA, CVPR 2022 (https://arxiv.org/abs/2206.06931), section 3.2. Time is folded into the batch: frames
-`(B*T, C, H, W)`, all T of a clip in a row, in channels_last memory.
+Source: SIFA, CVPR 2022 (https://arxiv.org/abs/2206.06931), section 3.2.
 """
 
 from __future__ import annotations
@@ -19,6 +18,16 @@ def check_offsets(offsets: str) -> None:
     """Raise ValueError unless a model can be built with such offsets."""
     if offsets not in OFFSETS:
         raise ValueError(f"offsets must be one of {OFFSETS}, got {offsets!r}")
+
+
+def fold(clip: Tensor) -> Tensor:
+    """A clip `(B, C, T, H, W)` as frames `(B*T, C, H, W)`, all T of a clip in a row; a view of `unfold`'s result."""
+    return clip.transpose(1, 2).flatten(0, 1)
+
+
+def unfold(frames: Tensor, num_steps: int) -> Tensor:
+    """Frames `(B*T, C, H, W)` as clips `(B, C, T, H, W)` of T = `num_steps`; a view."""
+    return frames.unflatten(0, (-1, num_steps)).transpose(1, 2)
 
 
 class OffsetConv(nn.Conv2d):
@@ -66,22 +75,20 @@ class SIFA(nn.Module):
         if self.conv_offset is not None:
             nn.init.zeros_(self.conv_offset.weight)
 
-    def forward(self, frames: Tensor, num_steps: int, *, residual: bool = False) -> Tensor:
-        """Frames `(B*T, C, H, W)` with T = `num_steps` to attended features like them, zero in the last frame.
+    def forward(self, clip: Tensor, *, residual: bool = False) -> Tensor:
+        """Features `(B, C, T, H, W)` to attended features like them, zero in the last frame.
 
-        With `residual`, the frames are added.
+        With `residual`, the features are added. The kernels read `channels_last_3d` memory without a copy.
         """
-        clip = frames.unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, C, T, H, W), a view
         sizes = {"kernel_size": self.kernel_size, "dilation": self.dilation}
-        attended = inter_frame_attention(clip, self._offset(clip), **sizes, residual=residual, backend=self.backend)
-        return attended.transpose(1, 2).flatten(0, 1)
+        return inter_frame_attention(clip, self._offset(clip), **sizes, residual=residual, backend=self.backend)
 
     def _offset(self, clip: Tensor) -> Tensor:
         """Offsets `(B, 2*K*K, T-1, H, W)` in pixels, of all frames but the first."""
         batch, _, num_steps, height, width = clip.shape
         if self.conv_offset is None:
             return clip.new_zeros(batch, 2 * self.kernel_size**2, num_steps - 1, height, width)
-        saliency = motion_saliency(clip, backend=self.backend).transpose(1, 2).flatten(0, 1)  # (B*(T-1), C, H, W)
+        saliency = fold(motion_saliency(clip, backend=self.backend))  # (B*(T-1), C, H, W)
         return self.conv_offset(saliency).unflatten(0, (batch, num_steps - 1)).transpose(1, 2)
 
     def extra_repr(self) -> str:

@@ -17,8 +17,16 @@ from timm.models.resnet import Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, take_indices, to_four
-from sifa_zoo.models.sifa import SIFA, check_offsets
+from sifa_zoo.models.clip_model import (
+    STEM_FRAMES,
+    Blocks,
+    ClipHead,
+    ClipModel,
+    check_num_frames,
+    take_indices,
+    to_four,
+)
+from sifa_zoo.models.sifa import SIFA, check_offsets, fold, unfold
 from sifa_zoo.ops import add_context
 
 _MIN_SIZE = 32  # the trunk's stride: less than one cell would be left
@@ -42,32 +50,45 @@ class GlobalContext(nn.Module):
         self.fc1.reset_parameters()
         self.fc2.reset_parameters()
 
-    def forward(self, frames: Tensor, num_steps: int) -> Tensor:
-        """`(B*T, C, H, W)` to `(B, C)`."""
+    def forward(self, clip: Tensor) -> Tensor:
+        """`(B, C, T, H, W)` to `(B, C)`."""
         dtype = self.fc1.weight.dtype
-        with torch.autocast(frames.device.type, enabled=False):
+        with torch.autocast(clip.device.type, enabled=False):
             # A CPU would make a wider copy of all frames for a mean of another dtype, a GPU does both in one pass.
-            mean = frames.unflatten(0, (-1, num_steps)).mean((1, 3, 4), dtype=dtype if frames.is_cuda else None)
+            mean = clip.mean((2, 3, 4), dtype=dtype if clip.is_cuda else None)
             return self.fc2(F.relu(self.fc1(mean.to(dtype))))
 
 
-def bottleneck(block: Any, x: Tensor, num_steps: int) -> Tensor:
-    """timm's `Bottleneck.forward` with the number of time steps passed in."""
-    shortcut = x if block.downsample is None else block.downsample(x)
-    x = block.act1(block.bn1(block.conv1(x)))
-    x = block.act2(block.bn2(block.conv2(x)))
-    if isinstance(block.aa, SIFA):
-        x = block.aa(x, num_steps, residual=True)
-    x = block.bn3(block.conv3(x))
-    if block.se is not None:
-        context = block.se(x, num_steps)
-        if block.drop_path is None:
-            return add_context(x, context, shortcut, backend=block.se.backend)
-        x = x + context.repeat_interleave(num_steps, dim=0)[:, :, None, None]
-    if block.drop_path is not None:
-        x = block.drop_path(x)
-    x += shortcut
-    return block.act3(x)
+class ClipBottleneck(Bottleneck):
+    """timm's `Bottleneck` for clips, with SIFA as its `aa` and global context as its `se`."""
+
+    aa: SIFA | nn.Module | None
+    se: GlobalContext | None  # type: ignore[assignment]
+
+    def __init__(self, block: Any) -> None:
+        nn.Module.__init__(self)
+        vars(self).update(vars(block))  # the block that timm has built, under the names that weights have
+        self.aa = self.se = None
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """`(B, C, T, H, W)` to `(B, C', T, H', W')`."""
+        num_steps = clip.shape[2]
+        x = fold(clip)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = self.act2(self.bn2(self.conv2(x)))
+        if self.aa is not None:
+            x = fold(self.aa(unfold(x, num_steps), residual=True))
+        x = self.bn3(self.conv3(x))
+        if self.se is not None:
+            context = self.se(unfold(x, num_steps))
+            if self.drop_path is None:
+                return unfold(add_context(x, context, shortcut, backend=self.se.backend), num_steps)
+            x = x + context.repeat_interleave(num_steps, dim=0)[:, :, None, None]
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        x += shortcut
+        return unfold(self.act3(x), num_steps)
 
 
 class SIFANet(ClipModel):
@@ -143,7 +164,8 @@ class SIFANet(ClipModel):
                 drop_path_rate=drop_path_rate,
             )
             self.conv1, self.bn1, self.act1, self.maxpool = trunk.conv1, trunk.bn1, trunk.act1, trunk.maxpool
-            self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
+            for stage in ("layer1", "layer2", "layer3", "layer4"):
+                setattr(self, stage, Blocks(*map(ClipBottleneck, getattr(trunk, stage))))
             self.num_features = trunk.num_features
             self.feature_info = [{**info, "temporal_reduction": STEM_FRAMES} for info in trunk.feature_info]
             if dual_head:
@@ -165,15 +187,14 @@ class SIFANet(ClipModel):
                 elif i % 2 == 0 and context:
                     block.se = GlobalContext(block.conv3.out_channels)
 
-    def stage(self, index: int, x: Tensor, num_steps: int) -> Tensor:
+    def stage(self, index: int, clip: Tensor) -> Tensor:
+        num_steps = clip.shape[2]
         if index == 0:
-            return self.act1(self.bn1(self.conv1(x)))
+            return unfold(self.act1(self.bn1(self.conv1(fold(clip)))), num_steps)
         if index == 1:
-            x = self.maxpool(x)
-        return self.run_blocks(getattr(self, f"layer{index}"), bottleneck, x, num_steps)
-
-    def to_clip(self, x: Tensor, num_steps: int) -> Tensor:
-        return x.unflatten(0, (-1, num_steps)).transpose(1, 2)  # (B, C, T', H', W')
+            clip = unfold(self.maxpool(fold(clip)), num_steps)
+        blocks: Blocks = getattr(self, f"layer{index}")
+        return blocks(clip)
 
     def check_input(self, clip: Tensor) -> None:
         super().check_input(clip)
@@ -201,9 +222,7 @@ class SIFANet(ClipModel):
 
     def _second_branch(self, layer3: Tensor) -> Tensor:
         """The map `(B, C, T'/2, H, W)` of the published second branch, from that of `layer3`."""
-        frames = F.max_pool3d(layer3, (2, 1, 1)).transpose(1, 2)  # (B, T'/2, C, H, W)
-        x = self.run_blocks(self.layer4_dual, bottleneck, frames.flatten(0, 1), frames.shape[1])
-        return self.to_clip(x, frames.shape[1])
+        return self.layer4_dual(F.max_pool3d(layer3, (2, 1, 1)))
 
     def forward_head(self, x: Any, pre_logits: bool = False) -> Any:
         """Logits of a feature map.
@@ -256,7 +275,7 @@ class SIFANet(ClipModel):
         super()._drop_heads()
 
 
-def _dual_stage(layer4: Any, planes: int) -> nn.Sequential:
+def _dual_stage(layer4: Any, planes: int) -> Blocks:
     """The blocks of `layer4` once more, with stride 1, initialised as timm's ResNet does."""
     in_channels = layer4[0].conv1.in_channels
     blocks = []
@@ -267,7 +286,7 @@ def _dual_stage(layer4: Any, planes: int) -> nn.Sequential:
         blocks.append(Bottleneck(width, planes, downsample=shortcut, drop_path=drop_path))
     stage = nn.Sequential(*blocks)
     ResNet.init_weights(stage)  # type: ignore[arg-type]  # it asks for a module's convolutions and blocks, no more
-    return stage
+    return Blocks(*map(ClipBottleneck, blocks))
 
 
 def sifa_net_nano(**kwargs: Any) -> SIFANet:

@@ -13,14 +13,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models.swin_transformer import SwinTransformer, get_relative_position_index
+from timm.models.swin_transformer import (
+    SwinTransformer,
+    SwinTransformerBlock,
+    SwinTransformerStage,
+    get_relative_position_index,
+)
 from torch import Tensor, nn
 
-from sifa_zoo.models.clip_model import STEM_FRAMES, ClipHead, ClipModel, check_num_frames, to_four
-from sifa_zoo.models.sifa import SIFA, check_offsets
+from sifa_zoo.models.clip_model import STEM_FRAMES, Blocks, ClipHead, ClipModel, check_num_frames, to_four
+from sifa_zoo.models.sifa import SIFA, check_offsets, fold
 
 _PATCH = 4
 _WINDOW = 7
+
+
+def channels_last(clip: Tensor) -> Tensor:
+    """`(B, C, T, H, W)` as `(B, T, H, W, C)`, a view."""
+    return clip.permute(0, 2, 3, 4, 1)
+
+
+def channels_first(clip: Tensor) -> Tensor:
+    """`(B, T, H, W, C)` as `(B, C, T, H, W)`, a view."""
+    return clip.permute(0, 4, 1, 2, 3)
 
 
 class SIFAMixer(nn.Module):
@@ -38,10 +53,9 @@ class SIFAMixer(nn.Module):
         nn.init.zeros_(self.norm.weight)
         nn.init.zeros_(self.norm.bias)
 
-    def forward(self, x: Tensor, num_steps: int) -> Tensor:
-        """Frames `(B*T, H, W, C)` to the same."""
-        attended = self.sifa(x.permute(0, 3, 1, 2), num_steps)  # (B*T, C, H, W), a view in channels_last
-        return x + self.norm(attended.permute(0, 2, 3, 1))
+    def forward(self, clip: Tensor) -> Tensor:
+        """`(B, C, T, H, W)` to the same."""
+        return clip + channels_first(self.norm(channels_last(self.sifa(clip))))
 
 
 class TemporalConv(nn.Module):
@@ -56,19 +70,48 @@ class TemporalConv(nn.Module):
         """Start as the identity."""
         nn.init.zeros_(self.conv.weight)
 
-    def forward(self, x: Tensor, num_steps: int) -> Tensor:
-        """Frames `(B*T, H, W, C)` to the same."""
-        _, h, w, c = x.shape
-        clip = x.reshape(-1, num_steps, h * w, c).permute(0, 3, 1, 2)  # (B, C, T, H*W): time is the height of an image
-        return x + self.conv(clip).permute(0, 2, 3, 1).reshape(-1, h, w, c)
+    def forward(self, clip: Tensor) -> Tensor:
+        """`(B, C, T, H, W)` to the same."""
+        mixed = self.conv(clip.flatten(3))  # time is the height of an image, a frame its width
+        return clip + mixed.view_as(clip)
 
 
-def swin_block(block: Any, x: Tensor, num_steps: int) -> Tensor:
-    """timm's `SwinTransformerBlock.forward` with the temporal step between attention and MLP."""
-    x = x + block.drop_path1(block._attn(block.norm1(x)))
-    if block.temporal is not None:
-        x = block.temporal(x, num_steps)
-    return x + block.drop_path2(block.mlp(block.norm2(x)))
+class ClipSwinBlock(SwinTransformerBlock):
+    """timm's `SwinTransformerBlock` for clips, with `temporal` between attention and MLP."""
+
+    def __init__(self, block: Any, temporal: nn.Module | None) -> None:
+        nn.Module.__init__(self)
+        vars(self).update(vars(block))  # the block that timm has built, under the names that weights have
+        self.temporal = temporal
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """`(B, C, T, H, W)` to the same."""
+        num_steps = clip.shape[2]
+        x = channels_last(clip).flatten(0, 1)  # (B*T, H, W, C)
+        x = x + self.drop_path1(self._attn(self.norm1(x)))
+        if self.temporal is not None:
+            clip = self.temporal(channels_first(x.unflatten(0, (-1, num_steps))))
+            x = channels_last(clip).flatten(0, 1)
+        x = x + self.drop_path2(self.mlp(self.norm2(x)))
+        return channels_first(x.unflatten(0, (-1, num_steps)))
+
+
+class ClipSwinStage(SwinTransformerStage):
+    """timm's `SwinTransformerStage` for clips."""
+
+    def __init__(self, stage: Any, temporal: Sequence[nn.Module | None]) -> None:
+        nn.Module.__init__(self)
+        vars(self).update(vars(stage))
+        self.blocks = Blocks(
+            *(ClipSwinBlock(block, added) for block, added in zip(stage.blocks, temporal, strict=True))
+        )
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """`(B, C, T, H, W)` to `(B, C', T, H', W')`."""
+        if not isinstance(self.downsample, nn.Identity):
+            merged = self.downsample(channels_last(clip).flatten(0, 1))  # (B*T, H', W', C')
+            clip = channels_first(merged.unflatten(0, (-1, clip.shape[2])))
+        return self.blocks(clip)
 
 
 class SIFATransformer(ClipModel):
@@ -155,26 +198,26 @@ class SIFATransformer(ClipModel):
     def _add_temporal(self, kernel_size: tuple[int, ...], dilation: int, *, offsets: str) -> None:
         for index, stage in enumerate(self.layers):
             last = index == len(self.layers) - 1
+            temporal: list[nn.Module | None] = []
             for i, block in enumerate(stage.blocks):
                 dim = block.norm1.normalized_shape[0]
                 if i % 2 and not last:
-                    block.temporal = TemporalConv(dim)
+                    temporal.append(TemporalConv(dim))
                 elif offsets == "none":
-                    block.temporal = None
+                    temporal.append(None)
                 else:
-                    block.temporal = SIFAMixer(dim, kernel_size[index], dilation, offsets=offsets)
+                    temporal.append(SIFAMixer(dim, kernel_size[index], dilation, offsets=offsets))
+            self.layers[index] = ClipSwinStage(stage, temporal)
 
-    def stage(self, index: int, x: Tensor, num_steps: int) -> Tensor:
+    def stage(self, index: int, clip: Tensor) -> Tensor:
         if index == 0:
-            x = self.patch_embed(x)  # (B*T', H', W', C)
-        stage = self.layers[index]
-        return self.run_blocks(stage.blocks, swin_block, stage.downsample(x), num_steps)
+            patches = self.patch_embed(fold(clip))  # (B*T', H', W', C)
+            clip = channels_first(patches.unflatten(0, (-1, clip.shape[2])))
+        stage: ClipSwinStage = self.layers[index]
+        return stage(clip)
 
-    def finish(self, x: Tensor) -> Tensor:
-        return self.norm(x)
-
-    def to_clip(self, x: Tensor, num_steps: int) -> Tensor:
-        return x.unflatten(0, (-1, num_steps)).permute(0, 4, 1, 2, 3)  # (B, C, T', H', W')
+    def finish(self, clip: Tensor) -> Tensor:
+        return channels_first(self.norm(channels_last(clip)))
 
     def check_input(self, clip: Tensor) -> None:
         super().check_input(clip)

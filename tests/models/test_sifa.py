@@ -25,12 +25,12 @@ def test_still_clips_have_no_salient_place():
 def test_clips_of_a_batch_do_not_meet(num_steps):
     sifa = SIFA(4)
     torch.nn.init.normal_(sifa.conv_offset.weight)
-    frames = torch.randn(2 * num_steps, 4, 5, 6).to(memory_format=torch.channels_last)
-    both = sifa(frames, num_steps)
-    apart = torch.cat([sifa(clip, num_steps) for clip in frames.split(num_steps)])
+    clips = torch.randn(2, 4, num_steps, 5, 6).to(memory_format=torch.channels_last_3d)
+    both = sifa(clips)
+    apart = torch.cat([sifa(clip) for clip in clips.split(1)])
     torch.testing.assert_close(both, apart)
-    assert not both[num_steps - 1].any()  # no frame follows the last one
-    assert both.is_contiguous(memory_format=torch.channels_last)
+    assert not both[:, :, -1].any()  # no frame follows the last one
+    assert both.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize(
