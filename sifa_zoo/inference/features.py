@@ -125,12 +125,10 @@ def features_files(features: Features, path: str | os.PathLike[str]) -> dict[Pat
 @torch.inference_mode()
 def _pooled(model: Any, clips: Tensor, *, per: str) -> Tensor:
     """Features of clips `(B, C, T, H, W)`: `(B, D)`, or `(B * T', D)` per step."""
-    maps = model.forward_features(clips)  # (B, D, T', H', W'), or several of them
+    maps = model.forward_features(clips)
     if per == "window":
         return model.forward_head(maps, pre_logits=True)
-    first = maps[0] if isinstance(maps, tuple) else maps
-    steps = first.amax((3, 4)) if model.global_pool == "max" else first.mean((3, 4))  # (B, D, T')
-    return steps.transpose(1, 2).flatten(0, 1)
+    return model.step_features(maps).flatten(0, 1)
 
 
 def _times(window: Window, *, per: str) -> np.ndarray:

@@ -1,10 +1,7 @@
-"""What both families share: the input clip, the head, and timm's model contract for clips.
+"""What all models share: the input clip, and the part of timm's model contract that does not depend on the trunk.
 
 The stem sees four frames stacked in the channels (channel `c*4 + t`), which equals a 3D convolution with temporal
-kernel and stride 4. From there on features are clips `(B, C, T', H, W)` of T' = T/4 time steps, in memory
-channels last.
-Blocks and stages are modules that take a clip and return one, so how many time steps there are is in its shape. Inside
-of them time is folded into the batch, and every 2D layer is timm's.
+kernel and stride 4. From there on there are T' = T/4 time steps.
 """
 
 from __future__ import annotations
@@ -14,13 +11,12 @@ from typing import Any
 
 import torch
 from timm.models._features import feature_take_indices
-from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
 from sifa_zoo.ops import check_backend
 
 STEM_FRAMES = 4
-_POOLS = ("avg", "max", "")
+_CENTRE_FRAME = 2  # of the four that the stem sees: where inflation puts the 2D kernel
 
 
 def check_num_frames(num_frames: int, *, at_least: int = STEM_FRAMES) -> None:
@@ -38,14 +34,6 @@ def to_size(img_size: int | Sequence[int]) -> tuple[int, int]:
     return size
 
 
-def to_four(value: int | Sequence[int], name: str) -> tuple[int, ...]:
-    """One positive value per stage, from an int or four."""
-    values = (value,) * 4 if isinstance(value, int) else tuple(value)
-    if len(values) != 4 or min(values) < 1:
-        raise ValueError(f"{name} must be a positive int or four of them, one per stage, got {value!r}")
-    return values
-
-
 def stack_frames(clip: Tensor) -> Tensor:
     """`(B, C, T, H, W)` to `(B, C*4, T/4, H, W)`, four frames in the channels: channel `c*4 + t`.
 
@@ -54,6 +42,13 @@ def stack_frames(clip: Tensor) -> Tensor:
     """
     stacked = clip.unflatten(2, (-1, STEM_FRAMES)).transpose(1, 2)  # (B, T', C, 4, H, W)
     return stacked.flatten(2, 3).contiguous().transpose(1, 2)
+
+
+def stack_kernel(kernel: Tensor) -> Tensor:
+    """A kernel `(out, C, h, w)` for one frame as one `(out, C*4, h, w)` for four, zero but for the third of them."""
+    frames = kernel.new_zeros(*kernel.shape[:2], STEM_FRAMES, *kernel.shape[2:])
+    frames[:, :, _CENTRE_FRAME] = kernel
+    return frames.flatten(1, 2)
 
 
 def take_indices(indices: int | Sequence[int] | None, total: int) -> tuple[list[int], int]:
@@ -67,87 +62,30 @@ def take_indices(indices: int | Sequence[int] | None, total: int) -> tuple[list[
     return feature_take_indices(total, indices if indices is None or isinstance(indices, int) else list(indices))
 
 
-class Blocks(nn.Sequential):
-    """Blocks in a row; while `grad_checkpointing` is on, each is computed again in backward."""
-
-    grad_checkpointing = False
-
-    def forward(self, clip: Tensor) -> Tensor:
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint_seq(self, clip)
-        return super().forward(clip)
-
-
-class ClipHead(nn.Module):
-    """Pool a feature map `(B, C, T', H', W')` over time and space, drop out, classify."""
-
-    def __init__(self, in_features: int, num_classes: int, *, pool_type: str = "avg", drop_rate: float = 0.0) -> None:
-        super().__init__()
-        if not 0 <= drop_rate < 1:
-            raise ValueError(f"drop_rate must be in [0, 1), got {drop_rate}")
-        self.in_features = in_features
-        self.drop = nn.Dropout(drop_rate)
-        self.pool_type = pool_type
-        self.reset(num_classes)
-
-    def reset(self, num_classes: int, pool_type: str | None = None) -> None:
-        """Replace the classifier, and the pooling too unless `pool_type` is None."""
-        pool_type = self.pool_type if pool_type is None else pool_type
-        if pool_type not in _POOLS:
-            raise ValueError(f"global_pool must be one of {_POOLS}, got {pool_type!r}")
-        if num_classes < 0:
-            raise ValueError(f"num_classes must not be negative, got {num_classes = }")
-        if num_classes > 0 and not pool_type:
-            raise ValueError("a classifier needs pooling: pass global_pool='avg' or 'max', or num_classes=0")
-        self.pool_type = pool_type
-        self.fc: nn.Module = nn.Identity()
-        if num_classes > 0:
-            self.fc = linear = nn.Linear(self.in_features, num_classes)
-            nn.init.trunc_normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
-        if not self.pool_type:
-            return x
-        x = x.mean((2, 3, 4)) if self.pool_type == "avg" else x.amax((2, 3, 4))
-        x = self.drop(x)
-        return x if pre_logits else self.fc(x)
+def check_output_fmt(output_fmt: Any) -> None:
+    """Raise ValueError unless feature maps are asked for as `(B, C, T', H', W')`."""
+    if str(getattr(output_fmt, "value", output_fmt)) not in ("NCTHW", "NCHW"):
+        raise ValueError(f"output_fmt must be 'NCTHW', got {output_fmt!r}")
 
 
 class ClipModel(nn.Module):
-    """timm's model contract for clips `(B, C, T, H, W)` in float, normalised as `pretrained_cfg` says.
-
-    A family provides `stage(index, clip)` for each entry of `feature_info` (stage 0 takes the stacked frames, the stem
-    is in it), `finish(clip)` (a final norm) and `check_size(img_size, num_frames)`.
-    """
+    """timm's model contract for clips `(B, C, T, H, W)` in float, normalised as `pretrained_cfg` says."""
 
     img_size: tuple[int, int]
     num_frames: int
     num_features: int
+    global_pool: str
     feature_info: list[dict[str, Any]]
     pretrained_cfg: dict[str, Any]
-    head: ClipHead
-    added: tuple[type[nn.Module], ...] = ()  # what a family adds to its trunk; each has `reset_parameters`
+    added: tuple[type[nn.Module], ...] = ()  # what a model adds to its trunk; each has `reset_parameters`
 
-    def __init__(self, *, num_classes: int, in_chans: int, global_pool: str, drop_path_rate: float) -> None:
+    def __init__(self, *, num_classes: int, in_chans: int) -> None:
         super().__init__()
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
         if in_chans < 1:
             raise ValueError(f"in_chans must be at least 1, got {in_chans = }")
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.global_pool = global_pool
-        self.grad_checkpointing = False
         self.pretrained_cfg = {}
-
-    # What a family defines
-
-    def stage(self, index: int, clip: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def finish(self, clip: Tensor) -> Tensor:
-        return clip
 
     def check_size(self, img_size: tuple[int, ...], num_frames: int) -> None:
         """Raise ValueError unless the model works at this size."""
@@ -163,93 +101,32 @@ class ClipModel(nn.Module):
         if not clip.is_floating_point():
             raise ValueError(f"the model takes normalised floating-point clips, got {clip.dtype}")
 
-    # The forward pass
-
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, num_classes)` for clips `(B, C, T, H, W)`."""
         return self.forward_head(self.forward_features(x))
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """The last feature map `(B, num_features, T', H', W')`."""
-        x = self._enter(x)
-        for index in range(len(self.feature_info)):
-            x = self.stage(index, x)
-        return self.finish(x)
+    def forward_features(self, x: Tensor) -> Any:
+        """The last features of clips `(B, C, T, H, W)`."""
+        raise NotImplementedError
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits, or with `pre_logits` the pooled features `(B, head_hidden_size)`, of a last feature map."""
-        return self.head(x, pre_logits=pre_logits)
+    def forward_head(self, x: Any, pre_logits: bool = False) -> Any:
+        """Logits, or with `pre_logits` the pooled features `(B, head_hidden_size)`, of the last features."""
+        raise NotImplementedError
 
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCTHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Feature maps `(B, C, T', H', W')` of some stages, as timm's models of images give them.
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier; None keeps the pooling."""
+        raise NotImplementedError
 
-        Args:
-            x: Clips `(B, C, T, H, W)`.
-            indices: Stages, by number in `feature_info`; an int takes the last n, None all.
-            norm: Apply the final norm to the last stage's map.
-            stop_early: Leave after the last stage that was asked for.
-            output_fmt: "NCTHW" ("NCHW" from timm's own wrappers means the same).
-            intermediates_only: Do not return the last map.
-
-        Returns:
-            The maps asked for; before them, unless `intermediates_only`, what `forward_features` returns (with
-            `stop_early` that of the last stage that ran).
-        """
-        if str(getattr(output_fmt, "value", output_fmt)) not in ("NCTHW", "NCHW"):
-            raise ValueError(f"output_fmt must be 'NCTHW', got {output_fmt!r}")
-        total = len(self.feature_info)
-        taken, last = take_indices(indices, total)
-        x = self._enter(x)
-        intermediates = []
-        for index in range(last + 1 if stop_early or intermediates_only else total):
-            x = self.stage(index, x)
-            if index in taken:
-                intermediates.append(self.finish(x) if norm and index == total - 1 else x)
-        if intermediates_only:
-            return intermediates
-        return self.finish(x) if index == total - 1 else x, intermediates
-
-    def _enter(self, clip: Tensor) -> Tensor:
-        self.check_input(clip)
-        return stack_frames(clip)
-
-    # The rest of timm's contract
+    def count_classes(self, num_classes: int) -> None:
+        """State how many classes a new classifier has; names of the old ones are forgotten."""
+        self.num_classes = num_classes
+        known = {key: value for key, value in self.pretrained_cfg.items() if key != "label_names"}
+        self.pretrained_cfg = known | {"num_classes": num_classes}
 
     @property
     def default_cfg(self) -> dict[str, Any]:
         """timm's older name for `pretrained_cfg`."""
         return self.pretrained_cfg
-
-    @property
-    def head_hidden_size(self) -> int:
-        """Width of the pre-logits."""
-        return self.num_features
-
-    def get_classifier(self) -> nn.Module:
-        """The classifier."""
-        return self.head.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier; None keeps the pooling.
-
-        0 classes give pooled features, and with `global_pool=''` the feature map.
-        """
-        like = next(self.parameters())
-        for head in self._heads():
-            head.reset(num_classes, global_pool)
-            head.to(like.device, like.dtype).train(self.training)
-        self.num_classes = num_classes
-        self.global_pool = self.head.pool_type
-        known = {key: value for key, value in self.pretrained_cfg.items() if key != "label_names"}
-        self.pretrained_cfg = known | {"num_classes": num_classes}
 
     def set_input_size(self, img_size: int | Sequence[int] | None = None, num_frames: int | None = None) -> None:
         """Set the default input size; None leaves it."""
@@ -257,13 +134,6 @@ class ClipModel(nn.Module):
         frames = self.num_frames if num_frames is None else num_frames
         self.check_size(size, frames)
         self.img_size, self.num_frames = size, frames
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade compute for memory: recompute each block in backward."""
-        self.grad_checkpointing = enable
-        for module in self.modules():
-            if isinstance(module, Blocks):
-                module.grad_checkpointing = enable
 
     def init_added(self, device: torch.device | str) -> None:
         """Initialise what a 2D checkpoint of the trunk lacks, in a model on the meta device."""
@@ -284,31 +154,3 @@ class ClipModel(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay would hurt."""
         return set()
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Remove what the feature maps `indices` do not need; returns `indices` counted from the front."""
-        taken, last = take_indices(indices, len(self.feature_info))
-        shortened = last < len(self.feature_info) - 1
-        self._drop_stages(last + 1)
-        self.feature_info = self.feature_info[: last + 1]
-        if prune_norm or shortened:
-            self._drop_norm()
-        if prune_head or shortened:
-            self.num_features = self.feature_info[last]["num_chs"]
-            self._drop_heads()
-        return taken
-
-    def _heads(self) -> list[ClipHead]:
-        return [self.head]
-
-    def _drop_stages(self, keep: int) -> None:
-        raise NotImplementedError
-
-    def _drop_norm(self) -> None:
-        pass
-
-    def _drop_heads(self) -> None:
-        self.reset_classifier(0, "")
-        self.head.in_features = self.num_features

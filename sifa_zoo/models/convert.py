@@ -15,10 +15,9 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor
 
-from sifa_zoo.models.clip_model import STEM_FRAMES, ClipModel
+from sifa_zoo.models.clip_model import STEM_FRAMES, ClipModel, stack_kernel
 
 _MAX_LISTED = 20
-_CENTRE_FRAME = 2  # of the four that the stem sees: where inflation puts the 2D kernel
 _CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")  # here and in 2D and published checkpoints
 _HEADS = ("head.", "head_dual.", "fc.")
 _ADDED = (".temporal.", ".aa.", ".se.")  # to a 2D model
@@ -122,7 +121,7 @@ def inflate(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[str, Ten
         if planar in source:
             used.add(planar)
             tensor = source[planar]
-            tensor = _inflate_stem(tensor, model.in_chans) if name in _STEMS else tensor
+            tensor = stack_kernel(adapt_input_conv(model.in_chans, tensor)) if name in _STEMS else tensor
             inflated[name] = _resize_table(tensor, model, name).clone()  # layer4 fills two places
         elif name.endswith("num_batches_tracked"):
             inflated[name] = torch.tensor(0)
@@ -236,13 +235,6 @@ def _reshape(tensor: Tensor, target: Tensor, name: str) -> Tensor:
     if tensor.ndim == 5 and target.ndim == 4 and tensor.shape[2] == 1:
         return tensor.squeeze(2)
     return tensor
-
-
-def _inflate_stem(kernel: Tensor, in_chans: int) -> Tensor:
-    kernel = adapt_input_conv(in_chans, kernel)
-    frames = kernel.new_zeros(*kernel.shape[:2], STEM_FRAMES, *kernel.shape[2:])
-    frames[:, :, _CENTRE_FRAME] = kernel
-    return frames.flatten(1, 2)  # (out, C*4, h, w)
 
 
 def _adapt_stem(kernel: Tensor, in_chans: int) -> Tensor:

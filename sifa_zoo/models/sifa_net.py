@@ -17,16 +17,9 @@ from timm.models.resnet import Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sifa_zoo.models.clip_model import (
-    STEM_FRAMES,
-    Blocks,
-    ClipHead,
-    ClipModel,
-    check_num_frames,
-    take_indices,
-    to_four,
-)
+from sifa_zoo.models.clip_model import STEM_FRAMES, check_num_frames, take_indices
 from sifa_zoo.models.sifa import SIFA, check_offsets, fold, unfold
+from sifa_zoo.models.staged_model import Blocks, ClipHead, StagedModel, to_four
 from sifa_zoo.ops import add_context
 
 _MIN_SIZE = 32  # the trunk's stride: less than one cell would be left
@@ -91,7 +84,7 @@ class ClipBottleneck(Bottleneck):
         return unfold(self.act3(x), num_steps)
 
 
-class SIFANet(ClipModel):
+class SIFANet(StagedModel):
     """SIFA-Net.
 
     Args:
@@ -213,7 +206,7 @@ class SIFANet(ClipModel):
         return last, self._second_branch(layer3)
 
     def forward_intermediates(self, x: Tensor, indices: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As `ClipModel.forward_intermediates`; of two branches only the main one has intermediates."""
+        """As `StagedModel.forward_intermediates`; of two branches only the main one has intermediates."""
         if not self.dual_head or kwargs.get("intermediates_only") or kwargs.get("stop_early"):
             return super().forward_intermediates(x, indices, **kwargs)
         taken, _ = take_indices(indices, 5)

@@ -21,8 +21,9 @@ from timm.models.swin_transformer import (
 )
 from torch import Tensor, nn
 
-from sifa_zoo.models.clip_model import STEM_FRAMES, Blocks, ClipHead, ClipModel, check_num_frames, to_four
+from sifa_zoo.models.clip_model import STEM_FRAMES, check_num_frames
 from sifa_zoo.models.sifa import SIFA, check_offsets, fold
+from sifa_zoo.models.staged_model import Blocks, ClipHead, StagedModel, to_four
 
 _PATCH = 4
 _WINDOW = 7
@@ -114,7 +115,7 @@ class ClipSwinStage(SwinTransformerStage):
         return self.blocks(clip)
 
 
-class SIFATransformer(ClipModel):
+class SIFATransformer(StagedModel):
     """SIFA-Transformer.
 
     Even blocks and every block of the last stage have SIFA, the others the temporal convolution, whatever the image

@@ -9,9 +9,9 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from torch.testing import assert_close
 
-from sifa_zoo.models.clip_model import Blocks
 from sifa_zoo.models.sifa_net import ClipBottleneck
 from sifa_zoo.models.sifa_transformer import ClipSwinBlock, ClipSwinStage
+from sifa_zoo.models.staged_model import Blocks
 
 BLOCKS = (ClipBottleneck, ClipSwinBlock)
 
