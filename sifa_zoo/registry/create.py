@@ -13,14 +13,14 @@ import torch
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
-from sifa_zoo.config import IMAGENET_MEAN, IMAGENET_STD
 from sifa_zoo.models.clip_model import ClipModel
 from sifa_zoo.models.convert import without_head
-from sifa_zoo.registry.names import ARCHITECTURES, check_name
+from sifa_zoo.registry.described import described, pretrained_cfg
+from sifa_zoo.registry.names import ARCHITECTURES, TIMM, check_name
+from sifa_zoo.registry.trunks import create_trunk, load_trunk
 from sifa_zoo.weights.contents import count_classes, read_weights
 from sifa_zoo.weights.finding import SCHEMES, Weights, find_file, find_weights
 from sifa_zoo.weights.hub import MismatchError, WeightsError
-from sifa_zoo.weights.info import WeightsInfo
 from sifa_zoo.weights.loading import SkipInit, load_planar_weights, load_weights
 
 _logger = logging.getLogger(__name__)
@@ -45,18 +45,21 @@ def create_model(
     Args:
         name: An architecture of `list_models()`; or weights: `architecture.tag` of `list_pretrained()`,
             `hf-hub:owner/name` or `hf-hub:owner/name@revision`, or `local-dir:PATH` (a folder as published, or a run of
-            `sifa-zoo finetune`). A name of weights loads them, whatever `pretrained` says.
-        pretrained: Load the architecture's default weights, its first in `list_pretrained()`.
+            `sifa-zoo finetune`). A name of weights loads them, whatever `pretrained` says. Or `timm:` and the name of
+            an image model of timm, such as `timm:convnext_tiny.in12k_ft_in1k`: SIFA in this trunk.
+        pretrained: Load the architecture's default weights, its first in `list_pretrained()`; of `timm:NAME` the image
+            model's, from the Hub or an installed package.
         num_classes: Classes; None means those of the weights, else 400. 0 gives pooled features. Where the weights have
             another number, the head is re-initialised and all else is loaded.
         num_frames: Frames per clip by default, a multiple of 4; None means those of the weights, else 16.
         img_size: Height and width in pixels, an int or a pair; None means those of the weights.
         in_chans: Channels of a frame; a stem for other channels is fitted as timm does.
-        checkpoint_path: A safetensors file in this project's names.
+        checkpoint_path: A safetensors file in this project's names; for `timm:NAME` also a checkpoint of the image
+            model.
         cache_dir: Where downloaded weights are kept; None takes the cache of `huggingface_hub`.
         features_only: Return a list of feature maps `(B, C, T', H', W')` instead of logits.
         out_indices: Which maps, by number in `feature_info`; an int takes the last n, None all.
-        **kwargs: Arguments of `SIFANet` or `SIFATransformer`.
+        **kwargs: Arguments of `SIFANet` or `SIFATransformer`; for `timm:NAME` of `SIFATrunk` and of the image model.
 
     Returns:
         A model in train mode that takes float clips `(B, in_chans, T, H, W)`.
@@ -71,13 +74,18 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise ValueError("out_indices chooses feature maps: pass features_only=True with it")
+    given = {"num_frames": num_frames, "img_size": img_size, "num_classes": num_classes, "in_chans": in_chans}
+    arguments = {**{key: value for key, value in given.items() if value is not None}, **kwargs}
+    if name.startswith(TIMM):
+        model: ClipModel = create_trunk(
+            name, arguments, pretrained=pretrained, checkpoint_path=checkpoint_path, cache_dir=cache_dir
+        )
+        return _feature_maps(model, out_indices) if features_only else model
     if not name.startswith(SCHEMES):
         check_name(name.partition(".")[0])
     names_weights = pretrained or "." in name or name.startswith(SCHEMES)
     if names_weights and checkpoint_path is not None:
         raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two sets of weights: leave one out")
-    given = {"num_frames": num_frames, "img_size": img_size, "num_classes": num_classes, "in_chans": in_chans}
-    arguments = {**{key: value for key, value in given.items() if value is not None}, **kwargs}
     if names_weights:
         model = _build_loaded(name, find_weights(name, cache_dir=cache_dir), arguments)
     elif checkpoint_path is not None:
@@ -91,7 +99,7 @@ def _build(architecture: str, arguments: dict[str, Any]) -> ClipModel:
     """The model with weights as they are drawn."""
     family = importlib.import_module(ARCHITECTURES[architecture])
     model: ClipModel = getattr(family, architecture)(**arguments)
-    model.pretrained_cfg = _pretrained_cfg(architecture, model)
+    model.pretrained_cfg = pretrained_cfg(architecture, model)
     return model
 
 
@@ -100,6 +108,8 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
     info = weights.info
     named = name.partition(".")[0]
     stored = info.arch if info else named
+    if stored.startswith(TIMM) and name.startswith(SCHEMES):
+        return load_trunk(weights, arguments)
     architecture = stored if name.startswith(SCHEMES) else named
     if architecture not in ARCHITECTURES or stored != architecture:
         raise MismatchError(f"{weights.source} holds weights of {stored}, not of {_wanted(architecture)}")
@@ -126,7 +136,7 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
     load(model, tensors, source=weights.source, device=device)
     model.pretrained_cfg |= weights.cfg
     if info:
-        model.pretrained_cfg |= _described(info, labels=not head_is_new)
+        model.pretrained_cfg |= described(info, labels=not head_is_new)
     if head_is_new and num_classes:
         _logger.warning(
             "%s: the head is re-initialised for %d classes, all else is loaded", weights.source, num_classes
@@ -139,40 +149,8 @@ def _wanted(architecture: str) -> str:
     return architecture if architecture in ARCHITECTURES else f"this project ({', '.join(sorted(ARCHITECTURES))})"
 
 
-def _described(info: WeightsInfo, *, labels: bool) -> dict[str, Any]:
-    """What weights say about themselves, for `pretrained_cfg`; frames and size are the model's own."""
-    clip = {key: value for key, value in info.clip.to_dict().items() if key not in ("num_frames", "img_size")}
-    names = {"label_names": info.class_names} if labels and info.class_names else {}
-    evaluation = {name: getattr(info, name) for name in ("num_clips", "num_crops", "precision", "multi_label")}
-    return {**clip, **names, **evaluation}
-
-
 def _feature_maps(model: ClipModel, out_indices: int | Sequence[int] | None) -> nn.Module:
     indices = range(len(model.feature_info)) if out_indices is None else out_indices
     features: Any = FeatureGetterNet(model, indices if isinstance(indices, int) else tuple(indices))
     features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
     return features
-
-
-def _pretrained_cfg(architecture: str, model: ClipModel) -> dict[str, Any]:
-    """timm's description of a model's input and head, with the frames of a clip beside it."""
-    dual = getattr(model, "dual_head", False)
-    return {
-        "architecture": architecture,
-        "num_classes": model.num_classes,
-        "input_size": (model.in_chans, *model.img_size),
-        "num_frames": model.num_frames,
-        "frame_stride": 4,
-        "interpolation": "bilinear",
-        "crop_pct": 1.0,
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
-        "first_conv": _first_conv(model),
-        "classifier": ("head.fc", "head_dual.fc") if dual else "head.fc",
-        "license": "apache-2.0",
-        "paper_ids": "arXiv:2206.06931",
-    }
-
-
-def _first_conv(model: ClipModel) -> str:
-    return next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))

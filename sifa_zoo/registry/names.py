@@ -22,20 +22,34 @@ ARCHITECTURES = {
     "sifa_transformer_large": _SIFA_TRANSFORMER,
 }
 
+TIMM = "timm:"  # before the name of an image model of timm, as the trunk
+
 
 def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
     """Names that `create_model` takes.
 
     Args:
-        filter: A pattern with `*` and `?`, such as `"sifa_net*"`; empty for all.
+        filter: A pattern with `*` and `?`, such as `"sifa_net*"`; empty for all. `"timm:convnext*"` lists image models
+            of timm, which are left out otherwise.
         pretrained: Only names with weights that load today.
     """
+    if filter.startswith(TIMM):
+        return _list_trunks(filter.removeprefix(TIMM), pretrained=pretrained)
     names = list_pretrained() if pretrained else sorted(ARCHITECTURES)
     return fnmatch.filter(names, filter) if filter else names
 
 
+def _list_trunks(filter: str, *, pretrained: bool) -> list[str]:
+    import timm
+
+    names = timm.list_pretrained(filter) if pretrained else timm.list_models(filter)
+    return [f"{TIMM}{name}" for name in names if name.partition(".")[0] not in ARCHITECTURES]
+
+
 def is_model(name: str) -> bool:
     """Whether `create_model` takes this name."""
+    if name.startswith(TIMM):
+        return name in _list_trunks(name.removeprefix(TIMM), pretrained="." in name)
     return name in ARCHITECTURES
 
 
