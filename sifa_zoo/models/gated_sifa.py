@@ -49,7 +49,7 @@ class GatedSIFA(nn.Module):
         offsets: "learned", or "zero" for a regular grid.
     """
 
-    layout: Layout  # of what the module returns
+    layout: Layout | None = None  # of what the module returns; None lets it pass
     num_steps: int
 
     def __init__(self, dim: int, kernel_size: int, dilation: int, *, offsets: str = "learned") -> None:
@@ -64,13 +64,13 @@ class GatedSIFA(nn.Module):
         self.sifa.reset_parameters()
         nn.init.zeros_(self.gate)
 
-    def follow(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def follow(self, module: nn.Module, args: Any, output: Any) -> Any:
         """The forward hook of the module that this one is behind."""
-        moved: Tensor = self(output)
-        return moved
+        return output if self.layout is None else self(output)
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames in the layout of the trunk to the same."""
+        assert self.layout is not None  # a model sets it
         channels, grid, prefix = self.layout
         tokens = x[:, prefix:] if prefix else x
         frames = {1: lambda: x.permute(0, 2, 3, 1), 2: lambda: tokens.unflatten(1, grid), 3: lambda: x}[channels]()

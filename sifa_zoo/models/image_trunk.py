@@ -60,22 +60,23 @@ def last_module(trunk: nn.Module, name: str) -> nn.Module:
     return module
 
 
-def stack_stem(trunk: nn.Module, cfg: Mapping[str, Any]) -> tuple[nn.Module, int]:
-    """Lets the first convolutions of a trunk see four frames; returns what is to precede the trunk, and its channels.
+def stack_stem(trunk: nn.Module, cfg: Mapping[str, Any], in_chans: int) -> nn.Module:
+    """Let the first convolutions of a trunk see four frames, and return what is to precede the trunk.
 
-    Where weights are not used as they are, or there is no convolution, a sum of the four frames precedes the trunk.
+    That is nothing, or a sum of the four frames where there is no such convolution: where something comes before it, or
+    it does not use its weights as they are.
     """
     names = cfg.get("first_conv") or ()
     convolutions: list[Any] = [trunk.get_submodule(name) for name in ((names,) if isinstance(names, str) else names)]
-    in_chans = int(getattr(convolutions[0] if convolutions else None, "in_channels", 0) or cfg["input_size"][0])
-    if convolutions and all(type(layer) in _LINEAR and layer.groups == 1 for layer in convolutions):
+    linear = [type(layer) in _LINEAR and (layer.in_channels, layer.groups) == (in_chans, 1) for layer in convolutions]
+    if convolutions and all(linear):
         for layer in convolutions:
             layer.in_channels = in_chans * STEM_FRAMES
             layer.weight = nn.Parameter(stack_kernel(layer.weight.detach()))
-        return nn.Identity(), in_chans
+        return nn.Identity()
     frame_sum = nn.Conv2d(in_chans * STEM_FRAMES, in_chans, 1, groups=in_chans, bias=False)
     frame_sum.weight = nn.Parameter(stack_kernel(frame_sum.weight.new_ones(in_chans, 1, 1, 1)))
-    return frame_sum, in_chans
+    return frame_sum
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ class SIFATrunk(ClipModel):
 
     Args:
         trunk: An image model of timm, built for frames of `img_size`.
+        in_chans: Channels of a frame, as the trunk was built for.
         num_frames: Frames per clip, a multiple of 4; `set_input_size` changes it.
         img_size: Size of the frames; None takes what timm states for the trunk.
         sifa_stages: Behind which entries of the trunk's `feature_info` to put SIFA, by number. None takes the last one
@@ -62,6 +63,7 @@ class SIFATrunk(ClipModel):
         self,
         trunk: nn.Module,
         *,
+        in_chans: int = 3,
         num_frames: int = 16,
         img_size: int | Sequence[int] | None = None,
         sifa_stages: Sequence[int] | None = None,
@@ -76,7 +78,7 @@ class SIFATrunk(ClipModel):
         chosen = usual_stages(infos) if sifa_stages is None else take_indices(sifa_stages, len(infos))[0]
         like = next(trunk.parameters())
         with like.device:
-            stem, in_chans = stack_stem(trunk, cfg)
+            stem = stack_stem(trunk, cfg, in_chans)
         super().__init__(num_classes=int(trunk.num_classes), in_chans=in_chans)  # type: ignore[arg-type]
         self.image_cfg = cfg
         self.feature_info = [{**info, "temporal_reduction": STEM_FRAMES} for info in infos]
@@ -86,22 +88,19 @@ class SIFATrunk(ClipModel):
         self.trunk: Any = trunk
         self.sifa = nn.ModuleDict()
         self._behind: dict[str, str] = {}  # what each of them follows
-        layouts = find_layouts(stem, trunk, [infos[index] for index in chosen], self._frames_shape())
-        self.fixed_size = bool(cfg.get("fixed_input_size")) or any(layout.tokens for layout in layouts.values())
         for index in chosen if offsets != "none" else ():
             name, dim = infos[index]["module"], infos[index]["num_chs"]
             with like.device:
-                added = GatedSIFA(dim, kernel_size, dilation, offsets=offsets)
-            added.layout, added.num_steps = layouts[name], num_frames // STEM_FRAMES
+                added = GatedSIFA(dim, kernel_size, dilation, offsets=offsets).to(like.dtype)
+            added.num_steps = num_frames // STEM_FRAMES
             last_module(trunk, name).register_forward_hook(added.follow)
             key = name.replace(".", "_")
-            self.sifa[key], self._behind[key] = added.to(like.dtype), name
+            self.sifa[key], self._behind[key] = added, name
+        self.fixed_size = bool(cfg.get("fixed_input_size"))
+        self._find_layouts()
 
     def _added(self) -> Iterator[tuple[str, GatedSIFA]]:
         return ((key, cast(GatedSIFA, added)) for key, added in self.sifa.items())
-
-    def _frames_shape(self) -> tuple[int, ...]:
-        return (1, self.in_chans * STEM_FRAMES, *self.img_size)
 
     # The forward pass
 
@@ -208,11 +207,20 @@ class SIFATrunk(ClipModel):
                 size, self.img_size = self.img_size, before
                 raise ValueError(f"the trunk has to be built for {size}: create_model(..., img_size={size})")
             self.trunk.set_input_size(img_size=self.img_size)
-        infos = [info for info in self.feature_info if info["module"] in self._behind.values()]
-        layouts = find_layouts(self.stem, self.trunk, infos, self._frames_shape()) if self.img_size != before else {}
-        for key, added in self._added():
+        for _, added in self._added():
             added.num_steps = self.num_frames // STEM_FRAMES
-            added.layout = layouts.get(self._behind[key], added.layout)
+        if self.img_size != before:
+            self._find_layouts()
+
+    def _find_layouts(self) -> None:
+        """Let every SIFA know how frames of the present size lie in what the trunk's modules return."""
+        for _, added in self._added():
+            added.layout = None
+        infos = [info for info in self.feature_info if info["module"] in self._behind.values()]
+        layouts = find_layouts(self.stem, self.trunk, infos, (1, self.in_chans * STEM_FRAMES, *self.img_size))
+        for key, added in self._added():
+            added.layout = layouts[self._behind[key]]
+        self.fixed_size = self.fixed_size or any(layout.tokens for layout in layouts.values())
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory, as the trunk does."""

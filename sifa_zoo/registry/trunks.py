@@ -104,7 +104,7 @@ def _build(name: str, arguments: Mapping[str, Any], *, source: Mapping[str, Any]
             raise
         raise WeightsError(f"the weights of {name} cannot be loaded: {error}") from error
     trunk.pretrained_cfg.pop("state_dict", None)
-    model = SIFATrunk(trunk, img_size=img_size, **ours)
+    model = SIFATrunk(trunk, img_size=img_size, in_chans=arguments.get("in_chans", 3), **ours)
     model.pretrained_cfg = pretrained_cfg(name.partition(".")[0], model)
     if source is not None and model.num_classes == cfg.num_classes:
         model.pretrained_cfg |= {"tag": cfg.tag, "label_names": _imagenet_names(cfg.num_classes)}
