@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from timm.models import generate_default_cfgs, register_model
 
-from sifa_zoo.registry.names import ARCHITECTURES
+from sifa_zoo.registry.names import ARCHITECTURES, TIMM
 from sifa_zoo.weights.manifest import Entry, read_manifest
 
 if TYPE_CHECKING:
@@ -57,5 +57,6 @@ def _weights_name(architecture: str, pretrained_cfg: Any) -> str:
 # `register_model` looks for `default_cfgs` in this module and adds the names to its `__all__`, so each entry point must
 # be a function of this module too.
 __all__: list[str] = []
-default_cfgs = generate_default_cfgs({name: _timm_cfg(entry) for name, entry in read_manifest().items() if entry.loads})
+_ours = {name: entry for name, entry in read_manifest().items() if entry.loads and not name.startswith(TIMM)}
+default_cfgs = generate_default_cfgs({name: _timm_cfg(entry) for name, entry in _ours.items()})
 globals().update({name: register_model(_entry_point(name)) for name in ARCHITECTURES})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from typing import Any
 
 from sifa_zoo.config import ClipConfig
 
-STATUSES = ("published", "embedded", "unpublished")
-FORMATS = ("sifa_zoo", "timm")
+STATUSES = ("published", "embedded", "packaged", "unpublished")
+FORMATS = ("sifa_zoo", "timm", "efficientnet_pytorch")
 FILE = "weights_manifest.json"
 _PACKAGE = Path(__file__).parents[1]
 
@@ -25,7 +26,9 @@ _PACKAGE = Path(__file__).parents[1]
 class Entry:
     """One entry of the manifest; None stands for what is not known.
 
-    `format` is "sifa_zoo" for this project's names, "timm" for a 2D trunk that is inflated when it is loaded.
+    `format` is "sifa_zoo" for this project's names, "timm" for a 2D trunk that is inflated when it is loaded, and the
+    name of another project whose tensors are renamed. Of a status "packaged", `repo` is a package of the Python index,
+    `revision` its version, and `file` the path from where packages are installed.
     `logits` are the first ones that the model gives for the clip of `sifa_zoo.publishing.fixed_clip`.
 
     Raises:
@@ -59,8 +62,8 @@ class Entry:
 
     @property
     def loads(self) -> bool:
-        """Whether these weights can be loaded today."""
-        return self.status != "unpublished"
+        """Whether these weights can be loaded today, in this environment."""
+        return self.status != "unpublished" and (self.status != "packaged" or packaged_file(self) is not None)
 
     @property
     def clip_config(self) -> ClipConfig:
@@ -70,6 +73,13 @@ class Entry:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the manifest."""
         return dataclasses.asdict(self)
+
+
+def packaged_file(entry: Entry) -> Path | None:
+    """Where the file of an entry of status "packaged" is; None if its package is not installed."""
+    module, _, rest = str(entry.file).partition("/")
+    found = importlib.util.find_spec(module)
+    return Path(found.origin).parent / rest if found and found.origin else None
 
 
 def manifest_path() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sifa_zoo.weights.hub import CorruptError, check_file
-from sifa_zoo.weights.manifest import Entry
+from sifa_zoo.weights.manifest import Entry, packaged_file
 
 _DEPTHS = (1, 2, 2, 3, 3, 4, 1)  # of EfficientNet-B0 and -Lite0
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -32,13 +31,6 @@ def read_packaged(entry: Entry) -> dict[str, Tensor]:
     assert path is not None  # such an entry loads only where the package is
     check_file(path, sha256=entry.sha256, size=entry.bytes)
     return _in_timm_names(torch.load(path, map_location="cpu", weights_only=True), path)
-
-
-def packaged_file(entry: Entry) -> Path | None:
-    """Where the file of an entry is; None if its package is not installed."""
-    module, _, rest = str(entry.file).partition("/")
-    found = importlib.util.find_spec(module)
-    return Path(found.origin).parent / rest if found and found.origin else None
 
 
 def _in_timm_names(state_dict: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
