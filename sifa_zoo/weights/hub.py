@@ -38,6 +38,10 @@ class RepositoryError(WeightsError):
     """The Hub has no such repository, revision or file, or refuses this user access."""
 
 
+class MissingFileError(RepositoryError):
+    """The repository is there, but has no such file."""
+
+
 class HubError(WeightsError):
     """The Hub can be reached but fails: too many requests, a server error, or a transfer that breaks off."""
 
@@ -192,6 +196,18 @@ def _fetch(repo: str, file: str, what: str, *, revision: str | None, cache_dir: 
     raise AssertionError("unreachable")
 
 
+def list_files(repo: str, revision: str | None = None) -> list[str]:
+    """The paths of a repository's files; empty if the Hub does not say, as this is only for messages."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        siblings = HfApi().model_info(repo, revision=revision, timeout=_PATIENCE_SECONDS).siblings
+    except (OSError, HTTPError):
+        return []
+    return [sibling.rfilename for sibling in siblings or ()]
+
+
 def check_file(path: Path, *, sha256: str | None = None, size: int | None = None) -> None:
     """Raise CorruptError, with both values, unless the file has this size and hash; None is not compared."""
     found = path.stat().st_size
@@ -268,7 +284,7 @@ def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
     if isinstance(error, errors.RevisionNotFoundError):
         return RepositoryError(f"{what}: the repository has no such revision")
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return RepositoryError(f"{what}: the repository has no such file")
+        return MissingFileError(f"{what}: the repository has no such file")
     cause = error.__cause__ if isinstance(error, RuntimeError) else error
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if status in (401, 403):
