@@ -35,8 +35,8 @@ def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
 
 
 def is_model(name: str) -> bool:
-    """Whether `create_model` takes this name."""
-    return name in ARCHITECTURES
+    """Whether `create_model` takes this name: of an architecture, or `architecture.tag` of weights that load."""
+    return name in ARCHITECTURES or name in list_pretrained()
 
 
 def list_pretrained() -> list[str]:
