@@ -10,7 +10,7 @@ from timm.models._hub import save_for_hf
 
 import sifa_zoo
 from sifa_zoo.models.convert import wrapper_prefix
-from sifa_zoo.publishing.conversion import read_checkpoint
+from sifa_zoo.publishing.conversion import convert_file, read_checkpoint
 from sifa_zoo.weights.contents import file_info
 from sifa_zoo.weights.finding import EMBEDDED, find_weights
 from sifa_zoo.weights.hub import CorruptError, MismatchError, RepositoryError, WeightsError
@@ -114,6 +114,15 @@ def test_a_folder_that_timm_saved_as_a_pickle(tmp_path, monkeypatch, create):
     monkeypatch.chdir(tmp_path)
     exec(f"import torch, safetensors.torch; {str(caught.value).split('`')[-2]}")
     again = create(f"local-dir:{tmp_path}", pretrained=True)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_pickle_of_our_own_is_converted(tmp_path):
+    model = sifa_zoo.create_model(NANO)
+    torch.save(model.state_dict(), tmp_path / "ours.bin")
+    output, kind = convert_file(tmp_path / "ours.bin", tmp_path / "ours.safetensors", model="sifa_net_nano")
+    assert kind == "sifa_zoo"
+    again = sifa_zoo.create_model("sifa_net_nano", checkpoint_path=output)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
