@@ -7,7 +7,7 @@ ImageNet models in timm's names. Both return a complete state_dict for `model.lo
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from sifa_zoo.models.clip_model import STEM_FRAMES, ClipModel, stack_kernel
 
 _MAX_LISTED = 20
 _CLASSIFIERS = ("head.fc.weight", "fc.weight", "head.weight")  # here and in 2D and published checkpoints
+_WRAPPERS = ("module.", "_orig_mod.")
 _HEADS = ("head.", "head_dual.", "fc.")
 _ADDED = (".temporal.", ".aa.", ".se.")  # to a 2D model
 _STEMS = ("conv1.weight", "conv1.0.weight", "patch_embed.proj.weight")
@@ -56,7 +57,7 @@ def from_reference(state_dict: Mapping[str, Tensor], model: ClipModel) -> dict[s
     built so, with the checkpoint's classes, kernel sizes and, for SIFA-Transformer, `img_size=224`.
 
     Args:
-        state_dict: In the published names; a `module.` in front of all of them is removed.
+        state_dict: In the published names; `module.` and `_orig_mod.` in front of all of them are removed.
         model: Of the same architecture.
 
     Returns:
@@ -190,7 +191,7 @@ def state_dict_faults(
 
 
 def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy, without the `module.` that data-parallel training puts in front of every name.
+    """A copy, without the prefixes that wrappers of models put in front of every name.
 
     Raises:
         ConversionError: If a value is not a tensor.
@@ -200,8 +201,20 @@ def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ConversionError(
                 f"a state_dict maps names to tensors, got {type(value).__name__} for {name!r}; pass the inner one"
             )
-    prefix = "module." if state_dict and all(name.startswith("module.") for name in state_dict) else ""
-    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
+    prefix = wrapper_prefix(state_dict)
+    return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items()}
+
+
+def wrapper_prefix(names: Collection[str]) -> str:
+    """What data-parallel training and `torch.compile` put in front of all names, however often and in any order."""
+    prefix = ""
+    while names:
+        longer = (prefix + wrapper for wrapper in _WRAPPERS)
+        found = next((start for start in longer if all(name.startswith(start) for name in names)), None)
+        if found is None:
+            break
+        prefix = found
+    return prefix
 
 
 def classifier_name(names: Container[str]) -> str | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sifa_zoo import __version__
 from sifa_zoo.files import write_files
-from sifa_zoo.models.convert import classifier_name, from_reference, inflate, without_prefix
+from sifa_zoo.models.convert import classifier_name, from_reference, inflate, state_dict_faults, without_prefix
 from sifa_zoo.registry.create import create_model
 from sifa_zoo.runtime.checkpoint import clip_config, pack_weights
 from sifa_zoo.weights.contents import read_weights
@@ -30,7 +30,7 @@ def convert_file(
     class_names: Sequence[str] = (),
     model_args: Mapping[str, Any] | None = None,
 ) -> tuple[Path, str]:
-    """Convert a checkpoint of the published SIFA code, or of a 2D ResNet or Swin in timm's names.
+    """Convert a checkpoint of the published SIFA code, of a 2D ResNet or Swin in timm's names, or of a model as here.
 
     The kind, the number of classes, a second branch and a missing patch norm are recognised from the tensors.
 
@@ -42,7 +42,7 @@ def convert_file(
         model_args: Further arguments of the model's constructor, such as `kernel_size`.
 
     Returns:
-        The file, and the kind of the checkpoint: "published" or "2D".
+        The file, and the kind of the checkpoint: "published", "2D" or "sifa_zoo".
 
     Raises:
         ValueError: If the checkpoint cannot be read, or does not fit (`ConversionError`).
@@ -56,8 +56,11 @@ def convert_file(
     net = create_model(model, num_classes=arguments.pop("num_classes", None), **arguments)
     if class_names and len(class_names) != net.num_classes:
         raise ValueError(f"class_names must be {net.num_classes} names, one per class, got {len(class_names)}")
-    convert = from_reference if kind == "published" else inflate
-    net.load_state_dict(convert(tensors, net), strict=True)  # type: ignore[arg-type]
+    if not state_dict_faults(net.state_dict(), tensors):
+        kind = "sifa_zoo"  # such as timm's `save_for_hf` leaves
+    else:
+        tensors = (from_reference if kind == "published" else inflate)(tensors, net)  # type: ignore[arg-type]
+    net.load_state_dict(tensors, strict=True)
     info = WeightsInfo(model, tuple(class_names), clip_config(net), version=__version__, model_args=arguments)
     write_files({output: pack_weights(net.state_dict(), info)})
     return output, kind

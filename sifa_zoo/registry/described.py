@@ -18,6 +18,7 @@ def pretrained_cfg(architecture: str, model: ClipModel) -> dict[str, Any]:
         "architecture": architecture,
         "num_classes": model.num_classes,
         "input_size": (model.in_chans, *model.img_size),
+        "pool_size": tuple(-(-side // model.feature_info[-1]["reduction"]) for side in model.img_size),
         "num_frames": model.num_frames,
         "frame_stride": 4,
         "interpolation": "bilinear",

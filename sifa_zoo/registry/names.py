@@ -47,10 +47,10 @@ def _list_trunks(filter: str, *, pretrained: bool) -> list[str]:
 
 
 def is_model(name: str) -> bool:
-    """Whether `create_model` takes this name."""
+    """Whether `create_model` takes this name: of a model, with or without the tag of weights that load."""
     if name.startswith(TIMM):
         return name in _list_trunks(name.removeprefix(TIMM), pretrained="." in name)
-    return name in ARCHITECTURES
+    return name in ARCHITECTURES or name in list_pretrained()
 
 
 def list_pretrained() -> list[str]:

@@ -10,6 +10,6 @@ from types import ModuleType
 
 def __getattr__(name: str) -> ModuleType:
     """The modules besides the manifest, which alone is there without torch: imported when they are first used."""
-    if name in ("contents", "finding", "hub", "info", "loading"):
+    if name in ("contents", "finding", "hub", "info", "loading", "model_config", "other_files", "stated_hash"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sifa_zoo.config import ClipConfig
 from sifa_zoo.files import BEST
 from sifa_zoo.weights.contents import file_info
 from sifa_zoo.weights.hub import (
     CONFIG,
     WEIGHTS,
-    MismatchError,
+    MissingFileError,
     UnpublishedError,
     WeightsError,
     check_file,
     download,
+    list_files,
     split_repo,
 )
 from sifa_zoo.weights.info import WeightsInfo
 from sifa_zoo.weights.manifest import Entry, read_manifest
+from sifa_zoo.weights.model_config import info_of_config, read_config
+from sifa_zoo.weights.other_files import files_in, what_else
 
-SCHEMES = ("hf-hub:", "local-dir:")
+SCHEMES = ("hf-hub:", "hf_hub:", "local-dir:")  # the second is timm's older spelling of the first
 EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -58,7 +59,7 @@ def find_weights(name: str, *, cache_dir: str | Path | None = None) -> Weights:
     scheme, _, rest = name.partition(":")
     if scheme == "local-dir":
         return _in_folder(Path(rest), name)
-    if scheme == "hf-hub":
+    if scheme in ("hf-hub", "hf_hub"):
         return _on_hub(rest, name, cache_dir)
     return _in_manifest(name, cache_dir)
 
@@ -68,10 +69,10 @@ def _in_folder(folder: Path, name: str) -> Weights:
         raise WeightsError(f"{name}: no such folder")
     path = weights_file(folder)
     described = path.name == WEIGHTS and (folder / CONFIG).is_file()  # a run's config.json is of another kind
-    config = _read_config(folder / CONFIG, name) if described else {}
+    config = read_config(folder / CONFIG, name) if described else {}
     stated = config.get("sifa_zoo", {})
     check_file(path, sha256=stated.get("sha256"))
-    info = file_info(path) or (_info_of_config(config, name) if described else None)
+    info = file_info(path) or (info_of_config(config, name) if described else None)
     if info is None:
         raise WeightsError(f"{name}: neither {path.name} nor a {CONFIG} says which model it is; use checkpoint_path=")
     return Weights(path, name, info, logits=stated.get("logits"))
@@ -79,12 +80,15 @@ def _in_folder(folder: Path, name: str) -> Weights:
 
 def _on_hub(hub_id: str, name: str, cache_dir: str | Path | None) -> Weights:
     repo, revision = split_repo(hub_id)
-    config_path = download(repo, CONFIG, revision=revision, cache_dir=cache_dir)
-    config = _read_config(config_path, name)
-    stated = config.get("sifa_zoo", {})
-    commit = config_path.parent.name  # that of the config, should the branch move between the two downloads
-    path = download(repo, WEIGHTS, revision=commit, cache_dir=cache_dir, sha256=stated.get("sha256"))
-    info = file_info(path) or _info_of_config(config, name)
+    try:
+        config_path = download(repo, CONFIG, revision=revision, cache_dir=cache_dir)
+        config = read_config(config_path, name)
+        stated = config.get("sifa_zoo", {})
+        commit = config_path.parent.name  # that of the config, should the branch move between the two downloads
+        path = download(repo, WEIGHTS, revision=commit, cache_dir=cache_dir, sha256=stated.get("sha256"))
+    except MissingFileError as error:
+        raise MissingFileError(f"{error}{what_else(list_files(repo, revision), name)}") from error
+    info = file_info(path) or info_of_config(config, name)
     return Weights(path, name, info, logits=stated.get("logits"), cfg={"hf_hub_id": hub_id})
 
 
@@ -129,26 +133,6 @@ def _info_of_entry(architecture: str, entry: Entry) -> WeightsInfo:
     return WeightsInfo(architecture, names, entry.clip_config, version="", model_args=entry.model_args)
 
 
-def _read_config(path: Path, name: str) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return {**config, "architecture": str(config["architecture"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise MismatchError(f"{name}: {CONFIG} does not name a model of this project ({error!r})") from error
-
-
-def _info_of_config(config: dict[str, Any], name: str) -> WeightsInfo:
-    """What a `config.json` in timm's form says about the weights beside it."""
-    cfg = config.get("pretrained_cfg", {})
-    labels = tuple(config.get("label_names") or cfg.get("label_names") or ())
-    known = {key: cfg[key] for key in ("num_frames", "frame_stride", "fps", "crop_pct", "mean", "std") if key in cfg}
-    try:
-        clip = ClipConfig(img_size=cfg["input_size"][-1], **known)
-    except (KeyError, ValueError) as error:
-        raise MismatchError(f"{name}: {CONFIG} does not say how clips are cut ({error!r})") from error
-    return WeightsInfo(config["architecture"], labels, clip, version="", model_args=config.get("model_args") or {})
-
-
 def locate_weights(source: str | os.PathLike[str]) -> Weights:
     """The weights of a run folder (the best) or of a file; where there is no such path, those of a name.
 
@@ -186,4 +170,7 @@ def weights_file(folder: str | Path) -> Path:
     for name in (WEIGHTS, BEST):
         if (path / name).is_file():
             return path / name
-    raise WeightsError(f"{path} holds no {BEST} (as `sifa-zoo finetune` writes) and no {WEIGHTS} (as on the Hub)")
+    instead = what_else(files_in(path), f"local-dir:{path}")
+    raise WeightsError(
+        f"{path} holds no {BEST} (as `sifa-zoo finetune` writes) and no {WEIGHTS} (as on the Hub){instead}"
+    )

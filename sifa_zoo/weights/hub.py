@@ -14,11 +14,12 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from sifa_zoo.weights.stated_hash import Stated, forget_sha256, remember_sha256, stated_sha256
+
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _PATIENCE_SECONDS = 4.0  # for the first answer of the Hub; HF_HUB_ETAG_TIMEOUT, where set, replaces it
 _ATTEMPTS = 3
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class WeightsError(ValueError):
@@ -37,12 +38,20 @@ class RepositoryError(WeightsError):
     """The Hub has no such repository, revision or file, or refuses this user access."""
 
 
+class MissingFileError(RepositoryError):
+    """The repository is there, but has no such file."""
+
+
 class HubError(WeightsError):
     """The Hub can be reached but fails: too many requests, a server error, or a transfer that breaks off."""
 
 
 class CorruptError(WeightsError):
     """A file is not what it should be: it has another hash or size, or is not a safetensors file."""
+
+
+class CacheError(OSError, WeightsError):
+    """The folder in which downloads are kept cannot be read or written."""
 
 
 class MismatchError(WeightsError):
@@ -76,32 +85,57 @@ def download(
         RepositoryError: If the repository, revision or file is missing, private or gated.
         HubError: If the Hub answers with an error, or the download breaks off.
         CorruptError: If the bytes are wrong.
+        CacheError: If the cache folder cannot be read or written.
     """
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants
 
     what = f"{repo}/{file}{f'@{revision}' if revision else ''}"
-    cached = try_to_load_from_cache(repo, file, cache_dir=cache_dir, revision=revision)
-    if isinstance(cached, str):
-        path = Path(cached)
-    else:
-        _await_hub(repo, file, what, revision=revision, cache_dir=cache_dir)
-        path = _fetch(repo, file, what, revision=revision, cache_dir=cache_dir)
-    blob = path.resolve()
-    stated = sha256 or (blob.name if _SHA256.fullmatch(blob.name) else None)  # the cache names a file by its hash
     try:
-        check_file(path, sha256=stated, size=size)
-    except CorruptError as error:
-        for link in {path, blob}:
-            with contextlib.suppress(OSError):
-                link.unlink(missing_ok=True)
-        removed = "it was removed, so the next call downloads it again"
-        fate = "it could not be removed: remove it by hand" if path.exists() else removed
-        raise CorruptError(f"{what}: {error}; {fate}") from None
+        path = _cached_or_fetched(repo, file, what, revision=revision, cache_dir=cache_dir)
+        _check_or_remove(path, file, what, sha256=sha256, size=size)
+    except OSError as error:
+        raise CacheError(
+            f"{what}: the cache {cache_dir or constants.HF_HUB_CACHE} cannot be used ({error}); make it a folder that "
+            "can be written and has room, or name another one with cache_dir=, HF_HOME or HF_HUB_CACHE"
+        ) from error
     return path
 
 
-def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> None:
-    """Ask the Hub for the file's metadata, and raise OfflineError unless any answer comes within a few seconds.
+def _cached_or_fetched(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repo, file, cache_dir=cache_dir, revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    stated = _await_hub(repo, file, what, revision=revision, cache_dir=cache_dir)
+    path = _fetch(repo, file, what, revision=revision, cache_dir=cache_dir)
+    if not path.is_symlink():  # else the name of what it leads to says the hash
+        stated = stated or _await_hub(repo, file, what, revision=revision, cache_dir=cache_dir)
+        remember_sha256(path, file, stated)
+    return path
+
+
+def _check_or_remove(path: Path, file: str, what: str, *, sha256: str | None, size: int | None) -> None:
+    try:
+        check_file(path, sha256=sha256 or stated_sha256(path, file), size=size)
+    except CorruptError as error:
+        with contextlib.suppress(OSError):
+            forget_sha256(path, file)
+        link = path
+        while link.is_symlink():  # to a blob, which may lead on to one that several repositories share
+            target = link.parent / link.readlink()
+            with contextlib.suppress(OSError):
+                link.unlink()
+            link = target
+        with contextlib.suppress(OSError):
+            link.unlink(missing_ok=True)
+        removed = "it was removed, so the next call downloads it again"
+        fate = "it could not be removed: remove it by hand" if path.exists() else removed
+        raise CorruptError(f"{what}: {error}; {fate}") from None
+
+
+def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_dir: str | Path | None) -> Stated | None:
+    """What the Hub states about the file, None if it is overloaded; OfflineError unless it answers within seconds.
 
     By itself `huggingface_hub` tries for more than a minute. In a thread, because a name lookup has no time limit.
     """
@@ -114,10 +148,12 @@ def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_d
     patience = _PATIENCE_SECONDS if default else constants.HF_HUB_ETAG_TIMEOUT
     url = hf_hub_url(repo, file, revision=revision)
     caught: list[Exception] = []
+    stated: list[Stated] = []
 
     def ask() -> None:
         try:
-            get_hf_file_metadata(url, timeout=patience)
+            metadata = get_hf_file_metadata(url, timeout=patience)
+            stated.append(Stated(metadata.commit_hash, metadata.etag))
         except Exception as error:  # looked at below, in the thread that waits
             caught.append(error)
 
@@ -126,8 +162,12 @@ def _await_hub(repo: str, file: str, what: str, *, revision: str | None, cache_d
     thread.join(patience + 0.25)
     if thread.is_alive():
         caught.append(TimeoutError(f"no answer within {patience:g} s"))
-    if not caught or isinstance(named := _named(caught[0], what, repo=repo), HubError):
-        return  # an answer, if only that of an overloaded server, which the download asks again
+    if stated:
+        return stated[0]
+    if isinstance(caught[0], OSError) and caught[0].filename is not None:
+        raise caught[0]  # of this machine, such as a token that cannot be read
+    if isinstance(named := _named(caught[0], what, repo=repo), HubError):
+        return None  # an answer, if only that of an overloaded server, which the download asks again
     if named is not None:
         raise named from caught[0]
     raise OfflineError(
@@ -154,6 +194,18 @@ def _fetch(repo: str, file: str, what: str, *, revision: str | None, cache_dir: 
             broken = HubError(f"{what}: the download broke off ({_first_line(error)}); call again to retry")
             raise named or broken from error
     raise AssertionError("unreachable")
+
+
+def list_files(repo: str, revision: str | None = None) -> list[str]:
+    """The paths of a repository's files; empty if the Hub does not say, as this is only for messages."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        siblings = HfApi().model_info(repo, revision=revision, timeout=_PATIENCE_SECONDS).siblings
+    except (OSError, HTTPError):
+        return []
+    return [sibling.rfilename for sibling in siblings or ()]
 
 
 def check_file(path: Path, *, sha256: str | None = None, size: int | None = None) -> None:
@@ -232,7 +284,7 @@ def _named(error: Exception, what: str, *, repo: str) -> WeightsError | None:
     if isinstance(error, errors.RevisionNotFoundError):
         return RepositoryError(f"{what}: the repository has no such revision")
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return RepositoryError(f"{what}: the repository has no such file")
+        return MissingFileError(f"{what}: the repository has no such file")
     cause = error.__cause__ if isinstance(error, RuntimeError) else error
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if status in (401, 403):

@@ -28,13 +28,15 @@ def load_weights(
         device: Where to put the tensors.
 
     Raises:
-        MismatchError: If a tensor is missing, left over or misshapen; at most 20 are listed.
+        MismatchError: If a tensor is missing, left over or misshapen, or holds integers where the model has floats; at
+            most 20 are listed.
     """
+    target = model.state_dict()
+    _refuse_integers(target, state_dict, source)
     try:
         fitted = checkpoint_filter_fn(state_dict, model)
     except ConversionError as error:
         raise MismatchError(f"{source}: {error}") from error
-    target = model.state_dict()
     if faults := state_dict_faults(target, fitted):
         raise MismatchError(f"{source} does not fit {type(model).__name__}: {'; '.join(faults)}")
     loaded = {name: fitted[name].to(device, like.dtype) for name, like in target.items()}
@@ -52,6 +54,20 @@ def load_planar_weights(
     except ConversionError as error:
         raise MismatchError(f"{source}: {error}") from error
     load_weights(model, inflated, source=source, device=device)
+
+
+def _refuse_integers(target: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], source: str) -> None:
+    found = [
+        f"{name} {str(tensor.dtype).removeprefix('torch.')}"
+        for name, tensor in state_dict.items()
+        if name in target and target[name].is_floating_point() and not tensor.is_floating_point()
+    ]
+    if found:
+        raise MismatchError(
+            f"{source}: {len(found)} tensors do not hold floating-point numbers, as the model does: "
+            f"{', '.join(found[:20])}{' ...' if len(found) > 20 else ''}; quantised weights are not loaded, so save "
+            "them in float32, float16 or bfloat16"
+        )
 
 
 class SkipInit(TorchFunctionMode):

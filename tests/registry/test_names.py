@@ -27,3 +27,9 @@ def test_names():
 def test_unknown_names(name, match):
     with pytest.raises(ValueError, match=match):
         sifa_zoo.create_model(name)
+
+
+def test_names_of_weights_are_names_of_models():
+    assert all(sifa_zoo.is_model(name) for name in sifa_zoo.list_pretrained())
+    for name in ("sifa_net_nano.nonsense", "sifa_transformer_base.k400", "sifa_net_nano.", "resnet50.a1_in1k", ""):
+        assert not sifa_zoo.is_model(name), name
