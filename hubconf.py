@@ -1,9 +1,10 @@
 """Entry points of torch.hub: `torch.hub.load("OWNER/sifa_zoo", "sifa_net_r50")`.
 
-One function per architecture, whose `pretrained` is False by default, and one per model and data set. The latter loads
-its weights by default, and is an error where nobody has released any; with `pretrained=False` it builds the model for
-as many classes as the data set has. Arguments are those of `sifa_zoo.create_model`. Imports stand inside the functions,
-because torch.hub reads this file before it checks `dependencies`.
+One function per architecture, and `timm_trunk` for any image model of timm, whose `pretrained` is False by default; and
+one per model and data set. The latter loads its weights by default, and is an error where nobody has released any; with
+`pretrained=False` it builds the model for as many classes as the data set has. Arguments are those of
+`sifa_zoo.create_model`. Imports stand inside the functions, because torch.hub reads this file before it checks
+`dependencies`.
 """
 
 dependencies = ["torch", "torchvision", "timm", "safetensors", "huggingface_hub", "filelock", "numpy"]
@@ -102,6 +103,11 @@ def sifa_net_nano_motion(pretrained=True, **kwargs):
 def sifa_transformer_nano_motion(pretrained=True, **kwargs):
     """SIFA-Transformer of 1.5 million parameters for the eight classes of generated motion clips."""
     return _tagged("sifa_transformer_nano", "motion", pretrained, {"num_classes": 8, **kwargs})
+
+
+def timm_trunk(name, pretrained=False, **kwargs):
+    """SIFA in an image model of timm: `torch.hub.load(repo, "timm_trunk", "convnext_tiny")`."""
+    return _create(f"timm:{name}", pretrained, **kwargs)
 
 
 def _create(name, pretrained, **kwargs):

@@ -55,6 +55,12 @@ def test_architectures():
     assert load("sifa_net_nano", pretrained=True).num_classes == 8
 
 
+def test_image_models_of_timm():
+    model = load("timm_trunk", name="convnext_atto", num_classes=3, num_frames=8)
+    assert model.pretrained_cfg["architecture"] == "timm:convnext_atto"
+    assert torch.hub.load(str(ROOT), "timm_trunk", "resnet18", source="local", num_classes=3).num_classes == 3
+
+
 FOREIGN = """
 import sys, models, utils, torch
 model = torch.hub.load({root!r}, "sifa_net_nano_motion", source="local", trust_repo=True)

@@ -134,7 +134,10 @@ def _packaged(image_name: str) -> dict[str, Any] | None:
     """Where an installed package holds these weights, what `timm.create_model` needs to load them."""
     cfg = _image_cfg(image_name)
     entry = read_manifest().get(f"{TIMM}{cfg.architecture}.{cfg.tag}")
-    return _from_tensors(read_packaged(entry)) if entry and entry.loads else None
+    if entry is None or not entry.loads:
+        return None
+    clip = entry.clip_config
+    return _from_tensors(read_packaged(entry), mean=clip.mean, std=clip.std, crop_pct=clip.crop_pct)
 
 
 def _from_file(path: Path, image_name: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def run(code: str) -> str:
 def test_the_order_of_imports_does_not_matter(first):
     code = """
 assert sorted(timm.list_models("sifa*")) == sifa_zoo.list_models()
-assert set(timm.list_pretrained("sifa*")) == set(sifa_zoo.list_pretrained())
+assert set(timm.list_pretrained("sifa*")) == set(sifa_zoo.list_models("sifa*", pretrained=True))
 print(type(timm.create_model("sifa_net_nano", device="meta")).__name__)
 import torch
 print(torch.ops.sifa.inter_frame_attention.default.namespace)
@@ -158,7 +158,7 @@ def test_the_getter_is_what_features_only_gives(feature_cls):
     assert features.feature_info.reduction() == [4, 8]
 
 
-@pytest.mark.parametrize("name", sifa_zoo.list_pretrained())
+@pytest.mark.parametrize("name", sifa_zoo.list_models("sifa*", pretrained=True))
 def test_what_timm_knows_of_weights(name):
     cfg, entry = timm.get_pretrained_cfg(name), read_manifest()[name]
     clip = entry.clip_config
