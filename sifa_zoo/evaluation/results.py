@@ -19,9 +19,8 @@ from sifa_zoo.evaluation.outcomes import VideoRow, accuracy_rows, confusion_csv,
 from sifa_zoo.evaluation.report import report_html
 from sifa_zoo.evaluation.scores import VideoScores
 from sifa_zoo.files import csv_bytes, write_files
+from sifa_zoo.runtime.checkpoint import weights_sha256
 from sifa_zoo.runtime.provenance import versions
-from sifa_zoo.weights.finding import locate_weights
-from sifa_zoo.weights.hub import file_sha256
 
 RESULT, VIDEOS, CLASSES, REPORT = "result.json", "videos.csv", "classes.csv", "report.html"
 MATRIX, MATRIX_PICTURE = "confusion.csv", "confusion.png"  # only for one label per video
@@ -58,7 +57,7 @@ def describe(
     return {
         "arch": arch,
         "run": os.fspath(run),
-        "weights_sha256": file_sha256(locate_weights(run).path),
+        "weights_sha256": weights_sha256(run),
         "data": source.resolve().name if source.is_dir() else source.stem,
         "root": root,
         "format": videos.format,

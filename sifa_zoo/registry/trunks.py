@@ -22,7 +22,7 @@ from sifa_zoo.registry.names import ARCHITECTURES, TIMM
 from sifa_zoo.weights.contents import read_weights
 from sifa_zoo.weights.finding import Weights, find_file
 from sifa_zoo.weights.hub import CorruptError, MismatchError, WeightsError
-from sifa_zoo.weights.manifest import read_manifest
+from sifa_zoo.weights.manifest import Entry, read_manifest
 from sifa_zoo.weights.packaged import read_packaged
 
 _NUM_CLASSES = 400  # of a model without weights, as of the other families
@@ -54,7 +54,7 @@ def create_trunk(
     """
     image_name = _check_image_name(name)
     if checkpoint_path is None:
-        source = (_packaged(image_name) or {"cache_dir": cache_dir}) if pretrained else None
+        source = (_packaged(name) or {"cache_dir": cache_dir}) if pretrained else None
         return _build(name, arguments, source=source)
     path = Path(checkpoint_path)
     if path.suffix == ".safetensors" and (weights := find_file(path)).info:
@@ -130,11 +130,17 @@ def _image_cfg(image_name: str) -> Any:
     return timm.get_pretrained_cfg(image_name)
 
 
-def _packaged(image_name: str) -> dict[str, Any] | None:
-    """Where an installed package holds these weights, what `timm.create_model` needs to load them."""
-    cfg = _image_cfg(image_name)
+def packaged_entry(name: str) -> Entry | None:
+    """The manifest's entry for the weights of `timm:NAME`, if an installed package holds them."""
+    cfg = _image_cfg(name.removeprefix(TIMM))
     entry = read_manifest().get(f"{TIMM}{cfg.architecture}.{cfg.tag}")
-    if entry is None or not entry.loads:
+    return entry if entry and entry.loads else None
+
+
+def _packaged(name: str) -> dict[str, Any] | None:
+    """What `timm.create_model` needs to load weights of an installed package."""
+    entry = packaged_entry(name)
+    if entry is None:
         return None
     clip = entry.clip_config
     return _from_tensors(read_packaged(entry), mean=clip.mean, std=clip.std, crop_pct=clip.crop_pct)

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from sifa_zoo.config import ClipConfig
 from sifa_zoo.registry.create import create_model
+from sifa_zoo.registry.names import TIMM
+from sifa_zoo.registry.trunks import packaged_entry
 from sifa_zoo.weights.finding import find_entry, locate_weights
+from sifa_zoo.weights.hub import file_sha256
 from sifa_zoo.weights.info import METADATA_KEY, WeightsInfo
 
 
@@ -49,16 +52,25 @@ def load_run(run: str | os.PathLike[str], device: torch.device | str | None = No
     Example:
         >>> model = load_run("runs/mine")  # doctest: +SKIP
     """
-    found = locate_weights(run)
-    if found.info is None:
+    found = None if _names_trunk(run) else locate_weights(run)
+    if found and found.info is None:
         raise ValueError(f"{run} was not written by `sifa-zoo finetune`: it names no model, classes or settings")
-    if os.path.exists(run):
+    if found and found.info and os.path.exists(run):
         model = create_model(found.info.arch, checkpoint_path=found.path)
     else:
         model = create_model(os.fspath(run), pretrained=True)
     if not model_cfg(model).get("label_names"):
         raise ValueError(f"{run} has no class names because its head was never trained on videos; fine-tune it first")
     return model.to(device or "cpu").eval()
+
+
+def _names_trunk(run: str | os.PathLike[str]) -> bool:
+    return os.fspath(run).startswith(TIMM) and not os.path.exists(run)
+
+
+def weights_sha256(run: str | os.PathLike[str]) -> str | None:
+    """The hash of the weights of a run, a file or a name; None of an image model of timm."""
+    return None if _names_trunk(run) else file_sha256(locate_weights(run).path)
 
 
 def model_cfg(model: nn.Module) -> dict[str, Any]:
@@ -79,7 +91,9 @@ def clip_config(model: nn.Module) -> ClipConfig:
 
 def usual_clip(model: str, pretrained: bool = False) -> ClipConfig:
     """The clip settings that a model, or its weights, would usually have."""
-    if pretrained:
+    if pretrained and not model.startswith(TIMM):
         return find_entry(model)[1].clip_config
+    if pretrained and (entry := packaged_entry(model)):
+        return entry.clip_config
     with torch.device("meta"):
         return clip_config(create_model(model))

@@ -94,6 +94,10 @@ def _on_hub(hub_id: str, name: str, cache_dir: str | Path | None) -> Weights:
 
 def _in_manifest(name: str, cache_dir: str | Path | None) -> Weights:
     full_name, entry = find_entry(name)
+    if entry.status == "packaged":
+        raise WeightsError(
+            f"{full_name} are weights of an image model: create_model({name!r}, pretrained=True) uses them"
+        )
     known: dict[str, Any] = {"sha256": entry.sha256, "size": entry.bytes}
     if entry.status == "embedded":
         path = EMBEDDED / str(entry.file)
