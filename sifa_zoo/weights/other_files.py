@@ -7,6 +7,8 @@ from collections.abc import Collection
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
+from sifa_zoo.files import STATE
+
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 _PART = re.compile(r"-\d+-of-(\d+)\.safetensors$")
 _MERGE = (
@@ -39,13 +41,13 @@ def what_else(names: Collection[str], place: str) -> str:
         names: Paths of all files, from the top of the folder or repository.
         place: `local-dir:PATH` or `hf-hub:owner/name`.
     """
-    paths = [PurePosixPath(name) for name in sorted(names)]
+    paths = [PurePosixPath(name) for name in sorted(names) if name != STATE]
     if parts := [str(path) for path in paths if is_sharded(path.name)]:
         return f"; {sharded(parts[-1])}"
     found = [path for path in paths if path.suffix == ".safetensors"]
     pickles = [path for path in paths if path.suffix in PICKLES and path.parent == _TOP]
     local = place.startswith("local-dir:")
-    take = f"{'' if local else 'download it and '}pass its path as checkpoint_path="
+    take = f"{'' if local else 'download it and '}pass its path (checkpoint_path= of create_model)"
     if top := next((path for path in found if path.parent == _TOP), None):
         return f"; there is {top}: {take}"
     if found:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import huggingface_hub.constants as hf
 import pytest
+from huggingface_hub import scan_cache_dir
 
 import sifa_zoo
 from sifa_zoo.weights.hub import CacheError, CorruptError, WeightsError, download
@@ -113,3 +114,11 @@ def test_a_cache_that_can_only_be_read(published, no_links):
     remember_sha256(path, FILE, Stated(path.parent.name, SHA256))
     assert download(REPO, FILE) == path
     assert os.path.isfile(note)
+
+
+def test_the_note_does_not_disturb_others(published, no_links):
+    path = download(REPO, FILE)
+    found = scan_cache_dir(hf.HF_HUB_CACHE)
+    assert (len(found.repos), found.warnings) == (1, [])
+    found.delete_revisions(path.parent.name).execute()
+    assert not list(Path(hf.HF_HUB_CACHE).rglob(".sha256"))

@@ -80,10 +80,11 @@ def test_weights_in_subfolders_are_named(tmp_path, hub):
     [
         ([], ""),
         (["README.md", "sub/notes.txt"], ""),
-        (["best.safetensors"], "; there is best.safetensors: download it and pass its path as checkpoint_path="),
+        (["config.json", "state.pt"], ""),  # a run before its first epoch ended
+        (["best.safetensors"], "; there is best.safetensors: download it and pass its path (checkpoint_path="),
         (
             ["a/b.safetensors"],
-            "; a/b.safetensors lies in a subfolder: download it and pass its path as checkpoint_path=",
+            "; a/b.safetensors lies in a subfolder: download it and pass its path (checkpoint_path=",
         ),
         (["optimizer.pt", "pytorch_model.bin"], "; pytorch_model.bin is a pickle, which is not loaded: save with"),
     ],
