@@ -76,23 +76,32 @@ def create_model(
         raise ValueError("out_indices chooses feature maps: pass features_only=True with it")
     given = {"num_frames": num_frames, "img_size": img_size, "num_classes": num_classes, "in_chans": in_chans}
     arguments = {**{key: value for key, value in given.items() if value is not None}, **kwargs}
+    model = _create(name, arguments, pretrained=pretrained, checkpoint_path=checkpoint_path, cache_dir=cache_dir)
+    return _feature_maps(model, out_indices) if features_only else model
+
+
+def _create(
+    name: str,
+    arguments: dict[str, Any],
+    *,
+    pretrained: bool,
+    checkpoint_path: str | Path | None,
+    cache_dir: str | Path | None,
+) -> ClipModel:
+    if pretrained and checkpoint_path is not None:
+        raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two sets of weights: leave one out")
     if name.startswith(TIMM):
-        model: ClipModel = create_trunk(
-            name, arguments, pretrained=pretrained, checkpoint_path=checkpoint_path, cache_dir=cache_dir
-        )
-        return _feature_maps(model, out_indices) if features_only else model
+        sources: Any = {"pretrained": pretrained, "checkpoint_path": checkpoint_path, "cache_dir": cache_dir}
+        return create_trunk(name, arguments, **sources)
     if not name.startswith(SCHEMES):
         check_name(name.partition(".")[0])
-    names_weights = pretrained or "." in name or name.startswith(SCHEMES)
-    if names_weights and checkpoint_path is not None:
-        raise ValueError(f"{name!r} with {pretrained = } and checkpoint_path are two sets of weights: leave one out")
-    if names_weights:
-        model = _build_loaded(name, find_weights(name, cache_dir=cache_dir), arguments)
-    elif checkpoint_path is not None:
-        model = _build_loaded(name, find_file(checkpoint_path), arguments)
-    else:
-        model = _build(name, arguments)
-    return _feature_maps(model, out_indices) if features_only else model
+    if pretrained or "." in name or name.startswith(SCHEMES):
+        if checkpoint_path is not None:
+            raise ValueError(f"{name!r} with checkpoint_path are two sets of weights: leave one out")
+        return _build_loaded(name, find_weights(name, cache_dir=cache_dir), arguments)
+    if checkpoint_path is not None:
+        return _build_loaded(name, find_file(checkpoint_path), arguments)
+    return _build(name, arguments)
 
 
 def _build(architecture: str, arguments: dict[str, Any]) -> ClipModel:
