@@ -14,7 +14,17 @@ from torch import Tensor
 
 from sifa_zoo.ops import native, reference
 from sifa_zoo.ops.kernels import DTYPES, Kernels
-from sifa_zoo.ops.operators import below_autograd, define, differentiate, once, under_autocast
+from sifa_zoo.ops.operators import (
+    Gradients,
+    Once,
+    below_autograd,
+    call_gradients,
+    define,
+    define_gradients,
+    differentiate,
+    fold,
+    under_autocast,
+)
 
 
 def inter_frame_attention(
@@ -138,7 +148,7 @@ def _fake_backward(
 
 _ARGUMENTS = "Tensor x, Tensor offset, int kernel_size, int dilation, bool residual"
 _FORWARD = define("inter_frame_attention", f"({_ARGUMENTS}) -> Tensor", run=_run_forward, fake=_fake_forward)
-_BACKWARD = define(
+_BACKWARD = define_gradients(
     "inter_frame_attention_backward",
     f"(Tensor grad, {_ARGUMENTS}, bool ordered) -> (Tensor, Tensor)",
     run=_run_backward,
@@ -146,7 +156,7 @@ _BACKWARD = define(
 )
 
 
-class _Attention(torch.autograd.Function):
+class _Attention(Once):
     """Saves the inputs: the samples are taken again in backward, K*K of them would not fit."""
 
     @staticmethod
@@ -157,10 +167,9 @@ class _Attention(torch.autograd.Function):
         return attended
 
     @staticmethod
-    @once
     def backward(ctx, grad: Tensor):
         ordered = torch.are_deterministic_algorithms_enabled()
-        return *_BACKWARD(grad, *ctx.saved_tensors, *ctx.sizes, ordered), None, None, None
+        return *call_gradients(_BACKWARD, grad, *ctx.saved_tensors, *ctx.sizes, ordered), None, None, None
 
 
 def _cast(dtype: torch.dtype, x: Tensor, offset: Tensor, *sizes: Any) -> tuple[Any, ...]:
@@ -170,6 +179,7 @@ def _cast(dtype: torch.dtype, x: Tensor, offset: Tensor, *sizes: Any) -> tuple[A
 
 differentiate("inter_frame_attention", _FORWARD, _Attention)
 under_autocast("inter_frame_attention", _FORWARD, _cast)
+torch.library.register_vmap("sifa::inter_frame_attention", fold(_FORWARD))
 
 
 # The same in PyTorch's own operators
@@ -178,19 +188,42 @@ under_autocast("inter_frame_attention", _FORWARD, _cast)
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")  # in PyTorch 2.10, a graph cannot hold the question for them
 
 
-class _Reference(torch.autograd.Function):
+class _Reference(Once):
     """With its own backward: autograd's would keep every sample."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
-        ctx.save_for_backward(x, offset)
-        ctx.sizes = sizes
-        return reference.forward(x, offset, *sizes)
+    def forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool) -> Tensor:
+        return reference.forward(x, offset, kernel_size, dilation, residual)
 
     @staticmethod
-    @once
+    def setup_context(ctx, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, offset, *ctx.sizes = inputs
+        ctx.save_for_backward(x, offset)
+
+    @staticmethod
     def backward(ctx, grad: Tensor):
-        return *reference.backward(grad, *ctx.saved_tensors, *ctx.sizes), None, None, None
+        gradients = _ReferenceGradients.apply if torch.is_grad_enabled() else reference.backward
+        return *gradients(grad, *ctx.saved_tensors, *ctx.sizes), None, None, None
+
+    @staticmethod
+    def vmap(info, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        return fold(_Reference.apply)(info, in_dims, *args)
+
+
+class _ReferenceGradients(Gradients):
+    @staticmethod
+    def forward(
+        grad: Tensor, x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool
+    ) -> tuple[Tensor, Tensor]:
+        return reference.backward(grad, x, offset, kernel_size, dilation, residual)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def vmap(info, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        return fold(_ReferenceGradients.apply)(info, in_dims, *args)
 
 
 def _decomposed(x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
@@ -200,7 +233,7 @@ def _decomposed(x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
         x, offset = _cast(torch.get_autocast_dtype(device_type), x, offset)
         with torch.autocast(device_type, enabled=False):
             return _decomposed(x, offset, *sizes)
-    if torch.compiler.is_exporting():  # a graph to run, not to train
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # a graph of PyTorch's own operators
         return reference.forward(x, offset, *sizes)
     attended: Tensor = _Reference.apply(x, offset, *sizes)
     return attended

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from sifa_zoo.ops import native, reference
 from sifa_zoo.ops.kernels import DTYPES
-from sifa_zoo.ops.operators import below_autograd, define, differentiate, once, under_autocast
+from sifa_zoo.ops.operators import (
+    Once,
+    below_autograd,
+    call_gradients,
+    define,
+    define_gradients,
+    differentiate,
+    fold,
+    under_autocast,
+)
 
 _NARROWING = ((torch.float32, torch.float16), (torch.float32, torch.bfloat16))
 
@@ -128,7 +137,7 @@ _SALIENCY = define(
     run=_run_saliency,
     fake=lambda clip, dtype: torch.empty_like(clip[:, :, 1:], dtype=dtype),
 )
-_SALIENCY_BACKWARD = define(
+_SALIENCY_BACKWARD = define_gradients(
     "motion_saliency_backward",
     "(Tensor grad, Tensor clip) -> Tensor",
     run=_run_saliency_backward,
@@ -142,7 +151,7 @@ _CONTEXT = define(
 )
 
 
-class _Saliency(torch.autograd.Function):
+class _Saliency(Once):
     @staticmethod
     def forward(ctx, clip: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(clip)
@@ -150,12 +159,11 @@ class _Saliency(torch.autograd.Function):
         return saliency
 
     @staticmethod
-    @once
     def backward(ctx, grad: Tensor):
-        return _SALIENCY_BACKWARD(grad, *ctx.saved_tensors), None
+        return call_gradients(_SALIENCY_BACKWARD, grad, *ctx.saved_tensors), None
 
 
-class _Context(torch.autograd.Function):
+class _Context(Once):
     @staticmethod
     def forward(ctx, frames: Tensor, context: Tensor, shortcut: Tensor) -> Tensor:
         total: Tensor = below_autograd(_CONTEXT, frames, context, shortcut)
@@ -164,11 +172,10 @@ class _Context(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once
     def backward(ctx, grad: Tensor):
         (total,) = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, total, 0)
-        clips = grad.unflatten(0, (ctx.batch, grad.shape[0] // max(1, ctx.batch)))
+        clips = grad.reshape(ctx.batch, grad.shape[0] // max(1, ctx.batch), *grad.shape[1:])
         return grad, clips.sum((1, 3, 4), dtype=ctx.dtype), grad
 
 
@@ -182,3 +189,5 @@ def _cast_saliency(dtype: torch.dtype, clip: Tensor, wanted: torch.dtype) -> tup
 differentiate("motion_saliency", _SALIENCY, _Saliency)
 under_autocast("motion_saliency", _SALIENCY, _cast_saliency)
 differentiate("add_context", _CONTEXT, _Context)
+torch.library.register_vmap("sifa::motion_saliency", fold(_SALIENCY))
+torch.library.register_vmap("sifa::add_context", fold(_CONTEXT))
