@@ -15,14 +15,13 @@ from torch import Tensor
 from sifa_zoo.ops import native, reference
 from sifa_zoo.ops.kernels import DTYPES, Kernels
 from sifa_zoo.ops.operators import (
-    Gradients,
-    Once,
     below_autograd,
     call_gradients,
     define,
     define_gradients,
     differentiate,
     fold,
+    raise_twice,
     under_autocast,
 )
 
@@ -156,7 +155,7 @@ _BACKWARD = define_gradients(
 )
 
 
-class _Attention(Once):
+class _Attention(torch.autograd.Function):
     """Saves the inputs: the samples are taken again in backward, K*K of them would not fit."""
 
     @staticmethod
@@ -188,7 +187,7 @@ torch.library.register_vmap("sifa::inter_frame_attention", fold(_FORWARD))
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")  # in PyTorch 2.10, a graph cannot hold the question for them
 
 
-class _Reference(Once):
+class _Reference(torch.autograd.Function):
     """With its own backward: autograd's would keep every sample."""
 
     @staticmethod
@@ -210,7 +209,7 @@ class _Reference(Once):
         return fold(_Reference.apply)(info, in_dims, *args)
 
 
-class _ReferenceGradients(Gradients):
+class _ReferenceGradients(torch.autograd.Function):
     @staticmethod
     def forward(
         grad: Tensor, x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool
@@ -220,6 +219,10 @@ class _ReferenceGradients(Gradients):
     @staticmethod
     def setup_context(ctx, inputs: tuple[Any, ...], output: Any) -> None:
         """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> None:
+        raise_twice()
 
     @staticmethod
     def vmap(info, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
@@ -233,7 +236,7 @@ def _decomposed(x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
         x, offset = _cast(torch.get_autocast_dtype(device_type), x, offset)
         with torch.autocast(device_type, enabled=False):
             return _decomposed(x, offset, *sizes)
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # a graph of PyTorch's own operators
+    if reference.is_graph():  # which holds no function of ours
         return reference.forward(x, offset, *sizes)
     attended: Tensor = _Reference.apply(x, offset, *sizes)
     return attended

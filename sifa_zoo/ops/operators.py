@@ -61,38 +61,31 @@ def _at_one_level(function: type[torch.autograd.Function]) -> Any:
         with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):  # they were switched off for this level only
             return function.forward(ctx, *args)
 
-    parts = {"forward": forward, "backward": function.backward, "jvp": function.jvp}
+    parts = {"forward": forward, "backward": function.backward}
     return type(function.__name__, (_SingleLevelFunction,), {name: staticmethod(part) for name, part in parts.items()})
-
-
-class Once(torch.autograd.Function):
-    """A function that can be differentiated once, and backward only."""
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError("SIFA's operators have no forward mode (jvp, jacfwd, hessian): use grad, vjp or jacrev")
-
-
-class Gradients(Once):
-    """A function that computes gradients, and has none."""
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError("SIFA's operators cannot be differentiated twice")
 
 
 def define_gradients(name: str, schema: str, *, run: Function, fake: Function) -> Function:
     """Define and return an operator that computes gradients: to differentiate those is an error."""
     operator = define(name, schema, run=run, fake=fake)
 
-    class Function(Gradients):
+    class Gradients(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
             return below_autograd(operator, *args)
 
-    differentiate(name, operator, Function)
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            raise_twice()
+
+    differentiate(name, operator, Gradients)
     torch.library.register_vmap(f"sifa::{name}", fold(operator))
     return operator
+
+
+def raise_twice() -> None:
+    """What the gradient of a gradient is."""
+    raise RuntimeError("SIFA's operators cannot be differentiated twice")
 
 
 def call_gradients(operator: Function, *args: Any) -> Any:

@@ -14,7 +14,6 @@ from torch import Tensor
 from sifa_zoo.ops import native, reference
 from sifa_zoo.ops.kernels import DTYPES
 from sifa_zoo.ops.operators import (
-    Once,
     below_autograd,
     call_gradients,
     define,
@@ -151,7 +150,7 @@ _CONTEXT = define(
 )
 
 
-class _Saliency(Once):
+class _Saliency(torch.autograd.Function):
     @staticmethod
     def forward(ctx, clip: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(clip)
@@ -163,7 +162,7 @@ class _Saliency(Once):
         return call_gradients(_SALIENCY_BACKWARD, grad, *ctx.saved_tensors), None
 
 
-class _Context(Once):
+class _Context(torch.autograd.Function):
     @staticmethod
     def forward(ctx, frames: Tensor, context: Tensor, shortcut: Tensor) -> Tensor:
         total: Tensor = below_autograd(_CONTEXT, frames, context, shortcut)
