@@ -22,6 +22,7 @@ from sifa_zoo.ops.operators import (
     differentiate,
     fold,
     raise_twice,
+    refuse_onnx,
     under_autocast,
 )
 
@@ -64,7 +65,8 @@ def inter_frame_attention(
     Raises:
         ValueError: If shapes do not fit together, or the backend is unknown or of another device.
         TypeError: If `x` or `offset` is not of a floating dtype.
-        RuntimeError: If `backend` names one that cannot run here, or on differentiating twice.
+        RuntimeError: If `backend` names one that cannot run here; on differentiating twice, or forward; on export to
+            ONNX with another backend than "torch".
 
     Example:
         >>> x = torch.randn(1, 8, 4, 7, 9)
@@ -82,6 +84,7 @@ def inter_frame_attention(
         found = native.load(backend, may_build=True)
         if not isinstance(found, Kernels):
             raise RuntimeError(f"{backend = } cannot run: {found}")
+    refuse_onnx()
     attended: Tensor = _FORWARD(x, offset, kernel_size, dilation, residual)
     return attended
 

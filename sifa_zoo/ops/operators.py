@@ -32,6 +32,15 @@ def define(name: str, schema: str, *, run: Function, fake: Function) -> Function
     return operator
 
 
+def refuse_onnx() -> None:
+    """Raise RuntimeError where an operator is to become part of an ONNX graph, which cannot hold it."""
+    recording = torch.compiler.is_exporting() or torch._C._get_tracing_state()
+    if recording and torch.onnx.is_in_onnx_export():
+        raise RuntimeError(
+            "ONNX has no such operator: call model.set_backend('torch') before the export, or pass backend='torch'"
+        )
+
+
 def below_autograd(operator: Function, *args: Any) -> Any:
     """Call an operator from the forward of the `torch.autograd.Function` that differentiates it."""
     with torch._C._AutoDispatchBelowAutograd():

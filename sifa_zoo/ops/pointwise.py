@@ -20,6 +20,7 @@ from sifa_zoo.ops.operators import (
     define_gradients,
     differentiate,
     fold,
+    refuse_onnx,
     under_autocast,
 )
 
@@ -50,6 +51,7 @@ def motion_saliency(clip: Tensor, *, backend: str = "auto") -> Tensor:
     if backend == "torch":
         frame, previous = clip[:, :, 1:], clip[:, :, :-1]
         return torch.addcmul(frame, frame, torch.sub(frame, previous).sigmoid_())
+    refuse_onnx()
     saliency: Tensor = _SALIENCY(clip, clip.dtype)
     return saliency
 
@@ -80,6 +82,7 @@ def add_context(frames: Tensor, context: Tensor, shortcut: Tensor, *, backend: s
     if backend == "torch":
         _check_context(frames, context, shortcut)
         return reference.add_context(frames, context, shortcut)
+    refuse_onnx()
     total: Tensor = _CONTEXT(frames, context, shortcut)
     return total
 

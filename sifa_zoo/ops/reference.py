@@ -36,13 +36,17 @@ class _Corner(NamedTuple):
 def forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool) -> Tensor:
     """The result of `inter_frame_attention`; arguments as there, offsets without those of frame 0."""
     query, value, taps = _rows(x, offset)
-    attended = query if residual else torch.zeros_like(query)
+    attended = query.clone() if residual else torch.zeros_like(query)
     for corners in _corners(x, taps, kernel_size, dilation):
         sample = _sample(value, corners)
-        attended = attended + (query * sample).mean(1, keepdim=True) * sample
-    last = x[:, :, -1:]
-    out = torch.cat([_frames(attended, x).to(x.dtype), last if residual else torch.zeros_like(last)], 2)
-    return out if is_graph() else torch.empty_like(x).copy_(out)  # in the memory format of x
+        attended += (query * sample).mean(1, keepdim=True) * sample
+    frames, last = _frames(attended, x), x[:, :, -1:]
+    last = last if residual else torch.zeros_like(last)
+    if is_graph():  # some exporters have no assignment to slices, or lose it
+        return torch.cat([frames.to(x.dtype), last], 2)
+    out = torch.empty_like(x)
+    out[:, :, :-1], out[:, :, -1:] = frames, last
+    return out
 
 
 def is_graph() -> bool:
@@ -60,7 +64,7 @@ def backward(
     query, value, taps = _rows(x, offset)
     upstream = _to_rows(grad[:, :, :-1], query.dtype)
     grad_query, grad_value = upstream.clone() if residual else torch.zeros_like(query), torch.zeros_like(value)
-    grad_taps = torch.zeros_like(taps.flatten(0, 2))
+    grad_taps = torch.zeros_like(taps)
     for k, corners in enumerate(_corners(x, taps, kernel_size, dilation)):
         sample = _sample(value, corners)
         a = (query * sample).mean(1, keepdim=True)
@@ -107,10 +111,9 @@ def add_context(frames: Tensor, context: Tensor, shortcut: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query (frame t) and value (frame t+1) of all T-1 pairs as rows, and offsets, in the dtype to accumulate in."""
+    """Query (frame t), value and offsets (frame t+1) of all T-1 pairs as rows, in the dtype to accumulate in."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    taps = offset.to(dtype).permute(0, 2, 3, 4, 1).flatten(0, 1)  # (N * (T-1), H, W, 2*K*K)
-    return _to_rows(x[:, :, :-1], dtype), _to_rows(x[:, :, 1:], dtype), taps
+    return _to_rows(x[:, :, :-1], dtype), _to_rows(x[:, :, 1:], dtype), _to_rows(offset, dtype)
 
 
 def _to_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -125,20 +128,20 @@ def _frames(rows: Tensor, x: Tensor) -> Tensor:
 def _sample(value: Tensor, corners: tuple[_Corner, ...]) -> Tensor:
     sample = value[corners[0].pixel] * corners[0].weight
     for corner in corners[1:]:
-        sample = torch.addcmul(sample, value[corner.pixel], corner.weight)
+        sample.addcmul_(value[corner.pixel], corner.weight)
     return sample
 
 
 def _corners(x: Tensor, taps: Tensor, kernel_size: int, dilation: int) -> Iterator[tuple[_Corner, ...]]:
     """The four corners of each tap, tap by tap."""
-    h, w = x.shape[3:]
-    displaced = taps  # (N * (T-1), H, W, 2*K*K)
-    row, column = torch.arange(h, device=x.device)[:, None], torch.arange(w, device=x.device)
-    frame_start = torch.arange(displaced.shape[0], device=x.device)[:, None, None] * (h * w)
+    n, _, t, h, w = x.shape
+    pair, row, column = (torch.arange(size, device=x.device) for size in (n * (t - 1), h, w))
+    grid = torch.broadcast_tensors(pair[:, None, None] * (h * w), row[:, None], column)  # no remainders, for ONNX
+    frame_start, row, column = (numbers.flatten() for numbers in grid)
     pad = (dilation * (kernel_size - 1) + 1) // 2
     for k in range(kernel_size**2):
-        y = row + (k // kernel_size * dilation - pad) + displaced[..., 2 * k]
-        x_ = column + (k % kernel_size * dilation - pad) + displaced[..., 2 * k + 1]
+        y = row + (k // kernel_size * dilation - pad) + taps[:, 2 * k]
+        x_ = column + (k % kernel_size * dilation - pad) + taps[:, 2 * k + 1]
         inside = (y > -1) & (y < h) & (x_ > -1) & (x_ < w)  # false for NaN too
         y, x_ = torch.where(inside, y, 0), torch.where(inside, x_, 0)
         top, left = y.floor(), x_.floor()
@@ -162,8 +165,8 @@ def _corner(position, row_weight, column_weight, *, sign, size, frame_start, ins
     (y, x), (h, w) = position, size
     valid = (inside & (y >= 0) & (y < h) & (x >= 0) & (x < w)).to(row_weight.dtype)
     return _Corner(
-        pixel=(frame_start + y.clamp(0, h - 1) * w + x.clamp(0, w - 1)).flatten(),
-        weight=(valid * row_weight * column_weight).reshape(-1, 1),
-        row_slope=(valid * sign[0] * column_weight).flatten(),
-        column_slope=(valid * sign[1] * row_weight).flatten(),
+        pixel=frame_start + y.clamp(0, h - 1) * w + x.clamp(0, w - 1),
+        weight=(valid * row_weight * column_weight).unsqueeze(1),
+        row_slope=valid * sign[0] * column_weight,
+        column_slope=valid * sign[1] * row_weight,
     )
