@@ -33,9 +33,8 @@ def define(name: str, schema: str, *, run: Function, fake: Function) -> Function
 
 
 def refuse_onnx() -> None:
-    """Raise RuntimeError where an operator is to become part of an ONNX graph, which cannot hold it."""
-    recording = torch.compiler.is_exporting() or torch._C._get_tracing_state()
-    if recording and torch.onnx.is_in_onnx_export():
+    """Raise RuntimeError where the legacy exporter to ONNX is to record an operator; the other one fails by itself."""
+    if torch._C._get_tracing_state() and torch.onnx.is_in_onnx_export():
         raise RuntimeError(
             "ONNX has no such operator: call model.set_backend('torch') before the export, or pass backend='torch'"
         )

@@ -105,8 +105,9 @@ def saliency_backward(grad: Tensor, clip: Tensor) -> Tensor:
 
 def add_context(frames: Tensor, context: Tensor, shortcut: Tensor) -> Tensor:
     """The result of `add_context`."""
-    num_steps = max(1, frames.shape[0] // max(1, context.shape[0]))
-    clips, others = (x.unflatten(0, (-1, num_steps)) for x in (frames, shortcut))  # (B, T, C, H, W)
+    batch = context.shape[0]
+    sizes = batch, frames.shape[0] // max(1, batch)
+    clips, others = (x.unflatten(0, sizes) for x in (frames, shortcut))  # (B, T, C, H, W)
     return (clips + context[:, None, :, None, None] + others).relu().to(frames.dtype).flatten(0, 1)
 
 
