@@ -14,7 +14,17 @@ from torch import Tensor
 
 from sifa_zoo.ops import native, reference
 from sifa_zoo.ops.kernels import DTYPES, Kernels
-from sifa_zoo.ops.operators import below_autograd, define, differentiate, once, under_autocast
+from sifa_zoo.ops.operators import (
+    below_autograd,
+    call_gradients,
+    define,
+    define_gradients,
+    differentiate,
+    fold,
+    raise_twice,
+    refuse_onnx,
+    under_autocast,
+)
 
 
 def inter_frame_attention(
@@ -55,7 +65,8 @@ def inter_frame_attention(
     Raises:
         ValueError: If shapes do not fit together, or the backend is unknown or of another device.
         TypeError: If `x` or `offset` is not of a floating dtype.
-        RuntimeError: If `backend` names one that cannot run here, or on differentiating twice.
+        RuntimeError: If `backend` names one that cannot run here; on differentiating twice, or forward; on export to
+            ONNX with another backend than "torch".
 
     Example:
         >>> x = torch.randn(1, 8, 4, 7, 9)
@@ -73,6 +84,7 @@ def inter_frame_attention(
         found = native.load(backend, may_build=True)
         if not isinstance(found, Kernels):
             raise RuntimeError(f"{backend = } cannot run: {found}")
+    refuse_onnx()
     attended: Tensor = _FORWARD(x, offset, kernel_size, dilation, residual)
     return attended
 
@@ -138,7 +150,7 @@ def _fake_backward(
 
 _ARGUMENTS = "Tensor x, Tensor offset, int kernel_size, int dilation, bool residual"
 _FORWARD = define("inter_frame_attention", f"({_ARGUMENTS}) -> Tensor", run=_run_forward, fake=_fake_forward)
-_BACKWARD = define(
+_BACKWARD = define_gradients(
     "inter_frame_attention_backward",
     f"(Tensor grad, {_ARGUMENTS}, bool ordered) -> (Tensor, Tensor)",
     run=_run_backward,
@@ -157,10 +169,9 @@ class _Attention(torch.autograd.Function):
         return attended
 
     @staticmethod
-    @once
     def backward(ctx, grad: Tensor):
         ordered = torch.are_deterministic_algorithms_enabled()
-        return *_BACKWARD(grad, *ctx.saved_tensors, *ctx.sizes, ordered), None, None, None
+        return *call_gradients(_BACKWARD, grad, *ctx.saved_tensors, *ctx.sizes, ordered), None, None, None
 
 
 def _cast(dtype: torch.dtype, x: Tensor, offset: Tensor, *sizes: Any) -> tuple[Any, ...]:
@@ -170,6 +181,7 @@ def _cast(dtype: torch.dtype, x: Tensor, offset: Tensor, *sizes: Any) -> tuple[A
 
 differentiate("inter_frame_attention", _FORWARD, _Attention)
 under_autocast("inter_frame_attention", _FORWARD, _cast)
+torch.library.register_vmap("sifa::inter_frame_attention", fold(_FORWARD))
 
 
 # The same in PyTorch's own operators
@@ -182,15 +194,42 @@ class _Reference(torch.autograd.Function):
     """With its own backward: autograd's would keep every sample."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
-        ctx.save_for_backward(x, offset)
-        ctx.sizes = sizes
-        return reference.forward(x, offset, *sizes)
+    def forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool) -> Tensor:
+        return reference.forward(x, offset, kernel_size, dilation, residual)
 
     @staticmethod
-    @once
+    def setup_context(ctx, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, offset, *ctx.sizes = inputs
+        ctx.save_for_backward(x, offset)
+
+    @staticmethod
     def backward(ctx, grad: Tensor):
-        return *reference.backward(grad, *ctx.saved_tensors, *ctx.sizes), None, None, None
+        gradients = _ReferenceGradients.apply if torch.is_grad_enabled() else reference.backward
+        return *gradients(grad, *ctx.saved_tensors, *ctx.sizes), None, None, None
+
+    @staticmethod
+    def vmap(info, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        return fold(_Reference.apply)(info, in_dims, *args)
+
+
+class _ReferenceGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        grad: Tensor, x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool
+    ) -> tuple[Tensor, Tensor]:
+        return reference.backward(grad, x, offset, kernel_size, dilation, residual)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> None:
+        raise_twice()
+
+    @staticmethod
+    def vmap(info, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        return fold(_ReferenceGradients.apply)(info, in_dims, *args)
 
 
 def _decomposed(x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
@@ -200,7 +239,7 @@ def _decomposed(x: Tensor, offset: Tensor, *sizes: Any) -> Tensor:
         x, offset = _cast(torch.get_autocast_dtype(device_type), x, offset)
         with torch.autocast(device_type, enabled=False):
             return _decomposed(x, offset, *sizes)
-    if torch.compiler.is_exporting():  # a graph to run, not to train
+    if reference.is_graph():  # which holds no function of ours
         return reference.forward(x, offset, *sizes)
     attended: Tensor = _Reference.apply(x, offset, *sizes)
     return attended

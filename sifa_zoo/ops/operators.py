@@ -2,6 +2,9 @@
 
 `torch.library.register_autograd` does the same for gradients in up to twice the time per call, which on small maps is
 more than a GPU needs for the work.
+
+Transforms of `torch.func` come to an operator level by level, outermost last: each `grad` to the kernel that
+`differentiate` registers, each `vmap` to the rule that `fold` makes, until plain tensors are left.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import _SingleLevelFunction
 
 Function = Callable[..., Any]
 
@@ -28,6 +32,14 @@ def define(name: str, schema: str, *, run: Function, fake: Function) -> Function
     return operator
 
 
+def refuse_onnx() -> None:
+    """Raise RuntimeError where the legacy exporter to ONNX is to record an operator; the other one fails by itself."""
+    if torch._C._get_tracing_state() and torch.onnx.is_in_onnx_export():
+        raise RuntimeError(
+            "ONNX has no such operator: call model.set_backend('torch') before the export, or pass backend='torch'"
+        )
+
+
 def below_autograd(operator: Function, *args: Any) -> Any:
     """Call an operator from the forward of the `torch.autograd.Function` that differentiates it."""
     with torch._C._AutoDispatchBelowAutograd():
@@ -36,24 +48,78 @@ def below_autograd(operator: Function, *args: Any) -> Any:
 
 def differentiate(name: str, operator: Function, function: type[torch.autograd.Function]) -> None:
     """Let a function, which takes the operator's arguments, stand for it wherever a gradient is wanted."""
+    at_one_level = _at_one_level(function)
 
     def kernel(*args: Any) -> Any:
         wanted = torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-        if wanted or forward_ad._current_level >= 0:  # the function refuses to differentiate forward
-            return function.apply(*args)
-        return below_autograd(operator, *args)
+        if not wanted and forward_ad._current_level < 0:  # the function refuses to differentiate forward
+            return below_autograd(operator, *args)
+        if torch._C._are_functorch_transforms_active():
+            with enable_single_level_autograd_function():
+                return at_one_level.apply(*args)
+        return function.apply(*args)
 
     torch.library.impl(f"sifa::{name}", "Autograd")(kernel)
 
 
-def once(gradients: Function) -> Function:
-    """A `backward` that cannot be differentiated itself; PyTorch's mark for this is costly, and seldom needed."""
-    marked = once_differentiable(gradients)
+def _at_one_level(function: type[torch.autograd.Function]) -> Any:
+    """The function for one transform of `torch.func`, among those under way; its forward goes on to the next."""
 
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return (marked if torch.is_grad_enabled() else gradients)(ctx, *grads)
+    def forward(ctx: Any, *args: Any) -> Any:
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):  # they were switched off for this level only
+            return function.forward(ctx, *args)
 
-    return backward
+    parts = {"forward": forward, "backward": function.backward}
+    return type(function.__name__, (_SingleLevelFunction,), {name: staticmethod(part) for name, part in parts.items()})
+
+
+def define_gradients(name: str, schema: str, *, run: Function, fake: Function) -> Function:
+    """Define and return an operator that computes gradients: to differentiate those is an error."""
+    operator = define(name, schema, run=run, fake=fake)
+
+    class Gradients(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            return below_autograd(operator, *args)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            raise_twice()
+
+    differentiate(name, operator, Gradients)
+    torch.library.register_vmap(f"sifa::{name}", fold(operator))
+    return operator
+
+
+def raise_twice() -> None:
+    """What the gradient of a gradient is."""
+    raise RuntimeError("SIFA's operators cannot be differentiated twice")
+
+
+def call_gradients(operator: Function, *args: Any) -> Any:
+    """Call such an operator from a `backward`, where gradients of gradients are seldom wanted."""
+    return operator(*args) if torch.is_grad_enabled() else below_autograd(operator, *args)
+
+
+def fold(function: Function) -> Function:
+    """The `vmap` rule of a function whose tensors all begin with a batch, and which treats each part of it alone.
+
+    The mapped dimension becomes part of the batch; a tensor that is not mapped is repeated.
+    """
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        def join(tensor: Tensor, dim: int | None) -> Tensor:
+            mapped = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            return mapped.flatten(0, 1)
+
+        def part(tensor: Tensor) -> Tensor:
+            return tensor.unflatten(0, (info.batch_size, tensor.shape[0] // info.batch_size))
+
+        pairs = zip(args, in_dims, strict=True)
+        out = function(*[join(arg, dim) if isinstance(arg, Tensor) else arg for arg, dim in pairs])
+        return (part(out), 0) if isinstance(out, Tensor) else (tuple(map(part, out)), (0,) * len(out))
+
+    return rule
 
 
 def under_autocast(name: str, operator: Function, cast: Callable[..., tuple[Any, ...]]) -> None:

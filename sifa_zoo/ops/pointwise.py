@@ -13,7 +13,16 @@ from torch import Tensor
 
 from sifa_zoo.ops import native, reference
 from sifa_zoo.ops.kernels import DTYPES
-from sifa_zoo.ops.operators import below_autograd, define, differentiate, once, under_autocast
+from sifa_zoo.ops.operators import (
+    below_autograd,
+    call_gradients,
+    define,
+    define_gradients,
+    differentiate,
+    fold,
+    refuse_onnx,
+    under_autocast,
+)
 
 _NARROWING = ((torch.float32, torch.float16), (torch.float32, torch.bfloat16))
 
@@ -42,6 +51,7 @@ def motion_saliency(clip: Tensor, *, backend: str = "auto") -> Tensor:
     if backend == "torch":
         frame, previous = clip[:, :, 1:], clip[:, :, :-1]
         return torch.addcmul(frame, frame, torch.sub(frame, previous).sigmoid_())
+    refuse_onnx()
     saliency: Tensor = _SALIENCY(clip, clip.dtype)
     return saliency
 
@@ -72,6 +82,7 @@ def add_context(frames: Tensor, context: Tensor, shortcut: Tensor, *, backend: s
     if backend == "torch":
         _check_context(frames, context, shortcut)
         return reference.add_context(frames, context, shortcut)
+    refuse_onnx()
     total: Tensor = _CONTEXT(frames, context, shortcut)
     return total
 
@@ -128,7 +139,7 @@ _SALIENCY = define(
     run=_run_saliency,
     fake=lambda clip, dtype: torch.empty_like(clip[:, :, 1:], dtype=dtype),
 )
-_SALIENCY_BACKWARD = define(
+_SALIENCY_BACKWARD = define_gradients(
     "motion_saliency_backward",
     "(Tensor grad, Tensor clip) -> Tensor",
     run=_run_saliency_backward,
@@ -150,9 +161,8 @@ class _Saliency(torch.autograd.Function):
         return saliency
 
     @staticmethod
-    @once
     def backward(ctx, grad: Tensor):
-        return _SALIENCY_BACKWARD(grad, *ctx.saved_tensors), None
+        return call_gradients(_SALIENCY_BACKWARD, grad, *ctx.saved_tensors), None
 
 
 class _Context(torch.autograd.Function):
@@ -164,11 +174,10 @@ class _Context(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once
     def backward(ctx, grad: Tensor):
         (total,) = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, total, 0)
-        clips = grad.unflatten(0, (ctx.batch, grad.shape[0] // max(1, ctx.batch)))
+        clips = grad.reshape(ctx.batch, grad.shape[0] // max(1, ctx.batch), *grad.shape[1:])
         return grad, clips.sum((1, 3, 4), dtype=ctx.dtype), grad
 
 
@@ -182,3 +191,5 @@ def _cast_saliency(dtype: torch.dtype, clip: Tensor, wanted: torch.dtype) -> tup
 differentiate("motion_saliency", _SALIENCY, _Saliency)
 under_autocast("motion_saliency", _SALIENCY, _cast_saliency)
 differentiate("add_context", _CONTEXT, _Context)
+torch.library.register_vmap("sifa::motion_saliency", fold(_SALIENCY))
+torch.library.register_vmap("sifa::add_context", fold(_CONTEXT))

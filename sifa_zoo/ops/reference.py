@@ -35,15 +35,23 @@ class _Corner(NamedTuple):
 
 def forward(x: Tensor, offset: Tensor, kernel_size: int, dilation: int, residual: bool) -> Tensor:
     """The result of `inter_frame_attention`; arguments as there, offsets without those of frame 0."""
-    out = torch.empty_like(x)
-    out[:, :, -1:] = x[:, :, -1:] if residual else 0
     query, value, taps = _rows(x, offset)
     attended = query.clone() if residual else torch.zeros_like(query)
     for corners in _corners(x, taps, kernel_size, dilation):
         sample = _sample(value, corners)
         attended += (query * sample).mean(1, keepdim=True) * sample
-    out[:, :, :-1] = _frames(attended, x)
+    frames, last = _frames(attended, x), x[:, :, -1:]
+    last = last if residual else torch.zeros_like(last)
+    if is_graph():  # some exporters have no assignment to slices, or lose it
+        return torch.cat([frames.to(x.dtype), last], 2)
+    out = torch.empty_like(x)
+    out[:, :, :-1], out[:, :, -1:] = frames, last
     return out
+
+
+def is_graph() -> bool:
+    """Whether a graph of PyTorch's own operators is being recorded, for other programs to run."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def backward(
@@ -97,8 +105,9 @@ def saliency_backward(grad: Tensor, clip: Tensor) -> Tensor:
 
 def add_context(frames: Tensor, context: Tensor, shortcut: Tensor) -> Tensor:
     """The result of `add_context`."""
-    num_steps = max(1, frames.shape[0] // max(1, context.shape[0]))
-    clips, others = (x.unflatten(0, (-1, num_steps)) for x in (frames, shortcut))  # (B, T, C, H, W)
+    batch = context.shape[0]
+    sizes = batch, frames.shape[0] // max(1, batch)
+    clips, others = (x.unflatten(0, sizes) for x in (frames, shortcut))  # (B, T, C, H, W)
     return (clips + context[:, None, :, None, None] + others).relu().to(frames.dtype).flatten(0, 1)
 
 
@@ -126,10 +135,10 @@ def _sample(value: Tensor, corners: tuple[_Corner, ...]) -> Tensor:
 
 def _corners(x: Tensor, taps: Tensor, kernel_size: int, dilation: int) -> Iterator[tuple[_Corner, ...]]:
     """The four corners of each tap, tap by tap."""
-    h, w = x.shape[3:]
-    location = torch.arange(taps.shape[0], device=x.device)
-    column, row = location % w, location // w % h
-    frame_start = location - row * w - column
+    n, _, t, h, w = x.shape
+    pair, row, column = (torch.arange(size, device=x.device) for size in (n * (t - 1), h, w))
+    grid = torch.broadcast_tensors(pair[:, None, None] * (h * w), row[:, None], column)  # no remainders, for ONNX
+    frame_start, row, column = (numbers.flatten() for numbers in grid)
     pad = (dilation * (kernel_size - 1) + 1) // 2
     for k in range(kernel_size**2):
         y = row + (k // kernel_size * dilation - pad) + taps[:, 2 * k]

@@ -93,7 +93,7 @@ def test_the_operators_check_for_themselves(change, error, match):
 @pytest.mark.parametrize("function", [lambda x: inter_frame_attention(x, torch.zeros(1, 18, 3, 5, 6)), motion_saliency])
 def test_forward_mode_is_refused_and_never_zero(function):
     x = torch.randn(1, 4, 3, 5, 6)
-    with pytest.raises(RuntimeError, match="functorch transforms"):
+    with pytest.raises(RuntimeError, match="forward mode"):
         torch.func.jvp(function, (x,), (x,))
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward"):
         function(forward_ad.make_dual(x, x))
