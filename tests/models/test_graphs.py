@@ -4,12 +4,10 @@ import shutil
 
 import pytest
 import torch
-from nano_models import ALL, NANO, build, clip
+from nano_models import ALL, NANO, build, clip, with_moving_taps
 from torch import nn
 from torch.testing import assert_close
 
-from sifa_zoo.models.sifa import SIFA
-from sifa_zoo.models.sifa_transformer import SIFAMixer
 from sifa_zoo.ops import native
 
 
@@ -20,21 +18,6 @@ def test_compiled_whole(name):
     with torch.inference_mode():
         compiled = torch.compile(model, fullgraph=True, backend=backend)
         assert_close(compiled(clip()), model(clip()), atol=1e-4, rtol=1e-3)
-
-
-@pytest.mark.parametrize("name", NANO)
-def test_export(name):
-    model = build(name).eval()
-    exported = torch.export.export(model, (clip(),))
-    assert_close(exported.module()(clip()), model(clip()))
-    assert any("inter_frame_attention" in str(node.target) for node in exported.graph.nodes)
-
-
-def test_sifa_net_exports_with_any_frame_size():
-    model = build("sifa_net_nano").eval()
-    sizes = {3: torch.export.Dim.AUTO, 4: torch.export.Dim.AUTO}
-    exported = torch.export.export(model, (clip(),), dynamic_shapes=(sizes,))
-    assert_close(exported.module()(clip(size=96)), model(clip(size=96)))
 
 
 @pytest.mark.parametrize("name", NANO)
@@ -55,16 +38,6 @@ def test_autocast_is_near_float32(name, dtype):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def with_moving_taps(model):
-    """Where training starts, offsets are zero and SIFA-Transformer's blocks add nothing; not so here."""
-    for module in model.modules():
-        if isinstance(module, SIFA):
-            nn.init.normal_(module.conv_offset.weight, std=0.1)
-        elif isinstance(module, SIFAMixer):
-            nn.init.constant_(module.norm.weight, 0.1)
-    return model
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_every_model_gives_the_same_logits_on_every_backend(name):
     if isinstance(reason := native.load("cpu", may_build=True), str):
@@ -81,18 +54,3 @@ def test_every_model_gives_the_same_logits_on_every_backend(name):
 def test_backend_is_checked():
     with pytest.raises(ValueError, match="backend must be"):
         build(NANO[0]).set_backend("onnx")
-
-
-@pytest.mark.parametrize("name", NANO)
-def test_onnx(name, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    model = with_moving_taps(build(name, kernel_size=2)).eval()
-    model.set_backend("torch")
-    program = torch.onnx.export(
-        model, (clip(2),), dynamo=True, optimize=False, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
-    )
-    program.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    (logits,) = session.run(None, {session.get_inputs()[0].name: clip(3).numpy()})
-    assert_close(torch.from_numpy(logits), model(clip(3)).detach(), atol=1e-4, rtol=1e-4)
