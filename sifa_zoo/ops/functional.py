@@ -204,8 +204,7 @@ class _Reference(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        gradients = _ReferenceGradients.apply if torch.is_grad_enabled() else reference.backward
-        return *gradients(grad, *ctx.saved_tensors, *ctx.sizes), None, None, None
+        return *_ReferenceGradients.apply(grad, *ctx.saved_tensors, *ctx.sizes), None, None, None
 
     @staticmethod
     def vmap(info, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:

@@ -116,6 +116,8 @@ def test_jacrev(backend, device):
     function = partial(inter_frame_attention, kernel_size=1, backend=backend)
     expected = torch.autograd.functional.jacobian(function, (clip, offset))
     assert_close(torch.func.jacrev(function, argnums=(0, 1))(clip, offset), expected)
+    with torch.no_grad():  # nor is a graph of the gradients kept
+        assert_close(torch.func.jacrev(function, argnums=(0, 1))(clip, offset), expected)
 
 
 def test_under_autocast(backend, device):
