@@ -68,3 +68,4 @@ def __dir__() -> list[str]:
 
 after_import("torch", "sifa_zoo.ops")
 after_import("timm", "sifa_zoo.registry.timm_names")
+after_import("torch.utils.flop_counter", "sifa_zoo.ops.flops")

@@ -40,7 +40,9 @@ def stack_frames(clip: Tensor) -> Tensor:
     In memory time comes before channels: whole planes are copied, and frames can be folded into the batch. Convolutions
     with channels_last weights bring their own order.
     """
-    stacked = clip.unflatten(2, (-1, STEM_FRAMES)).transpose(1, 2)  # (B, T', C, 4, H, W)
+    num_steps = clip.shape[2] // STEM_FRAMES
+    whole = clip[:, :, : num_steps * STEM_FRAMES]  # all of it; where T is a symbol, four is a number only then
+    stacked = whole.unflatten(2, (num_steps, STEM_FRAMES)).transpose(1, 2)  # (B, T', C, 4, H, W)
     return stacked.flatten(2, 3).contiguous().transpose(1, 2)
 
 

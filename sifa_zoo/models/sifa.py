@@ -25,9 +25,9 @@ def fold(clip: Tensor) -> Tensor:
     return clip.transpose(1, 2).flatten(0, 1)
 
 
-def unfold(frames: Tensor, num_steps: int) -> Tensor:
-    """Frames `(B*T, C, H, W)` as clips `(B, C, T, H, W)` of T = `num_steps`; a view."""
-    return frames.unflatten(0, (-1, num_steps)).transpose(1, 2)
+def unfold(frames: Tensor, like: Tensor) -> Tensor:
+    """Frames `(B*T, C, H, W)` as a clip `(B, C, T, H, W)` with the B and T of another; a view."""
+    return frames.unflatten(0, (like.shape[0], like.shape[2])).transpose(1, 2)
 
 
 class OffsetConv(nn.Conv2d):

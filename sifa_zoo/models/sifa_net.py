@@ -46,7 +46,7 @@ class GlobalContext(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """`(B, C, T, H, W)` to `(B, C)`."""
         dtype = self.fc1.weight.dtype
-        with torch.autocast(clip.device.type, enabled=False):
+        with torch.autocast("cpu" if clip.is_meta else clip.device.type, enabled=False):
             # A CPU would make a wider copy of all frames for a mean of another dtype, a GPU does both in one pass.
             mean = clip.mean((2, 3, 4), dtype=dtype if clip.is_cuda else None)
             return self.fc2(F.relu(self.fc1(mean.to(dtype))))
@@ -65,23 +65,22 @@ class ClipBottleneck(Bottleneck):
 
     def forward(self, clip: Tensor) -> Tensor:
         """`(B, C, T, H, W)` to `(B, C', T, H', W')`."""
-        num_steps = clip.shape[2]
         x = fold(clip)
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.act1(self.bn1(self.conv1(x)))
         x = self.act2(self.bn2(self.conv2(x)))
         if self.aa is not None:
-            x = fold(self.aa(unfold(x, num_steps), residual=True))
+            x = fold(self.aa(unfold(x, clip), residual=True))
         x = self.bn3(self.conv3(x))
         if self.se is not None:
-            context = self.se(unfold(x, num_steps))
+            context = self.se(unfold(x, clip))
             if self.drop_path is None:
-                return unfold(add_context(x, context, shortcut, backend=self.se.backend), num_steps)
-            x = x + context.repeat_interleave(num_steps, dim=0)[:, :, None, None]
+                return unfold(add_context(x, context, shortcut, backend=self.se.backend), clip)
+            x = x + context.repeat_interleave(clip.shape[2], dim=0)[:, :, None, None]
         if self.drop_path is not None:
             x = self.drop_path(x)
         x += shortcut
-        return unfold(self.act3(x), num_steps)
+        return unfold(self.act3(x), clip)
 
 
 class SIFANet(StagedModel):
@@ -181,11 +180,10 @@ class SIFANet(StagedModel):
                     block.se = GlobalContext(block.conv3.out_channels)
 
     def stage(self, index: int, clip: Tensor) -> Tensor:
-        num_steps = clip.shape[2]
         if index == 0:
-            return unfold(self.act1(self.bn1(self.conv1(fold(clip)))), num_steps)
+            return unfold(self.act1(self.bn1(self.conv1(fold(clip)))), clip)
         if index == 1:
-            clip = unfold(self.maxpool(fold(clip)), num_steps)
+            clip = unfold(self.maxpool(fold(clip)), clip)
         blocks: Blocks = getattr(self, f"layer{index}")
         return blocks(clip)
 

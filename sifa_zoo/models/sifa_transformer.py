@@ -39,6 +39,16 @@ def channels_first(clip: Tensor) -> Tensor:
     return clip.permute(0, 4, 1, 2, 3)
 
 
+def to_tokens(clip: Tensor) -> Tensor:
+    """A clip `(B, C, T, H, W)` as Swin's frames `(B*T, H, W, C)`, a view."""
+    return channels_last(clip).flatten(0, 1)
+
+
+def to_clip(tokens: Tensor, like: Tensor) -> Tensor:
+    """Swin's frames `(B*T, H, W, C)` as a clip `(B, C, T, H, W)` with the B and T of another; a view."""
+    return channels_first(tokens.unflatten(0, (like.shape[0], like.shape[2])))
+
+
 class SIFAMixer(nn.Module):
     """`x + norm(SIFA(x))`; the norm starts at zero, so the block starts as timm's."""
 
@@ -87,14 +97,12 @@ class ClipSwinBlock(SwinTransformerBlock):
 
     def forward(self, clip: Tensor) -> Tensor:
         """`(B, C, T, H, W)` to the same."""
-        num_steps = clip.shape[2]
-        x = channels_last(clip).flatten(0, 1)  # (B*T, H, W, C)
+        x = to_tokens(clip)
         x = x + self.drop_path1(self._attn(self.norm1(x)))
         if self.temporal is not None:
-            clip = self.temporal(channels_first(x.unflatten(0, (-1, num_steps))))
-            x = channels_last(clip).flatten(0, 1)
+            x = to_tokens(self.temporal(to_clip(x, clip)))
         x = x + self.drop_path2(self.mlp(self.norm2(x)))
-        return channels_first(x.unflatten(0, (-1, num_steps)))
+        return to_clip(x, clip)
 
 
 class ClipSwinStage(SwinTransformerStage):
@@ -110,8 +118,7 @@ class ClipSwinStage(SwinTransformerStage):
     def forward(self, clip: Tensor) -> Tensor:
         """`(B, C, T, H, W)` to `(B, C', T, H', W')`."""
         if not isinstance(self.downsample, nn.Identity):
-            merged = self.downsample(channels_last(clip).flatten(0, 1))  # (B*T, H', W', C')
-            clip = channels_first(merged.unflatten(0, (-1, clip.shape[2])))
+            clip = to_clip(self.downsample(to_tokens(clip)), clip)
         return self.blocks(clip)
 
 
@@ -212,8 +219,7 @@ class SIFATransformer(StagedModel):
 
     def stage(self, index: int, clip: Tensor) -> Tensor:
         if index == 0:
-            patches = self.patch_embed(fold(clip))  # (B*T', H', W', C)
-            clip = channels_first(patches.unflatten(0, (-1, clip.shape[2])))
+            clip = to_clip(self.patch_embed(fold(clip)), clip)
         stage: ClipSwinStage = self.layers[index]
         return stage(clip)
 

@@ -1,7 +1,7 @@
 """What `torch.utils.flop_counter.FlopCounterMode` counts for inter-frame attention.
 
-Importing this file registers the formulas. PyTorch's counter takes a tenth of a second to import, so nothing else here
-does.
+Importing this file registers the formulas. `sifa_zoo` imports it once PyTorch's counter is there, which takes a tenth
+of a second to import.
 """
 
 from __future__ import annotations
