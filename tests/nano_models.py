@@ -12,6 +12,13 @@ ALL = sifa_zoo.list_models()
 NANO = [name for name in ALL if "nano" in name]
 SIZE = 64
 
+SMALL = {  # both families and trunks with maps and with tokens -> arguments for a block of each kind, enough for a graph
+    "sifa_net_nano": {"layers": (1, 2, 1, 1)},
+    "sifa_transformer_nano": {"depths": (2, 1), "num_heads": (1, 2)},
+    "timm:resnet18": {"sifa_stages": (-2,)},
+    "timm:vit_tiny_patch16_224": {"sifa_stages": (-2,)},
+}
+
 
 def build(name, **kwargs):
     torch.manual_seed(0)

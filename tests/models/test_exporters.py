@@ -7,21 +7,15 @@ import sys
 
 import pytest
 import torch
-from nano_models import NANO, build, clip, with_moving_taps
+from nano_models import NANO, SMALL, build, clip, with_moving_taps
 from torch.testing import assert_close
 
 DYNAMIC = torch.export.Dim.AUTO
-CNN, VIT = "timm:resnet18", "timm:vit_tiny_patch16_224"
-MODELS = [*NANO, CNN, VIT]
-ANY_FRAMES, ANY_SIZE = NANO, ["sifa_net_nano", CNN]  # the others are set to a number of frames, or to a size
-
-
-SMALL = {  # a block of each kind does for a graph
-    "sifa_net_nano": {"layers": (1, 2, 1, 1)},
-    "sifa_transformer_nano": {"depths": (2, 1), "num_heads": (1, 2)},
-    CNN: {"sifa_stages": (-2,)},
-    VIT: {"sifa_stages": (-2,)},
-}
+MODELS = list(SMALL)
+ANY_FRAMES, ANY_SIZE = (
+    NANO,
+    ["sifa_net_nano", "timm:resnet18"],
+)  # the others are set to a number of frames, or to a size
 
 
 def built(name, backend="torch"):
