@@ -25,7 +25,11 @@ from torch import nn
 import sifa_zoo
 from sifa_zoo.models.sifa import SIFA
 
-TRUNKS = {"sifa_net_r50": "resnet50", "sifa_transformer_base": "swin_base_patch4_window7_224"}
+TRUNKS = {
+    "sifa_net_r50": "resnet50",
+    "sifa_transformer_base": "swin_base_patch4_window7_224",
+    "timm:resnet50": "resnet50",
+}
 VIDEO_MODELS = ("r3d_18", "mvit_v2_s", "swin3d_t")
 CLASSES = 400
 

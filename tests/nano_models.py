@@ -12,7 +12,8 @@ ALL = sifa_zoo.list_models()
 NANO = [name for name in ALL if "nano" in name]
 SIZE = 64
 
-SMALL = {  # both families and trunks with maps and with tokens -> arguments for a block of each kind, enough for a graph
+# Both families and trunks with maps and with tokens -> arguments for a block of each kind, enough for a graph.
+SMALL = {
     "sifa_net_nano": {"layers": (1, 2, 1, 1)},
     "sifa_transformer_nano": {"depths": (2, 1), "num_heads": (1, 2)},
     "timm:resnet18": {"sifa_stages": (-2,)},

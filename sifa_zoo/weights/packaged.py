@@ -12,7 +12,8 @@ from torch import Tensor
 from sifa_zoo.weights.hub import CorruptError, check_file
 from sifa_zoo.weights.manifest import Entry, packaged_file
 
-_DEPTHS = (1, 2, 2, 3, 3, 4, 1)  # of EfficientNet-B0 and -Lite0
+_DEPTHS = ((1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1))  # blocks per stage of EfficientNet-Lite0, and of 1 and 2
+_BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(\w+)")
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _LATER_STAGES = {
@@ -35,11 +36,13 @@ def read_packaged(entry: Entry) -> dict[str, Tensor]:
 
 def _in_timm_names(state_dict: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """EfficientNet-Lite in the names of `efficientnet_pytorch`, renamed."""
-    blocks = [(stage, index) for stage, depth in enumerate(_DEPTHS) for index in range(depth)]
+    numbers = {int(match[1]) for name in state_dict if (match := _BLOCK.fullmatch(name))}
+    depths = next((depths for depths in _DEPTHS if sum(depths) == len(numbers)), ())
+    blocks = [(stage, index) for stage, depth in enumerate(depths) for index in range(depth)]
     renamed = {}
     for name, tensor in state_dict.items():
         try:
-            if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
+            if match := _BLOCK.fullmatch(name):
                 stage, index = blocks[int(match[1])]
                 parts = _LATER_STAGES if stage else _FIRST_STAGE
                 renamed[f"blocks.{stage}.{index}.{parts[match[2]]}.{match[3]}"] = tensor

