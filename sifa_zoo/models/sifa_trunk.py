@@ -23,7 +23,7 @@ from sifa_zoo.models.clip_model import (
     to_size,
 )
 from sifa_zoo.models.gated_sifa import GatedSIFA
-from sifa_zoo.models.image_trunk import feature_info, find_layouts, last_module, stack_stem, usual_stages
+from sifa_zoo.models.image_trunk import TrunkError, feature_info, find_layouts, last_module, stack_stem, usual_stages
 from sifa_zoo.models.sifa import check_offsets, fold
 
 
@@ -200,16 +200,17 @@ class SIFATrunk(ClipModel):
         Raises:
             ValueError: If the trunk has to be built for another size: `create_model(..., img_size=...)`.
         """
-        before = self.img_size
-        super().set_input_size(img_size, num_frames)
-        if self.img_size != before and self.fixed_size:
+        size = self.img_size if img_size is None else to_size(img_size)
+        self.check_size(size, self.num_frames if num_frames is None else num_frames)
+        resized = size != self.img_size
+        if resized and self.fixed_size:
             if not hasattr(self.trunk, "set_input_size"):
-                size, self.img_size = self.img_size, before
                 raise ValueError(f"the trunk has to be built for {size}: create_model(..., img_size={size})")
-            self.trunk.set_input_size(img_size=self.img_size)
+            self.trunk.set_input_size(img_size=size)
+        super().set_input_size(size, num_frames)
         for _, added in self._added():
             added.num_steps = self.num_frames // STEM_FRAMES
-        if self.img_size != before:
+        if resized:
             self._find_layouts()
 
     def _find_layouts(self) -> None:
@@ -223,8 +224,15 @@ class SIFATrunk(ClipModel):
         self.fixed_size = self.fixed_size or any(layout.tokens for layout in layouts.values())
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade compute for memory, as the trunk does."""
-        self.trunk.set_grad_checkpointing(enable)
+        """Trade compute for memory, as the trunk does.
+
+        Raises:
+            TrunkError: If it cannot.
+        """
+        try:
+            self.trunk.set_grad_checkpointing(enable)
+        except AssertionError as error:
+            raise TrunkError(f"timm cannot checkpoint {type(self.trunk).__name__}: {error}") from error
 
     def no_weight_decay(self) -> set[str]:
         """The names that the trunk states."""
@@ -232,8 +240,16 @@ class SIFATrunk(ClipModel):
         return {f"trunk.{name}" for name in stated}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """The group of a parameter by its name, for layer decay: the trunk's; SIFA is in that of what it follows."""
-        groups = group_parameters(self.trunk, self.trunk.group_matcher(coarse=coarse), reverse=True)
+        """The group of a parameter by its name, for layer decay: the trunk's; SIFA is in that of what it follows.
+
+        Raises:
+            TrunkError: If timm has no groups for this trunk.
+        """
+        try:
+            groups = group_parameters(self.trunk, self.trunk.group_matcher(coarse=coarse), reverse=True)
+        except (AttributeError, AssertionError) as error:
+            way_out = "leave out layer decay, and freeze by a pattern of names"
+            raise TrunkError(f"timm has no groups of layers for {type(self.trunk).__name__}: {way_out}") from error
 
         def group(name: str) -> int:
             root, _, rest = name.partition(".")

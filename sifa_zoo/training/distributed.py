@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from sifa_zoo.runtime.processes import world_size
 
-_LEAST_SHARE = 1 / 200  # of the model's parameters: gathering many small pieces is slow
+_LEAST_SHARE, _MOST_SHARE = 1 / 200, 1 / 4  # of the parameters: many small pieces are slow, large ones take memory
 _FULL = StateDictOptions(full_state_dict=True)
 _FULL_ON_CPU = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -42,9 +42,8 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 def divide(model: nn.Module, device: torch.device) -> None:
     """Divide weights, gradients and the state of an optimiser made afterwards among the processes (FSDP2).
 
-    The units that are gathered for their turn and then released are the large modules that the model calls, such as an
-    attention or a convolution; blocks are not called, since the model walks them itself. The weights of small modules
-    stay with the model's own, which are gathered throughout.
+    The units that are gathered for their turn and then released are modules that the model calls, such as blocks. The
+    weights of small ones stay with the model's own, which are gathered throughout.
 
     Raises:
         ValueError: If there is only one process.
@@ -52,10 +51,8 @@ def divide(model: nn.Module, device: torch.device) -> None:
     if world_size() == 1:
         raise ValueError("fsdp needs several processes: start them with torchrun --nproc-per-node N")
     mesh = init_device_mesh(device.type, (world_size(),))
-    least = _num_parameters(model) * _LEAST_SHARE
-    for name in called_modules(model):
-        if _num_parameters(module := model.get_submodule(name)) >= least:
-            fully_shard(module, mesh=mesh)
+    for name in units(model):
+        fully_shard(model.get_submodule(name), mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
@@ -108,20 +105,31 @@ def load_states(model: nn.Module, optimizer: Optimizer, states: dict[str, Any]) 
         optimizer.load_state_dict(states["optimizer"])
 
 
+def units(model: nn.Module) -> list[str]:
+    """Names of the modules to gather one by one: those that are called, with at most a quarter of the weights.
+
+    One with more is divided further, unless nothing in it is called.
+    """
+    called = called_modules(model)
+    total = _num_parameters(model)
+    found: list[str] = []
+    for name in called:  # a module comes before what is inside it
+        share = _num_parameters(model.get_submodule(name)) / total
+        whole = share <= _MOST_SHARE or not any(other.startswith(f"{name}.") for other in called)
+        if whole and share >= _LEAST_SHARE and not any(name.startswith(f"{unit}.") for unit in found):
+            found.append(name)
+    return found
+
+
 def called_modules(model: nn.Module) -> list[str]:
-    """Names of the modules that the model's forward calls, without those inside other such modules."""
+    """Names of the modules that the model's forward calls, each before those inside it."""
     called: list[str] = []
     trial = copy.deepcopy(model).to("meta").eval()
     for name, module in trial.named_modules():
         module.register_forward_pre_hook(lambda _module, _args, name=name: called.append(name))
     size, num_frames = cast(Any, model).img_size, cast(Any, model).num_frames
-    trial(torch.empty(1, 3, num_frames, *size, device="meta"))
-    names = dict.fromkeys(name for name in called if name)
-    return [name for name in names if not any(name[:end] in names for end in _dots(name))]
-
-
-def _dots(name: str) -> list[int]:
-    return [place for place, letter in enumerate(name) if letter == "."]
+    trial(torch.empty(1, cast(Any, model).in_chans, num_frames, *size, device="meta"))
+    return [name for name in dict.fromkeys(called) if name]
 
 
 def _num_parameters(model: nn.Module) -> int:

@@ -199,6 +199,13 @@ def test_groups_are_those_of_timm(name):
         assert groups[f"sifa.{key}.gate"] == max(inside)
 
 
+def test_what_timm_lacks_for_a_trunk_is_said():
+    with pytest.raises(TrunkError, match="no groups of layers for CSATv2: leave out layer decay"):
+        build("csatv2").group_matcher()
+    with pytest.raises(TrunkError, match="cannot checkpoint DLA"):
+        build("dla34").set_grad_checkpointing()
+
+
 def test_input_size():
     model = build("vit_tiny_patch16_224")
     with pytest.raises(ValueError, match=r"set to clips of 8 frames, got 4; set_input_size\(num_frames=4\)"):
@@ -209,9 +216,10 @@ def test_input_size():
     assert model(clip_for(model)).shape == (1, 5)
     assert {added.layout.grid for added in model.sifa.values()} == {(4, 6)}
     built = build("levit_128s")
-    with pytest.raises(ValueError, match="has to be built for"):
-        built.set_input_size(img_size=256)
-    assert built.img_size == (224, 224)
+    for arguments, match in (((256, 4), "has to be built for"), ((256, 5), "multiple of 4")):
+        with pytest.raises(ValueError, match=match):
+            built.set_input_size(*arguments)
+        assert (built.img_size, built.num_frames) == ((224, 224), 8)
     assert build("resnet18")(torch.randn(1, 3, 8, 96, 64)).shape == (1, 5)  # a trunk that takes any size
 
 

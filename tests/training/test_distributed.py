@@ -26,7 +26,7 @@ from sifa_zoo.runtime.processes import (
     rank,
     world_size,
 )
-from sifa_zoo.training.distributed import called_modules
+from sifa_zoo.training.distributed import called_modules, units
 
 CLIP = "--num-frames 4 --frame-stride 1 --warmup-epochs 0 --device cpu --workers 0"
 NET = f"--model sifa_net_nano --img-size 32 {CLIP}"
@@ -130,10 +130,21 @@ def test_weights_divided_among_processes(videos, tmp_path):
     assert rows(tmp_path / "fsdp")[-1]["val_loss"] == pytest.approx(rows(tmp_path / "ddp")[-1]["val_loss"], rel=1e-2)
 
 
-def test_units_to_divide_are_modules_that_are_called():
-    names = called_modules(sifa_zoo.create_model("sifa_transformer_nano", num_classes=2, img_size=64, num_frames=4))
-    assert {"layers.0.blocks.0.attn", "layers.0.blocks.0.mlp", "head"} <= set(names)
-    assert not {"layers.0.blocks.0", "layers.0.blocks.0.attn.qkv"} & set(names)
+@pytest.mark.parametrize(
+    ("name", "block", "inside"),
+    [
+        ("sifa_transformer_nano", "layers.2", "layers.3.blocks.0.mlp"),  # blocks of the last stage are large
+        ("sifa_net_r50", "layer3.2", "layer3.2.conv1"),
+        ("timm:vit_tiny_patch16_224", "trunk.blocks.3", "trunk.blocks.3.attn"),
+    ],
+)
+def test_units_to_divide_are_blocks(name, block, inside):
+    model = sifa_zoo.create_model(name, num_classes=2, num_frames=4, device="meta")
+    found = units(model)
+    assert block in found
+    assert (inside in found) is (name == "sifa_transformer_nano")
+    assert not [unit for unit in found if any(unit.startswith(f"{other}.") for other in found)]
+    assert set(found) <= set(called_modules(model))
 
 
 def say_hello(results: Path) -> None:
