@@ -41,9 +41,15 @@ def stack_frames(clip: Tensor) -> Tensor:
     with channels_last weights bring their own order.
     """
     num_steps = clip.shape[2] // STEM_FRAMES
-    whole = clip[:, :, : num_steps * STEM_FRAMES]  # all of it; where T is a symbol, four is a number only then
-    stacked = whole.unflatten(2, (num_steps, STEM_FRAMES)).transpose(1, 2)  # (B, T', C, 4, H, W)
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        clip = clip[:, :, : num_steps * STEM_FRAMES]  # all of it; where T is a symbol, four is a number only then
+    stacked = clip.unflatten(2, (num_steps, STEM_FRAMES)).transpose(1, 2)  # (B, T', C, 4, H, W)
     return stacked.flatten(2, 3).contiguous().transpose(1, 2)
+
+
+def keep_sizes(clip: Tensor, *, num_frames: int = -1, img_size: tuple[int, int] = (-1, -1)) -> Tensor:
+    """The clip itself; in a traced graph, which has lost all checks, an error at other sizes than these."""
+    return clip.expand(-1, -1, num_frames, *img_size) if torch.jit.is_tracing() else clip
 
 
 def stack_kernel(kernel: Tensor) -> Tensor:

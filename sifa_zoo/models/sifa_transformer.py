@@ -21,7 +21,7 @@ from timm.models.swin_transformer import (
 )
 from torch import Tensor, nn
 
-from sifa_zoo.models.clip_model import STEM_FRAMES, check_num_frames
+from sifa_zoo.models.clip_model import STEM_FRAMES, check_num_frames, keep_sizes
 from sifa_zoo.models.sifa import SIFA, check_offsets, fold
 from sifa_zoo.models.staged_model import Blocks, ClipHead, StagedModel, to_four
 
@@ -219,6 +219,7 @@ class SIFATransformer(StagedModel):
 
     def stage(self, index: int, clip: Tensor) -> Tensor:
         if index == 0:
+            clip = keep_sizes(clip, img_size=self.img_size)
             clip = to_clip(self.patch_embed(fold(clip)), clip)
         stage: ClipSwinStage = self.layers[index]
         return stage(clip)

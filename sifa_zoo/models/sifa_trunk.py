@@ -18,6 +18,7 @@ from sifa_zoo.models.clip_model import (
     ClipModel,
     check_num_frames,
     check_output_fmt,
+    keep_sizes,
     stack_frames,
     take_indices,
     to_size,
@@ -106,6 +107,7 @@ class SIFATrunk(ClipModel):
 
     def _enter(self, clip: Tensor) -> Tensor:
         self.check_input(clip)
+        clip = keep_sizes(clip, num_frames=self.num_frames, img_size=self.img_size if self.fixed_size else (-1, -1))
         frames: Tensor = self.stem(fold(stack_frames(clip)))
         return frames
 
