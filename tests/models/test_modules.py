@@ -4,7 +4,9 @@ from collections import Counter
 
 import pytest
 import torch
-from nano_models import ALL, NANO, build, clip
+from nano_models import ALL, NANO, SMALL, build, clip, with_moving_taps
+from timm.models.resnet import BasicBlock
+from timm.models.vision_transformer import Block
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from torch.testing import assert_close
@@ -13,14 +15,20 @@ from sifa_zoo.models.sifa_net import ClipBottleneck
 from sifa_zoo.models.sifa_transformer import ClipSwinBlock, ClipSwinStage
 from sifa_zoo.models.staged_model import Blocks
 
-BLOCKS = (ClipBottleneck, ClipSwinBlock)
+BLOCKS = (ClipBottleneck, ClipSwinBlock, BasicBlock, Block)
 
 
 def blocks_of(model):
     return {name: module for name, module in model.named_modules() if isinstance(module, BLOCKS)}
 
 
+def built(name):
+    return with_moving_taps(build(name, num_frames=8)).eval()  # eval: batch statistics are still
+
+
 def last_stage(model):
+    if hasattr(model, "trunk"):
+        return getattr(model.trunk, "layer4", None) or model.trunk.blocks
     return model.layer4 if hasattr(model, "layer4") else model.layers[-1].blocks
 
 
@@ -51,9 +59,9 @@ def test_a_hook_on_every_block_and_stage_fires_once(name, checkpointing):
     assert {(shape[0], shape[2]) for shape in shapes.values()} == {(2, 3)}  # clips of three time steps
 
 
-@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("name", SMALL)
 def test_checkpointing_by_pytorch_recomputes(name):
-    model = build(name).eval()  # eval: batch statistics are still
+    model = built(name)
     expected = train_step(model)
     calls = Counter()
     apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, BLOCKS))
@@ -61,7 +69,7 @@ def test_checkpointing_by_pytorch_recomputes(name):
         block.register_forward_pre_hook(lambda *_, name=block_name: calls.update([name]))
     assert_close(train_step(model), expected)
     assert set(calls.values()) == {2}
-    assert len(calls) == len(blocks_of(model)) == 8
+    assert len(calls) == len(blocks_of(model)) >= 8
 
 
 @pytest.fixture
@@ -72,12 +80,12 @@ def one_process(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("name", SMALL)
 def test_sharded_blocks_train_as_whole_ones(name, one_process):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    model = build(name).eval()
+    model = built(name)
     loss, gradients = train_step(model)
     mesh = init_device_mesh("cpu", (1,))
     for block in blocks_of(model).values():
@@ -94,9 +102,9 @@ def test_sharded_blocks_train_as_whole_ones(name, one_process):
         assert_close(parameter.detach().full_tensor(), old - 0.01 * gradient)
 
 
-@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_block_compiled_by_itself(name):
-    model = build(name).eval()
+    model = built(name)
     expected = model(clip())
     seen = []
 
@@ -106,7 +114,7 @@ def test_a_block_compiled_by_itself(name):
 
     last_stage(model)[-1].compile(backend=backend, fullgraph=True)
     assert_close(model(clip()), expected)
-    assert len(seen) == 1
+    assert seen
 
 
 @pytest.mark.parametrize("name", NANO)
