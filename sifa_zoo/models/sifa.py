@@ -60,8 +60,10 @@ class SIFA(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int = 3, dilation: int = 1, *, offsets: str = "learned") -> None:
         super().__init__()
-        if kernel_size < 1 or dilation < 1:
-            raise ValueError(f"kernel_size and dilation must be at least 1, got {kernel_size = }, {dilation = }")
+        if not all(isinstance(size, int) and size >= 1 for size in (kernel_size, dilation)):
+            raise ValueError(
+                f"kernel_size and dilation must be ints of at least 1, got {kernel_size = }, {dilation = }"
+            )
         if offsets not in ("learned", "zero"):
             raise ValueError(f"offsets must be 'learned' or 'zero', got {offsets!r}")
         self.kernel_size = kernel_size

@@ -93,6 +93,8 @@ def _build(name: str, arguments: Mapping[str, Any], *, source: Mapping[str, Any]
     img_size, device = theirs.pop("img_size", None), theirs.pop("device", None)
     if source is None:
         theirs.setdefault("num_classes", _NUM_CLASSES)
+    if theirs.get("num_classes", 0) < 0:
+        raise ValueError(f"num_classes must not be negative, got {theirs['num_classes']}")
     cfg = _image_cfg(image_name)
     if img_size is not None and cfg.fixed_input_size:
         theirs["img_size"] = img_size

@@ -230,7 +230,7 @@ def test_wrong_clips_are_refused(name, shape, match):
         ({"global_pool": "median"}, ValueError, "global_pool must be one of"),
         ({"global_pool": ""}, ValueError, "needs pooling"),
         ({"kernel_size": (3, 3)}, ValueError, "four of them"),
-        ({"dilation": 0}, ValueError, "dilation must be at least 1"),
+        ({"dilation": 0}, ValueError, "dilation must be ints of at least 1"),
         ({"offsets": "random"}, ValueError, "offsets must be one of"),
         ({"drop_rate": 1.5}, ValueError, "drop_rate must be in"),
         ({"drop_path_rate": 1.5}, ValueError, "drop_path_rate must be in"),

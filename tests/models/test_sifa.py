@@ -40,6 +40,7 @@ def test_clips_of_a_batch_do_not_meet(num_steps):
         ({"offsets": "none"}, "offsets must be 'learned' or 'zero', got 'none'"),  # a model leaves the block out then
         ({"kernel_size": 0}, "at least 1, got kernel_size = 0"),
         ({"dilation": 0}, "at least 1, got .*dilation = 0"),
+        ({"kernel_size": (3, 3)}, r"must be ints of at least 1, got kernel_size = \(3, 3\)"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, match):

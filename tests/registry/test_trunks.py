@@ -89,6 +89,23 @@ def test_unknown_arguments_are_refused():
         build(colour="red")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"num_classes": -1}, "num_classes must not be negative, got -1"),
+        ({"num_frames": 6}, "multiple of 4"),
+        ({"kernel_size": (3, 3)}, "ints of at least 1"),
+        ({"sifa_stages": ()}, "within 5 stages"),
+        ({"img_size": "64"}, "an int or a pair of ints"),
+        ({"offsets": "random"}, "offsets must be one of"),
+        ({"pretrained": True, "checkpoint_path": "x"}, "two sets of weights"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        build(**arguments)
+
+
 def test_lists():
     assert sifa_zoo.list_models("timm:convnext_att*")[0] == "timm:convnext_atto"
     assert "timm:convnext_atto.d2_in1k" in sifa_zoo.list_models("timm:convnext_att*", pretrained=True)
