@@ -76,6 +76,7 @@ class GatedSIFA(nn.Module):
         frames = {1: lambda: x.permute(0, 2, 3, 1), 2: lambda: tokens.unflatten(1, grid), 3: lambda: x}[channels]()
         clip = self.norm(frames.unflatten(0, (-1, self.num_steps))).permute(0, 4, 1, 2, 3)  # (B, C, T, H, W)
         added = self.gate * self.sifa(clip).permute(0, 2, 3, 4, 1).flatten(0, 1)  # (B*T, H, W, C)
+        added = added.to(x.dtype)  # under autocast the trunk's maps stay as narrow as they are
         if channels == 1:
             added = added.permute(0, 3, 1, 2)
         elif channels == 2:

@@ -205,6 +205,18 @@ def test_groups_are_those_of_timm(name):
         assert groups[f"sifa.{key}.gate"] == max(inside)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_maps_stay_as_narrow_under_autocast(name):
+    model = open_gates(build(name)).eval()
+    dtypes = []
+    for added in model.sifa.values():
+        added.register_forward_hook(lambda module, args, out: dtypes.append((args[0].dtype, out.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = model(clip_for(model))
+    assert [before for before, _ in dtypes] == [after for _, after in dtypes]
+    assert (narrow.float() - model(clip_for(model))).norm() < 0.1 * model(clip_for(model)).norm()
+
+
 def test_what_timm_lacks_for_a_trunk_is_said():
     with pytest.raises(TrunkError, match="no groups of layers for CSATv2: leave out layer decay"):
         build("csatv2").group_matcher()
