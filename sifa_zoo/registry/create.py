@@ -17,7 +17,7 @@ from sifa_zoo.models.clip_model import ClipModel
 from sifa_zoo.models.convert import without_head
 from sifa_zoo.registry.described import described, pretrained_cfg
 from sifa_zoo.registry.names import ARCHITECTURES, TIMM, check_name
-from sifa_zoo.registry.trunks import create_trunk, load_trunk
+from sifa_zoo.registry.trunks import create_trunk, load_trunk, refuse_meta
 from sifa_zoo.weights.contents import count_classes, read_weights
 from sifa_zoo.weights.finding import SCHEMES, Weights, find_file, find_weights
 from sifa_zoo.weights.hub import MismatchError, WeightsError
@@ -122,9 +122,8 @@ def _build_loaded(name: str, weights: Weights, arguments: dict[str, Any]) -> Cli
     architecture = stored if name.startswith(SCHEMES) else named
     if architecture not in ARCHITECTURES or stored != architecture:
         raise MismatchError(f"{weights.source} holds weights of {stored}, not of {_wanted(architecture)}")
+    refuse_meta(arguments)
     device = torch.device(arguments.pop("device", None) or torch.get_default_device())
-    if device.type == "meta":
-        raise ValueError("weights cannot be loaded into a model on the meta device: build it without device='meta'")
     stored_classes = count_classes(weights.path)
     num_classes = arguments.pop("num_classes", stored_classes)
     if num_classes is None:

@@ -53,6 +53,8 @@ def create_trunk(
         WeightsError: If there are no such weights, they cannot be had, or do not fit.
     """
     image_name = _check_image_name(name)
+    if pretrained or checkpoint_path is not None:
+        refuse_meta(arguments)
     if checkpoint_path is None:
         source = (_packaged(name) or {"cache_dir": cache_dir}) if pretrained else None
         return _build(name, arguments, source=source)
@@ -66,6 +68,7 @@ def load_trunk(weights: Weights, arguments: Mapping[str, Any], *, name: str | No
     """The model of a weights file of this package, at another size or with a new head where the arguments say so."""
     info = weights.info
     assert info is not None
+    refuse_meta(arguments)
     if name is not None and info.arch.partition(".")[0] != name.partition(".")[0]:
         raise MismatchError(f"{weights.source} holds weights of {info.arch}, not of {name}")
     wanted = dict(arguments)
@@ -77,9 +80,9 @@ def load_trunk(weights: Weights, arguments: Mapping[str, Any], *, name: str | No
     if faults := state_dict_faults(model.state_dict(), tensors):
         raise MismatchError(f"{weights.source} does not fit {info.arch}: {'; '.join(faults)}")
     model.load_state_dict(tensors)
-    model.pretrained_cfg |= weights.cfg | described(info, labels=True)
     if img_size is not None:
         model.set_input_size(img_size)
+    model.pretrained_cfg = pretrained_cfg(info.arch, model) | weights.cfg | described(info, labels=True)
     if num_classes is not None and num_classes != model.num_classes:
         model.reset_classifier(num_classes)
     return model
@@ -111,6 +114,12 @@ def _build(name: str, arguments: Mapping[str, Any], *, source: Mapping[str, Any]
     if source is not None and model.num_classes == cfg.num_classes:
         model.pretrained_cfg |= {"tag": cfg.tag, "label_names": _imagenet_names(cfg.num_classes)}
     return model
+
+
+def refuse_meta(arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError if a model that is to be loaded with weights would hold none."""
+    if torch.device(arguments.get("device") or torch.get_default_device()).type == "meta":
+        raise ValueError("weights cannot be loaded into a model on the meta device: build it without device='meta'")
 
 
 def _check_image_name(name: str) -> str:

@@ -4,16 +4,16 @@ import shutil
 
 import pytest
 import torch
-from nano_models import ALL, NANO, build, clip, with_moving_taps
+from nano_models import ALL, NANO, SMALL, build, clip, with_moving_taps
 from torch import nn
 from torch.testing import assert_close
 
 from sifa_zoo.ops import native
 
 
-@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("name", SMALL)
 def test_compiled_whole(name):
-    model = build(name).eval()
+    model = build(name, num_frames=8).eval()
     backend = "inductor" if shutil.which("g++") else "aot_eager"  # inductor writes C++
     with torch.inference_mode():
         compiled = torch.compile(model, fullgraph=True, backend=backend)

@@ -8,6 +8,7 @@ import torch
 from nano_models import SMALL, build, clip, with_moving_taps
 from torch.func import functional_call, grad
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 MODELS = list(SMALL)
 
@@ -101,3 +102,15 @@ def test_compiled_for_any_batch(name):
     model.zero_grad()
     compiled(clip(2)).square().sum().backward()
     assert_close({n: p.grad for n, p in model.named_parameters()}, found, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "billions"), [("sifa_net_r50", 17.95), ("sifa_transformer_base", 69.51)])
+def test_multiplications(name, billions):
+    """Those of docs/models.md: half of the FLOPs outside the operator, for 16 frames of 224."""
+    model = build(name, img_size=224, num_classes=400, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(torch.empty(1, 3, 16, 224, 224, device="meta"))
+    counts = counter.get_flop_counts()["Global"]
+    inside = sum(flops for operator, flops in counts.items() if "inter_frame_attention" in str(operator))
+    assert inside > 0
+    assert round((counter.get_total_flops() - inside) / 2e9, 2) == billions

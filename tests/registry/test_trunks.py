@@ -99,6 +99,7 @@ def test_unknown_arguments_are_refused():
         ({"img_size": "64"}, "an int or a pair of ints"),
         ({"offsets": "random"}, "offsets must be one of"),
         ({"pretrained": True, "checkpoint_path": "x"}, "two sets of weights"),
+        ({"pretrained": True, "device": "meta"}, "on the meta device"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, match):
@@ -129,6 +130,9 @@ def test_a_run_and_a_folder_bring_it_back(tmp_path):
     assert_close(build(checkpoint_path=run / "best.safetensors", kernel_size=1).eval()(clip_for(model)), expected)
     other = sifa_zoo.create_model(f"local-dir:{run}", num_classes=7, num_frames=16, img_size=96)
     assert other(clip_for(other)).shape == (1, 7)
+    assert other.pretrained_cfg["input_size"] == (3, 96, 96)
+    with pytest.raises(ValueError, match="on the meta device"):
+        sifa_zoo.create_model(f"local-dir:{run}", device="meta")
     assert torch.equal(other.trunk.layer4[0].conv1.weight, model.trunk.layer4[0].conv1.weight)
     with pytest.raises(MismatchError, match="weights of timm:resnet18, not of timm:resnet34"):
         build("timm:resnet34", checkpoint_path=run / "best.safetensors")
